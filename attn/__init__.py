@@ -1,0 +1,11 @@
+"""Visual attention in JAX and Flax: mechanisms, hosts, and their fair comparison.
+
+attn.names("channel")                       # what there is
+attn.card("squeeze_excite")                 # paper, formula, exact parameters
+module = attn.create("squeeze_excite", reduction=8)
+y, maps = attn.capture(module, variables, x)    # output, and what it looked at
+"""
+
+from attn.modules import capture, card, create, names
+
+__all__ = ["capture", "card", "create", "names"]

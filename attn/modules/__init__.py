@@ -1,0 +1,80 @@
+"""The mechanisms, and the names by which configs ask for them.
+
+To add one: write `attn/modules/<family>/<name>.py` with a class that carries a
+`card`, add a line to MODULES here and a line to CASES in
+`tests/modules/conformance_test.py`. A mechanism of another package needs neither:
+`create("package.file:Class")`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+
+from attn import settings as _settings
+from attn.modules.capture import Map, capture, record
+from attn.modules.card import Card, Paper
+from attn.modules.channel.squeeze_excite import SqueezeExcite
+from attn.modules.glimpse.additive_soft import AdditiveSoft
+from attn.modules.mixed.cbam import CBAM
+from attn.modules.nonlocal_.non_local import NonLocal
+from attn.modules.pixel.pixel_attention import PixelAttention
+from attn.modules.spatial.spatial_transformer import SpatialTransformer
+from attn.modules.token.multi_head import MultiHead
+
+MODULES: dict[str, type[nn.Module]] = {
+    "additive_soft": AdditiveSoft,
+    "cbam": CBAM,
+    "multi_head": MultiHead,
+    "non_local": NonLocal,
+    "pixel_attention": PixelAttention,
+    "spatial_transformer": SpatialTransformer,
+    "squeeze_excite": SqueezeExcite,
+}
+
+
+def names(family: str | None = None, contract: str | None = None) -> list[str]:
+    """The names of all mechanisms, of one family or of one contract, sorted."""
+    return [
+        name
+        for name, module in MODULES.items()
+        if family in (None, module.card.family)
+        and contract in (None, module.card.contract)
+    ]
+
+
+def find(name: str) -> type[nn.Module]:
+    """The class called `name`, or at "package.file:Class".
+
+    Raises:
+        ValueError: unknown name, with the nearest valid one, or no such class.
+    """
+    return _settings.choose(MODULES, "attention", name)
+
+
+def card(name: str) -> Card:
+    """The card of the mechanism called `name`; raises ValueError as `find` does."""
+    return find(name).card
+
+
+def create(name: str, **settings: Any) -> nn.Module:
+    """Builds the mechanism called `name` with some of its settings.
+
+    Raises:
+        ValueError: unknown name or setting, or a setting of the wrong type; the
+            message names the valid ones.
+    """
+    return _settings.build(find(name), "attention", name, settings)
+
+
+__all__ = [
+    "MODULES",
+    "Card",
+    "Map",
+    "Paper",
+    "capture",
+    "card",
+    "create",
+    "find",
+    "names",
+    "record",
+]

@@ -1,0 +1,93 @@
+"""Attention as an output: what a module attended to, beside what it computed.
+
+A module calls `record` at the place where its attention exists; `capture` runs any
+module or host and hands the records over. When nobody asks, `record` is not
+traced, so nothing is computed for it.
+
+Kinds of map, with B examples, H x W positions, C channels, N heads, T targets and
+S sources:
+
+    channel_gate   [B, C]         what to look at
+    spatial_map    [B, H, W]      where to look
+    pixel_gate     [B, H, W, C]   both
+    token_matrix   [B, N, T, S]   rows sum to 1: what each target reads
+    sampling_grid  [B, H, W, 2]   (x, y) in [-1, 1] that each output position reads
+    factors        two arrays [B, N, T, R], [B, N, R, S] whose product is the matrix
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.struct
+import jax
+from flax import linen as nn
+
+Kind = Literal[
+    "channel_gate",
+    "spatial_map",
+    "pixel_gate",
+    "token_matrix",
+    "sampling_grid",
+    "factors",
+]
+COLLECTION = "attention"
+
+
+class Map(flax.struct.PyTreeNode):
+    """One recorded map.
+
+    Attributes:
+        values: an array of the shape its kind says, or two arrays for "factors".
+        kind: one of the kinds above.
+        grid: (H, W) on which the S sources of a token matrix lie, if they do.
+    """
+
+    values: Any
+    kind: Kind = flax.struct.field(pytree_node=False)
+    grid: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
+
+
+def record(
+    module: nn.Module,
+    kind: Kind,
+    values: Any | Callable[[], Any],
+    *,
+    grid: tuple[int, int] | None = None,
+) -> None:
+    """Notes, if somebody captures, that `module` attended by `values`.
+
+    A callable is called only when somebody does: for maps that the computation
+    itself does not need.
+    """
+    if module.is_initializing() or not module.is_mutable_collection(COLLECTION):
+        return
+    values = values() if callable(values) else values
+    module.sow(COLLECTION, kind, Map(values, kind, grid))
+
+
+def capture(
+    module: nn.Module, variables: Any, *args: Any, **kwargs: Any
+) -> tuple[jax.Array, dict[str, Map]]:
+    """Applies a module or host, and returns its output and what it attended to.
+
+    Args:
+        module: any mechanism or host.
+        variables: its variables, as `init` made them.
+        *args, **kwargs: the input; `train` is False unless it is given.
+
+    Returns:
+        The output, and the maps by "path/kind": the path of the submodule, empty
+        for `module` itself, so that a bare mechanism has "channel_gate" and a host
+        "stage2/block0/residual/channel_gate". A second record of one kind in one
+        submodule is called "kind_1", and so on.
+    """
+    kwargs.setdefault("train", False)
+    y, state = module.apply(variables, *args, mutable=[COLLECTION], **kwargs)
+    is_map = lambda leaf: isinstance(leaf, Map)
+    found = jax.tree.leaves_with_path(state.get(COLLECTION, {}), is_leaf=is_map)
+    maps = {}
+    for path, leaf in found:
+        *names, last = path
+        name = "/".join(entry.key for entry in names)
+        maps[f"{name}_{last.idx}" if last.idx else name] = leaf
+    return y, maps

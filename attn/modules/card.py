@@ -1,0 +1,72 @@
+"""What a mechanism says of itself, as code: the table of modules is made from it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+
+FAMILIES = (
+    "channel",
+    "spatial",
+    "pixel",
+    "mixed",
+    "branch",
+    "nonlocal_",
+    "token",
+    "order",
+    "glimpse",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """Where a mechanism comes from; `arxiv` is an identifier such as "1709.01507"."""
+
+    title: str
+    authors: str
+    year: int
+    arxiv: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """The facts about one mechanism.
+
+    Attributes:
+        family: one of FAMILIES, which is also the folder of its file.
+        contract: "map" for `module(x [B, H, W, C], *, train)`, "token" for
+            `module(q [B, T, C], kv [B, S, C] | None, *, mask, grid, train)`.
+        paper: the source.
+        formula: what is computed, on one line, in the letters of the paper.
+        complexity: multiply-adds of one example, in H, W, C (T, S for tokens).
+        parameters: exact number of parameters, given the module (for its settings)
+            and the shape of one example, (H, W, C) or (T, C).
+        maps: the kinds of attention map it records, see `attn.modules.capture`.
+        supports: of "any resolution" (one set of weights serves every H, W or T),
+            "mask", "cross" (keys and values from elsewhere), "stride".
+        variants: settings by which paper and released code (or well-known ports)
+            differ, name -> settings that select it; the first is the default.
+        note: which variant is the default and why, and what differs from the paper.
+    """
+
+    family: str
+    contract: Literal["map", "token"]
+    paper: Paper
+    formula: str
+    complexity: str
+    parameters: Callable[[Any, tuple[int, ...]], int]
+    maps: tuple[str, ...]
+    supports: tuple[str, ...] = ("any resolution",)
+    variants: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    note: str = ""
+
+
+def defaults(module: type[nn.Module]) -> dict[str, Any]:
+    """The settings of a module class and their defaults (required ones are absent)."""
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(module)
+        if field.name not in ("parent", "name")
+        and field.default is not dataclasses.MISSING
+    }

@@ -1,0 +1,107 @@
+"""Squeeze-and-excitation: one gate a channel, from a bottleneck on pooled channels.
+
+Hu, Shen, Albanie, Sun, Wu, "Squeeze-and-Excitation Networks", CVPR 2018,
+https://arxiv.org/abs/1709.01507, equations 2 to 4.
+"""
+
+from typing import ClassVar, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from attn.modules.capture import record
+from attn.modules.card import Card, Paper
+from attn.settings import Positive
+
+SQUEEZES = {"avg": jnp.mean, "max": jnp.max}
+EXCITATIONS = {"sigmoid": nn.sigmoid, "tanh": nn.tanh, "relu": nn.relu}
+
+
+def hidden_channels(channels: int, reduction: int, divisor: int = 1) -> int:
+    """Width of the bottleneck: C / r, as timm rounds it where `divisor` is 8.
+
+    With `divisor` 1 it is max(1, C // r). Otherwise it is the nearest multiple of
+    `divisor`, at least `divisor`, and at least nine tenths of C / r.
+    """
+    if divisor == 1:
+        return max(1, channels // reduction)
+    exact = channels / reduction
+    rounded = max(divisor, int(exact + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * exact else rounded
+
+
+class SqueezeExcite(nn.Module):
+    """Gates channels: [B, H, W, C] -> x * f(W2 relu(W1 pool(x))), [B, H, W, C].
+
+    The pooled statistics are taken in float32. `card` tells the paper, the count
+    of parameters and the variants.
+
+    Attributes:
+        reduction: r, by which the bottleneck is narrower; the paper uses 16.
+        divisor: 1 for exactly C // r hidden channels; 8 rounds them as timm does.
+        bias: whether the two dense layers have biases. The released Caffe models
+            and most ports do (default); the ablations of the paper do not.
+        squeeze: how each channel is pooled (the paper's Table 11).
+        excitation: what makes the gate (the paper's Table 12).
+        dtype: computation type; None takes the type of the input.
+        param_dtype: type in which parameters are kept.
+    """
+
+    reduction: Positive = 16
+    divisor: Positive = 1
+    bias: bool = True
+    squeeze: Literal["avg", "max"] = "avg"
+    excitation: Literal["sigmoid", "tanh", "relu"] = "sigmoid"
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    card: ClassVar[Card]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train  # the same in training and evaluation
+        channels = x.shape[-1]
+        hidden = hidden_channels(channels, self.reduction, self.divisor)
+        kinds = {
+            "use_bias": self.bias,
+            "dtype": self.dtype or x.dtype,
+            "param_dtype": self.param_dtype,
+        }
+        pooled = SQUEEZES[self.squeeze](x.astype(jnp.float32), axis=(1, 2))
+        gate = nn.relu(nn.Dense(hidden, name="squeeze", **kinds)(pooled))
+        gate = nn.Dense(channels, name="excite", **kinds)(gate)
+        gate = EXCITATIONS[self.excitation](gate)
+        record(self, "channel_gate", gate)
+        return x.astype(gate.dtype) * gate[:, None, None, :]
+
+
+def _parameters(module: SqueezeExcite, shape: tuple[int, ...]) -> int:
+    channels = shape[-1]
+    hidden = hidden_channels(channels, module.reduction, module.divisor)
+    return 2 * channels * hidden + module.bias * (channels + hidden)
+
+
+SqueezeExcite.card = Card(
+    family="channel",
+    contract="map",
+    paper=Paper(
+        title="Squeeze-and-Excitation Networks",
+        authors="Hu, Shen, Albanie, Sun, Wu",
+        year=2018,
+        arxiv="1709.01507",
+    ),
+    formula="x * sigmoid(W2 relu(W1 mean_HW(x)))",
+    complexity="HWC + 2 C^2 / r",
+    parameters=_parameters,
+    maps=("channel_gate",),
+    variants={
+        "released": {},
+        "paper_ablations": {"bias": False},
+        "timm": {"divisor": 8},
+    },
+    note=(
+        "Released Caffe models have biases (default); the paper's ablations have"
+        " none; timm rounds the hidden width to a multiple of 8."
+    ),
+)

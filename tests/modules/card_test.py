@@ -1,0 +1,88 @@
+"""What cards say is well formed, and the table finds, lists and builds by them."""
+
+import dataclasses
+import pathlib
+import re
+import typing
+
+import pytest
+
+import attn
+from attn import modules
+from attn.modules import MODULES
+from attn.modules.capture import Kind
+from attn.modules.card import FAMILIES, defaults
+
+each = pytest.mark.parametrize("name", list(MODULES))
+SUPPORTS = {"any resolution", "mask", "cross", "stride"}
+
+
+@each
+def test_card_is_well_formed(name):
+    card = attn.card(name)
+    assert card.family in FAMILIES
+    assert card.contract in ("map", "token")
+    assert card.maps
+    assert set(card.maps) <= set(typing.get_args(Kind))
+    assert set(card.supports) <= SUPPORTS
+    assert ("mask" in card.supports) <= (card.contract == "token")
+    assert re.fullmatch(r"\d{4}\.\d{4,5}", card.paper.arxiv)
+    # The year of the identifier is that of the preprint, a year before at most.
+    assert card.paper.year - 2000 - int(card.paper.arxiv[:2]) in (0, 1)
+    for text in (card.paper.title, card.paper.authors, card.formula, card.complexity):
+        assert text.strip()
+        assert "\n" not in text
+
+
+@each
+def test_family_is_the_folder_and_the_name_is_the_file(name):
+    _, _, family, file = MODULES[name].__module__.split(".")
+    assert (family, file) == (attn.card(name).family, name)
+
+
+@each
+def test_the_first_variant_is_the_default_and_the_others_differ(name):
+    variants = attn.card(name).variants
+    built = [attn.create(name, **settings) for settings in variants.values()]
+    if built:
+        assert built[0] == attn.create(name)
+    assert len(set(built)) == len(built)
+
+
+@each
+def test_docstring_tells_every_setting(name):
+    module = MODULES[name]
+    for field in dataclasses.fields(module):
+        if field.name not in ("parent", "name"):
+            assert re.search(rf"^ +{field.name}: ", module.__doc__, re.M), field.name
+
+
+@each
+def test_cites_the_paper_in_the_file(name):
+    module = MODULES[name]
+    source = pathlib.Path(__import__(module.__module__, fromlist="x").__file__)
+    assert attn.card(name).paper.arxiv in source.read_text().split("import")[0]
+
+
+def test_lists_names_by_family_and_contract():
+    assert attn.names() == sorted(MODULES)
+    assert "squeeze_excite" in attn.names("channel")
+    assert "multi_head" not in attn.names("channel")
+    assert "multi_head" in modules.names(contract="token")
+    assert not set(modules.names(contract="token")) & set(modules.names(contract="map"))
+    assert attn.names("no such family") == []
+
+
+def test_defaults_are_the_values_that_create_uses():
+    found = defaults(MODULES["squeeze_excite"])
+    module = attn.create("squeeze_excite")
+    assert found["reduction"] == 16
+    assert found == {name: getattr(module, name) for name in found}
+
+
+@pytest.mark.parametrize("ask", [attn.card, attn.create])
+def test_an_unknown_name_is_one_sentence_with_the_nearest(ask):
+    with pytest.raises(ValueError, match=r"^unknown attention 'cbm'") as error:
+        ask("cbm")
+    assert "did you mean 'cbam'?" in str(error.value)
+    assert all(name in str(error.value) for name in MODULES)
