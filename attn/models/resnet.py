@@ -1,0 +1,363 @@
+"""ResNet, for ImageNet and for CIFAR, with slots for attention.
+
+He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016,
+https://arxiv.org/abs/1512.03385, table 1 and section 4.2.
+
+Differs from the paper: the stride of a bottleneck is at its 3x3 convolution unless
+`stride_at` says otherwise, as in torchvision and timm ("v1.5"), and the CIFAR
+networks have projection shortcuts (option B), not padded ones.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from attn import settings
+from attn.models import slots
+
+IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+CONVOLUTIONS = {"basic": 2, "bottleneck": 3}  # in one block
+EXPANSION = {"basic": 1, "bottleneck": 4}
+# How many scopes, of stage and block, may narrow each slot.
+PLACES = {
+    "input": 0,
+    "stem": 0,
+    "block.pre": 2,
+    "block.conv2": 2,
+    "block.after_conv2": 2,
+    "block.residual": 2,
+    "block.identity": 2,
+    "block.post": 2,
+    "stage.end": 1,
+    "head": 0,
+}
+HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# torch.nn.Linear's: uniform within 1 / sqrt(inputs).
+LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def plan(
+    depth: int, layout: str, block: str | None = None
+) -> tuple[str, tuple[int, ...]]:
+    """The kind of block, and how many of them each stage has.
+
+    Args:
+        depth: number of layers with weights: convolutions outside shortcuts, and the
+            classifier.
+        layout: "imagenet" or "cifar".
+        block: "basic" or "bottleneck"; None takes what `depth` has on ImageNet, and
+            "basic" on CIFAR.
+
+    Raises:
+        ValueError: no such network, with the depths that there are.
+    """
+    if layout == "imagenet":
+        if depth not in IMAGENET:
+            valid = map(str, IMAGENET)
+            raise settings.unknown("depth of an ImageNet ResNet", depth, valid)
+        kind, sizes = IMAGENET[depth]
+        if block not in (None, kind):
+            raise ValueError(
+                f"an ImageNet ResNet of depth {depth} has block={kind!r},"
+                f" got block={block!r}"
+            )
+        return kind, sizes
+    kind = block or "basic"
+    step = 3 * CONVOLUTIONS[kind]
+    count, rest = divmod(depth - 2, step)
+    if rest or count < 1:
+        near = max(1, round((depth - 2) / step))
+        raise ValueError(
+            f"a CIFAR ResNet with block={kind!r} has a depth of {step}n + 2,"
+            f" got {depth}; the nearest is {near * step + 2}"
+        )
+    return kind, (count,) * 3
+
+
+class Block(nn.Module):
+    """One residual block: [B, H, W, C] -> [B, H / stride, W / stride, features].
+
+    Attributes:
+        kind: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3 and 1x1.
+        features: channels of the output.
+        stride: 2 halves the map (sizes are rounded up).
+        others: as in ResNet, `fill` narrowed to this block.
+    """
+
+    kind: str
+    features: int
+    stride: int
+    stride_at: str
+    zero_init_residual: bool
+    fill: Mapping[str, Any]
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        attend = functools.partial(slots.attend, self, train=train)
+        norm = functools.partial(batch_norm, self, train=train)
+        convolutions = self._convolutions()
+        y = attend("block.pre", x)
+        for number, (features, size, stride) in enumerate(convolutions, 1):
+            if number == 2 and slots.filled(self.fill, "block.conv2"):
+                y = shrink(attend("block.conv2", y), stride)
+            else:
+                y = conv(self, f"conv{number}", y, features, size, stride)
+            last = number == len(convolutions)
+            y = norm(f"norm{number}", y, zero=last and self.zero_init_residual)
+            y = y if last else nn.relu(y)
+            if number == 2:
+                y = attend("block.after_conv2", y)
+        y = attend("block.residual", y)
+        if x.shape[-1] != self.features or self.stride != 1:
+            x = conv(self, "shortcut_conv", x, self.features, 1, self.stride)
+            x = norm("shortcut_norm", x)
+        x = attend("block.identity", x)
+        if x.shape != y.shape:
+            raise ValueError(
+                f"attention inside a block must keep the shape of its map, but the"
+                f" residual branch is {y.shape} and the identity branch {x.shape}"
+            )
+        return attend("block.post", nn.relu(x + y))
+
+    def _convolutions(self) -> list[tuple[int, int, int]]:
+        """Features, kernel size and stride of each convolution."""
+        if self.kind == "basic":
+            return [(self.features, 3, self.stride), (self.features, 3, 1)]
+        narrow = self.features // EXPANSION["bottleneck"]
+        first, second = (
+            (self.stride, 1) if self.stride_at == "conv1" else (1, self.stride)
+        )
+        return [(narrow, 1, first), (narrow, 3, second), (self.features, 1, 1)]
+
+
+class Stage(nn.Module):
+    """Blocks on maps of one size, the first of which may halve the map.
+
+    Attributes:
+        size: number of blocks.
+        others: as in Block, `fill` narrowed to this stage.
+    """
+
+    size: int
+    kind: str
+    features: int
+    stride: int
+    stride_at: str
+    zero_init_residual: bool
+    fill: Mapping[str, Any]
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        for index in range(self.size):
+            block = Block(
+                kind=self.kind,
+                features=self.features,
+                stride=self.stride if index == 0 else 1,
+                stride_at=self.stride_at,
+                zero_init_residual=self.zero_init_residual,
+                fill=slots.narrow(self.fill, f"block{index}"),
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                axis_name=self.axis_name,
+                name=f"block{index}",
+            )
+            x = block(x, train=train)
+        return slots.attend(self, "stage.end", x, train=train)
+
+
+class ResNet(nn.Module):
+    """Residual network: images [B, H, W, C] -> logits [B, num_classes], float32.
+
+    Any image size works, maps are rounded up when they are halved. Convolutions are
+    padded symmetrically by half their kernel, as in torch and Caffe. Activation comes
+    after the addition, as in the paper. Weights start as in torchvision: convolutions
+    He-normal by their outputs, the classifier uniform within 1 / sqrt(inputs).
+
+    Slots, each of which may be narrowed where K and J say so: "stageK/block.residual",
+    "stageK/blockJ/block.residual". Stages count from 1, so that stage 1 is what papers
+    call res2 or conv2_x, and blocks from 0: stage1/block0 is torchvision's layer1.0.
+
+        input               the image, before the stem
+        stem                after the stem's convolution, BN and ReLU, before the pool
+        block.pre           K J  the input of the residual branch; the identity branch
+                            gets the map as it was (the paper's SE-PRE)
+        block.conv2         K J  instead of the second convolution, the 3x3 of a
+                            bottleneck, in its width; BN and ReLU follow as before. A
+                            stride there becomes 2x2 average pooling, as in BoTNet.
+        block.after_conv2   K J  after the second convolution, its BN and, in a
+                            bottleneck, ReLU ("SE 3x3"); in a basic block this is
+                            where `block.residual` is, which follows it
+        block.residual      K J  end of the residual branch, before the addition
+        block.identity      K J  identity branch, after the projection if there is one
+        block.post          K J  after the addition and its ReLU
+        stage.end           K    after the last block of a stage
+        head                the last map, before it is pooled
+
+    Attributes:
+        num_classes: number of logits.
+        depth: 18, 34, 50, 101 or 152 on ImageNet; 6n + 2 on CIFAR, or 9n + 2 with
+            bottlenecks.
+        layout: "imagenet", a 7x7 stem of stride 2 with a max-pool and four stages, or
+            "cifar", a 3x3 stem and three stages.
+        block: "basic" or "bottleneck"; None takes what `plan` says.
+        width: channels of the stem, which every stage but the first doubles; None
+            takes the paper's, 64 on ImageNet and 16 on CIFAR.
+        stem_stride: stride of the stem; None takes 2 on ImageNet and 1 on CIFAR.
+        stride_at: where a bottleneck has its stride. "conv2", the 3x3, is what
+            torchvision and timm do (default); "conv1" is the original Caffe models.
+        zero_init_residual: whether the last BN scale of each block starts at zero, so
+            that the block starts as the identity. False (default) is the paper and
+            torchvision; True is Goyal et al. 2017, https://arxiv.org/abs/1706.02677.
+        fill: what fills the slots, see `attn.models.slots`; `models.create` takes it
+            as `slots`.
+        dtype: computation type; None takes the type of the images. Statistics, the
+            pooled features and the classifier are float32.
+        param_dtype: type in which parameters are kept.
+        axis_name: axis over which batch statistics synchronise in training.
+
+    Batch normalisation has eps 1e-5 and keeps 0.9 of its running statistics at each
+    step, torch's momentum 0.1; unlike torch's, the running variance is the biased one.
+
+    Raises:
+        ValueError: when it is made, a depth that the layout does not have, a size
+            below 1, or a slot, attention or setting that does not exist.
+    """
+
+    num_classes: int
+    depth: int = 50
+    layout: Literal["imagenet", "cifar"] = "imagenet"
+    block: Literal["basic", "bottleneck"] | None = None
+    width: int | None = None
+    stem_stride: int | None = None
+    stride_at: Literal["conv2", "conv1"] = "conv2"
+    zero_init_residual: bool = False
+    fill: Mapping[str, Any] = FrozenDict()
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    def __post_init__(self):
+        for name in ("num_classes", "width", "stem_stride"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} of a ResNet must be at least 1, got {value}")
+        _, sizes = plan(self.depth, self.layout, self.block)
+        scopes = {
+            f"stage{number}": {f"block{index}": {} for index in range(size)}
+            for number, size in enumerate(sizes, 1)
+        }
+        self.fill = slots.check(self.fill, places=PLACES, scopes=scopes)
+        super().__post_init__()
+
+    @classmethod
+    def slots(cls) -> list[str]:
+        """The names of the slots, in the order in which an image meets them."""
+        return list(PLACES)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        dtype = self.dtype or x.dtype
+        kind, sizes = plan(self.depth, self.layout, self.block)
+        attend = functools.partial(slots.attend, self, train=train)
+        x = self._stem(attend("input", x.astype(dtype)), train=train)
+        for number, size in enumerate(sizes, 1):
+            stage = Stage(
+                size=size,
+                kind=kind,
+                features=self._width() * 2 ** (number - 1) * EXPANSION[kind],
+                stride=1 if number == 1 else 2,
+                stride_at=self.stride_at,
+                zero_init_residual=self.zero_init_residual,
+                fill=slots.narrow(self.fill, f"stage{number}"),
+                dtype=dtype,
+                param_dtype=self.param_dtype,
+                axis_name=self.axis_name,
+                name=f"stage{number}",
+            )
+            x = stage(x, train=train)
+        x = attend("head", x).astype(jnp.float32).mean(axis=(1, 2))
+        return nn.Dense(
+            self.num_classes,
+            kernel_init=LINEAR,
+            dtype=jnp.float32,
+            param_dtype=self.param_dtype,
+            name="classifier",
+        )(x)
+
+    def _width(self) -> int:
+        return self.width or (64 if self.layout == "imagenet" else 16)
+
+    def _stem(self, x: jax.Array, *, train: bool) -> jax.Array:
+        size, stride = (7, 2) if self.layout == "imagenet" else (3, 1)
+        stride = self.stem_stride or stride
+        x = conv(self, "stem_conv", x, self._width(), size, stride)
+        x = nn.relu(batch_norm(self, "stem_norm", x, train=train))
+        x = slots.attend(self, "stem", x, train=train)
+        if self.layout == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        return x
+
+
+def conv(
+    parent: nn.Module, name: str, x: jax.Array, features: int, size: int, stride: int
+) -> jax.Array:
+    """A convolution without bias, padded by half its kernel on every side."""
+    # Not "SAME", which pads a strided convolution on one side only.
+    return nn.Conv(
+        features,
+        (size, size),
+        stride,
+        padding=size // 2,
+        use_bias=False,
+        kernel_init=HE_NORMAL,
+        dtype=parent.dtype or x.dtype,
+        param_dtype=parent.param_dtype,
+        name=name,
+    )(x)
+
+
+def batch_norm(
+    parent: nn.Module, name: str, x: jax.Array, *, train: bool, zero: bool = False
+) -> jax.Array:
+    """Batch normalisation, whose scale starts at one, or at zero if `zero`."""
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        scale_init=nn.initializers.zeros if zero else nn.initializers.ones,
+        dtype=parent.dtype or x.dtype,
+        param_dtype=parent.param_dtype,
+        axis_name=parent.axis_name,
+        name=name,
+    )(x)
+
+
+def shrink(x: jax.Array, stride: int) -> jax.Array:
+    """Average pooling by `stride` in place of a strided convolution.
+
+    The map is rounded up as the convolution does it: where `stride` does not divide
+    it, the last window is smaller.
+    """
+    if stride == 1:
+        return x
+    _, height, width, _ = x.shape
+    padding = ((0, -height % stride), (0, -width % stride))
+    window = (stride, stride)
+    return nn.avg_pool(x, window, window, padding=padding, count_include_pad=False)

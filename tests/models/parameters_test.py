@@ -1,0 +1,199 @@
+"""Sizes of whole networks against published integers; nothing is computed.
+
+SE: https://arxiv.org/abs/1709.01507, tables 10, 13, 14 and 15, whose printed numbers
+count the batch statistics too; CBAM and CIFAR: the counts that pytorchcv asserts;
+ViT and DeiT: timm and the metafiles of mmpretrain; torchvision for plain ResNets.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from attn import models
+from attn.models import cost
+
+SE = {"name": "squeeze_excite"}
+BARE = {"name": "squeeze_excite", "bias": False}  # of the paper's ablations
+TIMM = {"name": "squeeze_excite", "divisor": 8}
+NON_LOCAL = {"name": "non_local", "reduction": 2}
+imagenet = lambda depth, **more: ("resnet", {"depth": depth, **more})
+residual = lambda depth, attention: imagenet(depth, slots={"block.residual": attention})
+
+
+def cifar(depth, attention=None, classes=10):
+    return "resnet", {
+        "depth": depth,
+        "layout": "cifar",
+        "block": "bottleneck" if depth == 164 else "basic",
+        "num_classes": classes,
+        "slots": {"block.residual": attention},
+    }
+
+
+vit = lambda size, patch=16, pixels=224: (
+    "vit",
+    {"size": size, "patch_size": patch, "pixels": pixels},
+)
+PARAMETERS = {
+    "resnet18": (imagenet(18), 11_689_512),
+    "resnet34": (imagenet(34), 21_797_672),
+    "resnet50": (imagenet(50), 25_557_032),
+    "resnet50 caffe": (imagenet(50, stride_at="conv1"), 25_557_032),
+    "resnet101": (imagenet(101), 44_549_160),
+    "resnet152": (imagenet(152), 60_192_808),
+    "se_resnet18": (residual(18, SE), 11_778_592),
+    "se_resnet34": (residual(34, SE), 21_958_868),
+    "se_resnet50": (residual(50, SE), 28_088_024),
+    "se_resnet101": (residual(101, SE), 49_326_872),
+    "se_resnet152": (residual(152, SE), 66_821_848),
+    "se_resnet18 no bias": (residual(18, BARE), 11_776_552),
+    "se_resnet34 no bias": (residual(34, BARE), 21_954_856),
+    "se_resnet50 no bias": (residual(50, BARE), 28_071_976),
+    "se_resnet101 no bias": (residual(101, BARE), 49_292_328),
+    "se_resnet152 no bias": (residual(152, BARE), 66_770_984),
+    "timm seresnet18": (residual(18, TIMM), 11_779_624),
+    "timm seresnet34": (residual(34, TIMM), 21_960_416),
+    "timm seresnet50": (residual(50, TIMM), 28_088_024),
+    "se_resnet50 caffe": (
+        imagenet(50, stride_at="conv1", slots={"block.residual": SE}),
+        28_088_024,
+    ),
+    "table 10 r=2": (residual(50, {**BARE, "reduction": 2}), 45_676_584),
+    "table 10 r=4": (residual(50, {**BARE, "reduction": 4}), 35_616_808),
+    "table 10 r=8": (residual(50, {**BARE, "reduction": 8}), 30_586_920),
+    "table 10 r=32": (residual(50, {**BARE, "reduction": 32}), 26_814_504),
+    # The paper's stages 2, 3 and 4 are those of 56x56, 28x28 and 14x14.
+    "table 13 stage 2": (
+        imagenet(50, slots={"stage1/block.residual": BARE}),
+        25_581_608,
+    ),
+    "table 13 stage 3": (
+        imagenet(50, slots={"stage2/block.residual": BARE}),
+        25_688_104,
+    ),
+    "table 13 stage 4": (
+        imagenet(50, slots={"stage3/block.residual": BARE}),
+        26_343_464,
+    ),
+    "table 14 pre": (imagenet(50, slots={"block.pre": BARE}), 27_548_200),
+    "table 14 post": (imagenet(50, slots={"block.post": BARE}), 28_071_976),
+    "table 14 identity": (imagenet(50, slots={"block.identity": BARE}), 28_071_976),
+    "table 15 3x3": (imagenet(50, slots={"block.after_conv2": BARE}), 25_714_216),
+    "cbam_resnet18": (residual(18, "cbam"), 11_779_392),
+    "cbam_resnet34": (residual(34, "cbam"), 21_960_468),
+    "cbam_resnet50": (residual(50, "cbam"), 28_089_624),
+    "cbam_resnet101": (residual(101, "cbam"), 49_330_172),
+    "cbam_resnet152": (residual(152, "cbam"), 66_826_848),
+    # Before the last block of res4.
+    "non-local resnet50": (
+        imagenet(50, slots={"stage3/block4/block.post": {**NON_LOCAL, "norm": "none"}}),
+        27_656_744,
+    ),
+    "non-local resnet50 norm": (
+        imagenet(50, slots={"stage3/block4/block.post": NON_LOCAL}),
+        27_658_792,
+    ),
+    "cifar resnet20": (cifar(20), 272_474),
+    "cifar resnet56": (cifar(56), 855_770),
+    "cifar resnet110": (cifar(110), 1_730_714),
+    "cifar resnet164": (cifar(164), 1_704_154),
+    "cifar se_resnet20": (cifar(20, SE), 274_847),
+    "cifar se_resnet56": (cifar(56, SE), 862_889),
+    "cifar se_resnet110": (cifar(110, SE), 1_744_952),
+    "cifar se_resnet164": (cifar(164, SE), 1_906_258),
+    "cifar100 se_resnet20": (cifar(20, SE, 100), 280_697),
+    "cifar100 se_resnet56": (cifar(56, SE, 100), 868_739),
+    "cifar100 se_resnet110": (cifar(110, SE, 100), 1_750_802),
+    "cifar100 se_resnet164": (cifar(164, SE, 100), 1_929_388),
+    "vit_tiny_patch16_224": (vit("tiny"), 5_717_416),
+    "vit_tiny_patch16_384": (vit("tiny", pixels=384), 5_790_376),
+    "vit_small_patch16_224": (vit("small"), 22_050_664),
+    "vit_small_patch32_224": (vit("small", 32), 22_878_952),
+    "vit_base_patch16_224": (vit("base"), 86_567_656),
+    "vit_base_patch32_224": (vit("base", 32), 88_224_232),
+    "vit_base_patch8_224": (vit("base", 8), 86_576_872),
+    "vit_base_patch16_384": (vit("base", pixels=384), 86_859_496),
+    "vit_large_patch16_224": (vit("large"), 304_326_632),
+    "vit_large_patch32_384": (vit("large", 32, 384), 306_632_680),
+}
+# Millions, as published by timm, pytorchcv (two decimals) and mmpretrain (ViT, exact).
+MACS = {
+    "resnet18": 1_820,
+    "resnet34": 3_670,
+    "resnet50": 4_110.48,
+    "resnet50 caffe": 3_877.95,
+    "resnet101": 7_830,
+    "resnet152": 11_560,
+    "se_resnet50": 4_115.78,
+    "se_resnet50 caffe": 3_883.25,
+    "vit_tiny_patch16_224": 1_258.219_2,
+    "vit_small_patch16_224": 4_607.954_304,
+    "vit_base_patch16_224": 17_581.972_224,
+    "vit_base_patch32_224": 4_410,
+    "vit_base_patch8_224": 78_220,
+    "vit_base_patch16_384": 55_540,
+    "vit_large_patch16_224": 61_600,
+}
+
+
+@functools.cache
+def host_and_images(name):
+    kind, settings = PARAMETERS[name][0]
+    settings = {"num_classes": 1000, **settings}
+    pixels = settings.pop("pixels", 224)
+    images = jax.ShapeDtypeStruct((1, pixels, pixels, 3), jnp.float32)
+    return models.create(kind, **settings), images
+
+
+@functools.cache
+def variables_of(name):
+    host, images = host_and_images(name)
+    init = functools.partial(host.init, jax.random.key(0), train=False)
+    return jax.eval_shape(init, images)
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", list(PARAMETERS))
+def test_parameters_equal_the_published_number(name):
+    assert count(variables_of(name)["params"]) == PARAMETERS[name][1]
+
+
+@pytest.mark.parametrize("name", list(MACS))
+def test_multiply_adds_come_near_the_published_number(name):
+    # Those count normalisations, pooling and activations too, up to 0.6 %; the other
+    # stride convention of a ResNet-50 is 6 % away.
+    host, images = host_and_images(name)
+    found = cost.macs(host.apply, variables_of(name), images, train=False) / 1e6
+    assert 0.994 * MACS[name] < found < 1.001 * MACS[name]
+
+
+def test_batch_statistics_make_up_the_rest_of_the_se_papers_columns():
+    # Table 10 prints 28.1M for r=16: 28,071,976 and these.
+    stats = variables_of("se_resnet50 no bias")["batch_stats"]
+    assert count(stats) == 53_120
+
+
+def test_models_are_sorted_and_list_their_slots():
+    assert models.names() == sorted(models.MODELS)
+    for name in models.names():
+        assert all(isinstance(slot, str) for slot in models.find(name).slots())
+
+
+def test_unknown_names_and_settings_are_refused_with_the_nearest():
+    with pytest.raises(
+        ValueError, match="unknown model 'resnt'; did you mean 'resnet'"
+    ):
+        models.create("resnt", num_classes=10)
+    with pytest.raises(ValueError, match="'dept'; did you mean 'depth'"):
+        models.create("resnet", num_classes=10, dept=20)
+    with pytest.raises(ValueError, match=r"'stride_at'.*'conv2', 'conv1'.*'conv3'"):
+        models.create("resnet", num_classes=10, stride_at="conv3")
+    with pytest.raises(ValueError, match=r"'depth'.*must be int, got '50'"):
+        models.create("resnet", num_classes=10, depth="50")
+    with pytest.raises(ValueError, match="needs the setting 'num_classes'"):
+        models.create("vit")

@@ -1,0 +1,260 @@
+"""ResNet against torch, its slots against torch with a doubled map, its errors."""
+
+import functools
+import pathlib
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import attn
+from attn import models
+
+# Made by make_resnet.py beside it.
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "resnet.npz")
+CASES = {
+    "imagenet": {"depth": 18, "layout": "imagenet", "image": (37, 50)},
+    "cifar": {"depth": 14, "layout": "cifar", "image": (9, 14), "stem_stride": 2},
+    "conv2": {"depth": 20, "block": "bottleneck", "image": (11, 14)},
+    "conv1": {"depth": 20, "block": "bottleneck", "image": (11, 14)},
+}
+CASES["conv1"]["stride_at"] = "conv1"
+DOUBLE = "tests.models.probe:Double"
+SLOTS = [
+    "input",
+    "stem",
+    "block.pre",
+    "block.conv2",
+    "block.after_conv2",
+    "block.residual",
+    "block.identity",
+    "block.post",
+    "stage.end",
+    "head",
+]
+small = functools.partial(
+    models.create, "resnet", depth=8, layout="cifar", width=4, num_classes=5
+)
+
+
+def draw(path, shape):
+    rng = np.random.default_rng(zlib.crc32(path.encode()))
+    if path.endswith("kernel"):
+        return rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
+    if path.endswith(("scale", "var")):
+        return rng.uniform(0.5, 1.5, shape)
+    return rng.normal(size=shape) * 0.3
+
+
+def made(host, images, dtype=jnp.float32):
+    """Variables that depend on nothing but their paths and shapes."""
+    shapes = jax.eval_shape(lambda: host.init(jax.random.key(0), images, train=False))
+
+    def value(path, leaf):
+        name = "/".join(entry.key for entry in path[1:])
+        return jnp.asarray(draw(name, leaf.shape), dtype)
+
+    return jax.tree.map_with_path(value, shapes)
+
+
+def case(name, **changes):
+    settings = {"layout": "cifar", "width": 4, "num_classes": 5} | CASES[name]
+    height, width = settings.pop("image")
+    images = np.random.default_rng(0).normal(size=(3, height, width, 3))
+    images = jnp.asarray(images, jnp.float32)
+    host = models.create("resnet", **settings, **changes)
+    return host, made(host, images), images
+
+
+def assert_near(got, want):
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_equals_torch(name):
+    host, variables, images = case(name)
+    apply = jax.jit(functools.partial(host.apply, train=False))
+    assert_near(apply(variables, images), GOLDEN[name])
+
+
+def test_normalises_and_keeps_statistics_as_torch_in_training():
+    host, variables, images = case("cifar")
+    apply = jax.jit(functools.partial(host.apply, train=True, mutable=["batch_stats"]))
+    logits, state = apply(variables, images)
+    assert_near(logits, GOLDEN["cifar/train"])
+    stored = [key for key in GOLDEN if key.startswith("cifar/train/")]
+    for key in stored:
+        stats = state["batch_stats"]
+        for part in key.removeprefix("cifar/train/").split("/"):
+            stats = stats[part]
+        assert_near(np.stack([stats["mean"], stats["var"]]), GOLDEN[key])
+    assert 2 * len(stored) == len(jax.tree.leaves(state["batch_stats"]))
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_each_slot_is_where_it_is_said_to_be(slot):
+    host, variables, images = case("conv2", slots={slot: DOUBLE})
+    # Eager, for then the slots share their compiled convolutions.
+    assert_near(host.apply(variables, images, train=False), GOLDEN[f"conv2/{slot}"])
+
+
+def test_lists_the_slots_in_order():
+    assert models.find("resnet").slots() == SLOTS
+
+
+def test_a_filling_of_one_block_reaches_that_block_only():
+    images = jnp.ones((1, 8, 10, 3))
+    slots = {
+        "block.residual": "squeeze_excite",
+        "stage2/block.residual": {"name": "squeeze_excite", "reduction": 2},
+        "stage3/block.residual": "none",
+        "stage3/block0/block.post": "pixel_attention",
+        "stage1/stage.end": "squeeze_excite",
+        "stem": "squeeze_excite",
+    }
+    host = small(slots=slots, depth=14)
+    init = functools.partial(host.init, jax.random.key(0), train=False)
+    variables = jax.eval_shape(init, images)
+    logits, maps = jax.eval_shape(
+        functools.partial(attn.capture, host), variables, images
+    )
+    assert logits.shape == (1, 5)
+    assert {path: m.values.shape for path, m in maps.items()} == {
+        "stem/channel_gate": (1, 4),
+        "stage1/block0/residual/channel_gate": (1, 4),
+        "stage1/block1/residual/channel_gate": (1, 4),
+        "stage1/end/channel_gate": (1, 4),
+        "stage2/block0/residual/channel_gate": (1, 8),
+        "stage2/block1/residual/channel_gate": (1, 8),
+        "stage3/block0/post/pixel_gate": (1, 2, 3, 16),
+    }
+    params = variables["params"]
+    hidden = lambda stage: params[stage]["block0"]["residual"]["squeeze"]["bias"].size
+    assert (hidden("stage1"), hidden("stage2")) == (1, 4)
+
+
+def test_a_token_attention_gets_the_tokens_of_a_map_and_its_grid():
+    images = jax.random.normal(jax.random.key(1), (2, 9, 14, 3))
+    place = "stage2/block.residual"
+    ramp = small(slots={place: "tests.models.probe:Ramp"})
+    tokens = small(slots={place: "tests.models.probe:TokenRamp"})
+    variables = made(ramp, images)
+    apply = lambda host: jax.jit(functools.partial(host.apply, train=False))
+    want = apply(ramp)(variables, images)
+    np.testing.assert_allclose(apply(tokens)(variables, images), want, rtol=1e-6)
+
+
+def test_an_example_does_not_depend_on_its_batch():
+    images = jax.random.normal(jax.random.key(1), (3, 9, 14, 3))
+    host = small(slots={"block.residual": "squeeze_excite"})
+    variables = made(host, images)
+    apply = jax.jit(functools.partial(host.apply, train=False))
+    alone = [apply(variables, images[i : i + 1]) for i in range(len(images))]
+    assert_near(apply(variables, images), np.concatenate(alone))
+
+
+def test_computes_in_bfloat16_and_answers_in_float32():
+    slots = {"block.residual": "squeeze_excite"}
+    images = jax.random.normal(jax.random.key(1), (3, 9, 14, 3))
+    variables = made(small(slots=slots), images)
+
+    def run(images, **settings):
+        host = small(slots=slots, **settings)
+        apply = functools.partial(host.apply, train=False, capture_intermediates=True)
+        logits, state = jax.jit(apply)(variables, images)
+        inner = jax.tree.leaves(state["intermediates"]["stage2"])
+        return logits, {a.dtype.name for a in inner}
+
+    want, kinds = run(images)
+    assert kinds == {"float32"}
+    for got, kinds in (
+        run(images, dtype=jnp.bfloat16),
+        run(images.astype(jnp.bfloat16)),
+    ):
+        assert kinds == {"bfloat16"}
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, want, atol=0.05 * np.abs(want).max())
+
+
+def test_statistics_synchronise_over_devices():
+    # The attention has batch statistics of its own, in both of its places.
+    slots = {"block.residual": "cbam"}
+    images = jax.random.normal(jax.random.key(1), (8, 9, 14, 3))
+    host = small(slots=slots)
+    variables = made(host, images)
+    apply = functools.partial(host.apply, train=True, mutable=["batch_stats"])
+    logits, state = jax.jit(apply)(variables, images)
+    synced = functools.partial(
+        small(slots=slots, axis_name="data").apply, train=True, mutable=["batch_stats"]
+    )
+    synced = jax.pmap(synced, axis_name="data", in_axes=(None, 0), out_axes=(0, None))
+    split, shared = synced(variables, images[:, None])
+    assert_near(split[:, 0], logits)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
+        shared,
+        state,
+    )
+
+
+def initial(zero):
+    """A few initial parameters of a small network of 64 channels."""
+    host = small(width=64, zero_init_residual=zero)
+
+    def init(images):
+        params = host.init(jax.random.key(0), images, train=False)["params"]
+        norms = ("norm1", "norm2", "shortcut_norm")
+        scales = {name: params["stage2"]["block0"][name]["scale"] for name in norms}
+        conv = params["stage1"]["block0"]["conv1"]["kernel"]
+        return scales, conv, params["classifier"]["kernel"]
+
+    return jax.jit(init)(jnp.zeros((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_zero_init_residual_starts_every_block_as_its_identity(zero):
+    scales, _, _ = initial(zero)
+    assert np.all(scales["norm2"] == 1 - zero)
+    assert np.all(scales["norm1"] == 1)
+    assert np.all(scales["shortcut_norm"] == 1)
+
+
+def test_starts_with_he_normal_kernels():
+    _, conv, classifier = initial(False)
+    assert abs(conv.std() / np.sqrt(2 / (9 * 64)) - 1) < 0.02
+    assert 0.98 < np.abs(classifier).max() * np.sqrt(256) <= 1  # 256 inputs
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depth": 51, "layout": "imagenet"}, r"51 \(valid: 18, 34, 50, 101, 152\)"),
+        ({"depth": 21}, r"6n \+ 2, got 21; the nearest is 20"),
+        ({"depth": 2}, r"6n \+ 2, got 2; the nearest is 8"),
+        ({"depth": 163, "block": "bottleneck"}, r"9n \+ 2, got 163.*164"),
+        (
+            {"depth": 18, "layout": "imagenet", "block": "bottleneck"},
+            "depth 18 has block='basic', got block='bottleneck'",
+        ),
+        ({"width": 0}, "width of a ResNet must be at least 1, got 0"),
+        ({"num_classes": 0}, "num_classes"),
+        ({"stem_stride": 0}, "stem_stride"),
+        ({"slots": {"block.residul": "cbam"}}, "'block.residul'.*'block.residual'"),
+        ({"slots": {"stage4/block.residual": "cbam"}}, "'stage4'.*stage1, stage2"),
+        ({"slots": {"stage3/block1/block.post": "cbam"}}, "'block1'.*valid: block0"),
+        ({"slots": {"stage3/head": "cbam"}}, "'head' can be narrowed by at most 0"),
+    ],
+)
+def test_says_what_would_fit(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small(**settings)
+
+
+def test_an_attention_that_breaks_the_addition_is_named():
+    host = small(slots={"block.residual": "tests.models.probe:Crop"})
+    with pytest.raises(ValueError, match="must keep the shape of its map"):
+        jax.eval_shape(
+            lambda: host.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+        )

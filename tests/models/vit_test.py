@@ -1,0 +1,238 @@
+"""ViT against NumPy written from the paper's equations, its slots, its errors."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import attn
+from attn import models
+
+READER = "tests.models.probe:Reader"
+DOUBLE = "tests.models.probe:Double"
+tiny = functools.partial(
+    models.create,
+    "vit",
+    num_classes=5,
+    size="tiny",
+    patch_size=4,
+    width=12,
+    depth=2,
+)
+IMAGES = np.random.default_rng(0).normal(size=(3, 8, 12, 2)).astype(np.float32)
+erf = np.vectorize(math.erf)
+
+
+def made(host, images=IMAGES):
+    """Random variables, far from those of an initialisation."""
+    init = functools.partial(host.init, jax.random.key(0), train=False)
+    shapes = jax.eval_shape(init, images)
+    rng = np.random.default_rng(1)
+    draw = lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), jnp.float32)
+    return jax.tree.map(draw, shapes)
+
+
+def run(host, variables, images=IMAGES):
+    return jax.jit(functools.partial(host.apply, train=False))(variables, images)
+
+
+def norm(x, p):
+    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(var + 1e-6) * p["scale"] + p["bias"]
+
+
+def linear(x, p):
+    return x @ p["kernel"] + p["bias"]
+
+
+def attention(x, p):
+    """Three heads, one target at a time."""
+    q, k, v = (
+        np.einsum("btc,cnd->btnd", x, p[name]["kernel"]) + p[name]["bias"]
+        for name in ("query", "key", "value")
+    )
+    y = np.zeros_like(q)
+    for b, t, n in np.ndindex(q.shape[:3]):
+        weights = np.exp(k[b, :, n] @ q[b, t, n] / np.sqrt(q.shape[-1]))
+        y[b, t, n] = (weights / weights.sum()) @ v[b, :, n]
+    return np.einsum("btnd,ndc->btc", y, p["out"]["kernel"]) + p["out"]["bias"]
+
+
+def reader(x):
+    return x + x.mean(1, keepdims=True)
+
+
+def vit(params, images, pool, slot=None):
+    """The forward pass; `slot` has a Reader in it, in block 1 where it is a block's."""
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+    batch, height, width, _ = images.shape
+    patches = [
+        images[:, i : i + 4, j : j + 4].reshape(batch, -1)
+        for i in range(0, height, 4)
+        for j in range(0, width, 4)
+    ]
+    kernel = p["embed"]["kernel"].reshape(-1, 12)
+    x = np.stack(patches, axis=1) @ kernel + p["embed"]["bias"]
+    if pool == "class":
+        x = np.concatenate([np.tile(p["class_token"], (batch, 1, 1)), x], axis=1)
+    x = x + p["position"]
+    for index in range(2):
+        block = p[f"block{index}"]
+        at = lambda place, index=index: slot == place and index == 1
+        x = reader(x) if at("block.pre") else x
+        y = norm(x, block["norm1"])
+        x = x + (reader(y) if at("mixer") else attention(y, block["mixer"]))
+        y = linear(norm(x, block["norm2"]), block["mlp_in"])
+        x = x + linear(y * (1 + erf(y / np.sqrt(2))) / 2, block["mlp_out"])
+        x = reader(x) if at("block.post") else x
+    x = norm(x, p["norm"])
+    y = x[:, 0] if pool == "class" else x.mean(1)
+    if slot == "pool":
+        y = y + x.mean(1)
+    return linear(y, p["classifier"])
+
+
+@pytest.mark.parametrize(
+    ("pool", "slot"),
+    [
+        ("class", None),
+        ("class", "block.pre"),
+        ("class", "mixer"),
+        ("class", "block.post"),
+        ("class", "pool"),
+        ("mean", None),
+        ("mean", "pool"),
+    ],
+)
+def test_equals_the_equations_with_each_slot_in_its_place(pool, slot):
+    key = slot if slot in (None, "pool") else f"block1/{slot}"
+    host = tiny(pool=pool, slots={key: READER} if key else None)
+    variables = made(host)
+    want = vit(variables["params"], IMAGES.astype(np.float64), pool, slot)
+    np.testing.assert_allclose(run(host, variables), want, rtol=1e-4, atol=1e-4)
+
+
+def test_lists_the_slots_in_order():
+    assert models.find("vit").slots() == ["block.pre", "mixer", "block.post", "pool"]
+
+
+def test_attentions_have_readable_paths_and_the_heads_of_the_host():
+    slots = {
+        "block1/mixer": {"name": "multi_head", "num_heads": 2},
+        "block1/block.post": "squeeze_excite",
+        "pool": "multi_head",
+    }
+    host = tiny(slots=slots)
+    variables = made(host)
+    _, maps = jax.eval_shape(functools.partial(attn.capture, host), variables, IMAGES)
+    assert {path: m.values.shape for path, m in maps.items()} == {
+        "block0/mixer/token_matrix": (3, 3, 7, 7),
+        "block1/mixer/token_matrix": (3, 2, 7, 7),
+        "block1/post/channel_gate": (3, 12),
+        "pool/token_matrix": (3, 3, 1, 7),
+    }
+    _, maps = jax.eval_shape(
+        functools.partial(attn.capture, tiny(pool="mean")),
+        made(tiny(pool="mean")),
+        IMAGES,
+    )
+    assert maps["block0/mixer/token_matrix"].grid == (2, 3)
+
+
+def test_a_head_dim_replaces_the_heads_of_the_host():
+    host = tiny(slots={"mixer": {"name": "multi_head", "head_dim": 6}})
+    query = made(host)["params"]["block0"]["mixer"]["query"]["kernel"]
+    assert query.shape == (12, 2, 6)
+
+
+def test_a_map_attention_pools_the_patches_with_mean():
+    plain, doubled = tiny(pool="mean"), tiny(pool="mean", slots={"pool": DOUBLE})
+    variables = made(plain)
+    bias = variables["params"]["classifier"]["bias"][None]
+    want = 2 * (run(plain, variables) - bias) + bias
+    np.testing.assert_allclose(run(doubled, variables), want, rtol=1e-5, atol=1e-5)
+
+
+def test_an_empty_mixer_leaves_the_mlp_alone():
+    host = tiny(pool="mean", slots={"block1/mixer": "none"})
+    block = made(host)["params"]["block1"]
+    assert set(block) == {"norm2", "mlp_in", "mlp_out"}
+
+
+def test_dropout_is_random_in_training_only():
+    host = tiny(dropout=0.5)
+    variables = made(host)
+    apply = jax.jit(host.apply, static_argnames="train")
+    key = lambda seed: {"dropout": jax.random.key(seed)}
+    one, same, other = (
+        apply(variables, IMAGES, train=True, rngs=key(seed)) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 0.1
+    kept = apply(variables, IMAGES, train=False)
+    np.testing.assert_allclose(kept, run(tiny(), variables), rtol=1e-6)
+
+
+def test_an_example_does_not_depend_on_its_batch():
+    host = tiny()
+    variables = made(host)
+    alone = [run(host, variables, IMAGES[i : i + 1]) for i in range(3)]
+    np.testing.assert_allclose(
+        run(host, variables), np.concatenate(alone), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_computes_in_bfloat16_and_answers_in_float32():
+    variables = made(tiny())
+    want = run(tiny(), variables)
+    host = tiny(dtype=jnp.bfloat16)
+    apply = functools.partial(host.apply, train=False, capture_intermediates=True)
+    got, state = jax.jit(apply)(variables, IMAGES)
+    inner = jax.tree.leaves(state["intermediates"]["block1"])
+    assert {a.dtype.name for a in inner} == {"bfloat16"}
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want, atol=0.05 * np.abs(want).max())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_heads": 5}, "num_heads=5 does not divide width=12.*: 3, 4, 6"),
+        ({"depth": 0}, "depth of a ViT must be at least 1, got 0"),
+        ({"patch_size": 0}, "patch_size"),
+        ({"size": "huge"}, "must be one of 'tiny', 'small', 'base', 'large'"),
+        ({"slots": {"block2/mixer": READER}}, r"'block2'.*\(valid: block0, block1\)"),
+        ({"slots": {"block0/pool": READER}}, "'pool' can be narrowed by at most 0"),
+        ({"slots": {"mixers": READER}}, "did you mean 'mixer'"),
+        ({"slots": {"pool": DOUBLE}}, "class token bypasses.*pool='mean'"),
+        ({"slots": {"mixer": DOUBLE}}, "never sees the image; use pool='mean'"),
+    ],
+)
+def test_says_what_would_fit(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**settings)
+
+
+def test_a_class_token_may_read_the_image_in_one_place_only():
+    tiny(slots={"mixer": DOUBLE, "pool": READER})
+    tiny(slots={"mixer": DOUBLE, "block1/mixer": READER})
+    tiny(slots={"mixer": DOUBLE}, pool="mean")
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((8, 14), "patch_size=4 does not divide the image of 8x14.*8x12 or 8x16 fit"),
+        ((3, 8), "patch_size=4 does not divide the image of 3x8.*images of 4x8 fit"),
+        ((8, 8), "position embedding is for 7 tokens, but the image has 5"),
+    ],
+)
+def test_an_image_of_another_size_is_refused_with_those_that_fit(shape, message):
+    host = tiny()
+    variables = made(host)
+    images = jnp.zeros((1, *shape, 2))
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(functools.partial(host.apply, train=False), variables, images)
