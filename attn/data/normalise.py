@@ -1,0 +1,49 @@
+"""Mean and standard deviation by which the pixels of a data set are normalised.
+
+x / 255, less the mean, over the deviation, by channel. Known sets have the constants
+that published training code uses (mnist_5k: those of its training split); every other
+set has 0.5 and 0.5, which maps 0..255 to -1..1. A distortion that adds black around a
+digit does not change them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Statistics(NamedTuple):
+    """Mean and deviation of each channel, in units of the full range."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+STATISTICS = {
+    "cifar10": Statistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": Statistics((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenet2012": Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "mnist_5k": Statistics((0.1309,), (0.3080,)),
+}
+
+
+def statistics(name: str, channels: int) -> Statistics:
+    """The constants of the data set `name`, or one half for each of its channels."""
+    return STATISTICS.get(name, Statistics((0.5,) * channels, (0.5,) * channels))
+
+
+def normalise(pixels: np.ndarray, of: Statistics) -> np.ndarray:
+    """Pixels 0..255 [..., C] -> float32 of about zero mean and unit deviation.
+
+    Floating-point input is overwritten: it is what the distortions have just made.
+    """
+    mean, deviation = (np.asarray(part, np.float32) for part in of)
+    scaled = np.asarray(pixels, np.float32)
+    scaled *= 1 / (255 * deviation)
+    scaled -= mean / deviation
+    return scaled
+
+
+def picture(image: np.ndarray, of: Statistics) -> np.ndarray:
+    """Undoes `normalise`: [..., C] -> float32 in [0, 1], cut off where outside."""
+    mean, deviation = (np.asarray(part, np.float32) for part in of)
+    return np.clip(np.asarray(image, np.float32) * deviation + mean, 0, 1)

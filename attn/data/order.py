@@ -1,0 +1,77 @@
+"""Which example comes when, and its random numbers: pure functions of a position.
+
+A stream of training examples is endless and has positions 0, 1, 2, ...: epoch e of a
+split of N examples holds positions e N to (e + 1) N - 1, in an order of its own. What
+stands at a position, and every random number used there, follows from (seed,
+position) alone, so a stream can be entered anywhere and cut anyhow.
+
+Philox (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) turns
+(key, counter) into four 64-bit words, so the numbers of any range of positions come
+from one call. Only its raw words are used: NumPy promises to keep those from release
+to release, and does not promise so for `Generator`'s methods.
+"""
+
+import functools
+
+import numpy as np
+
+WORDS = 4  # that Philox makes at one value of its counter
+
+# The second word of Philox's key, so that no two uses share random numbers.
+ORDER, TRAIN, TEST = 0, 1, 2
+
+
+def uniform(seed: int, purpose: int, start: int, count: int, draws: int) -> np.ndarray:
+    """Numbers in [0, 1) for `count` positions from `start`: float64 [count, draws].
+
+    The numbers of a position do not depend on the range that is asked for, but they
+    do on `draws`, which settles how many counters a position takes.
+
+    Args:
+        seed: 0 to 2^64 - 1.
+        purpose: ORDER, TRAIN or TEST.
+        start: first position.
+        count: how many positions.
+        draws: how many numbers each position needs.
+    """
+    counters = -(-draws // WORDS)
+    philox = np.random.Philox(
+        key=np.array([seed, purpose], np.uint64),
+        counter=_words(start * counters),
+    )
+    raw = philox.random_raw(count * counters * WORDS)
+    raw = raw.reshape(count, counters * WORDS)[:, :draws]
+    return (raw >> np.uint64(11)) * 2.0**-53
+
+
+def rows(seed: int, start: int, count: int, size: int) -> np.ndarray:
+    """Rows of a split of `size` at `count` positions from `start`: int64 [count]."""
+    parts = []
+    while count > 0:
+        epoch, offset = divmod(start, size)
+        part = permutation(seed, epoch, size)[offset : offset + count]
+        parts.append(part)
+        start, count = start + len(part), count - len(part)
+    return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    """Order of a split in one epoch: int64 [size], read-only.
+
+    It sorts one random 64-bit word a row, so that it is uniform up to ties, which
+    two rows have with probability 2^-64.
+    """
+    philox = np.random.Philox(
+        key=np.array([seed, ORDER], np.uint64),
+        counter=np.array([0, epoch, 0, 0], np.uint64),
+    )
+    order = np.argsort(philox.random_raw(size), kind="stable")
+    order.setflags(write=False)
+    return order
+
+
+def _words(counter: int) -> np.ndarray:
+    """Philox's counter of 256 bits as four words, the low one first."""
+    mask = (1 << 64) - 1
+    return np.array([counter >> 64 * i & mask for i in range(WORDS)], np.uint64)

@@ -1,0 +1,217 @@
+"""Batches of a data set: batch k is a function of (seed, k), and threads run ahead.
+
+Every batch is made as a whole, by a few NumPy calls, from the positions of its
+examples in the endless stream that `attn.data.order` defines. Grain's part is to ask
+for batches ahead of time in threads and to hand them out in order; NumPy and Pillow
+let go of the interpreter while they work, so that the accelerator does not wait.
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from attn.data import normalise, order
+from attn.data.augment import Augmentation, Size, centre_crops
+from attn.data.distortions import Distortion
+from attn.data.source import Source
+
+TEST_SEED = 0  # of the distortions of the test split, the same in every run
+AHEAD = 4  # batches made ahead of time, at least
+
+Batch = dict[str, np.ndarray]
+
+
+class Batches:
+    """An iterator of batches made ahead of time; close it, or use it as a context."""
+
+    def __init__(
+        self, load: Callable[[int], Batch], start: int, stop: int, *, threads: int
+    ) -> None:
+        """Makes batches `start` to `stop` - 1 by `load`, which threads call."""
+        import grain  # half a second, and nobody needs it before this
+
+        options = grain.ReadOptions(
+            num_threads=threads, prefetch_buffer_size=max(AHEAD, threads)
+        )
+        batches = grain.MapDataset.range(start, stop).map(load)
+        self._iterator = iter(batches.to_iter_dataset(options))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Ends the threads; may be called twice."""
+        self._iterator.close()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A training and a test split, with all that happens to their images.
+
+    `attn.data.open` makes one. Batches are dicts of NumPy arrays:
+
+        image   float32 [B, H, W, C], normalised (`picture` undoes that)
+        label   int32 [B]
+        index   int64 [B], row of the split; -1 for padding
+        weight  float32 [B], 1, or 0 for padding; in batches of `test` only
+
+    Attributes:
+        training, testing: the two splits.
+        size: height and width of the images in a batch.
+        distortion: of both splits, or None.
+        augmentation: of the training images.
+        statistics: by which images are normalised.
+    """
+
+    training: Source
+    testing: Source
+    size: Size
+    distortion: Distortion | None
+    augmentation: Augmentation
+    statistics: normalise.Statistics
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the images in a batch."""
+        return (*self.size, self.training.shape[-1])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.training.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are."""
+        return len(self.class_names)
+
+    @property
+    def train_size(self) -> int:
+        """Examples of the training split."""
+        return self.training.size
+
+    @property
+    def test_size(self) -> int:
+        """Examples of the test split."""
+        return self.testing.size
+
+    def train(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        start: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Batches:
+        """Endless batches of training examples, in a new order in each epoch.
+
+        Every example comes once an epoch; a batch may reach into the next epoch.
+
+        Args:
+            batch_size: examples of a global batch.
+            seed: of order, distortion and augmentation, 0 to 2^64 - 1.
+            start: number of the first batch, for resuming: the batches are those
+                that an unbroken run gives from there on.
+            shard: (i, n) gives the i-th of n equal, contiguous parts of each global
+                batch, which does not depend on n.
+
+        Raises:
+            ValueError: n does not divide the batch size, or a number is out of
+                range.
+        """
+        local = _share(batch_size, shard)
+        if not 0 <= seed < 1 << 64:
+            raise ValueError(f"seed must be 0 to 2^64 - 1, got {seed}")
+        if start < 0:
+            raise ValueError(f"start must be a batch number from 0 on, got {start}")
+        source, draws = self.training, self._draws(train=True)
+
+        def load(number: int) -> Batch:
+            first = number * batch_size + shard[0] * local
+            rows = order.rows(seed, first, local, source.size)
+            numbers = order.uniform(seed, order.TRAIN, first, local, draws)
+            return self._batch(rows, numbers, train=True)
+
+        return Batches(load, start, sys.maxsize, threads=_threads(source))
+
+    def test(self, batch_size: int, *, shard: tuple[int, int] = (0, 1)) -> Batches:
+        """The test split once, in order; its distortions are the same in every run.
+
+        The last batch is filled up with the last example at weight 0.
+
+        Args:
+            batch_size: examples of a global batch.
+            shard: as in `train`; every shard has the same number of batches.
+
+        Raises:
+            ValueError: n does not divide the batch size.
+        """
+        local = _share(batch_size, shard)
+        source, draws = self.testing, self._draws(train=False)
+
+        def load(number: int) -> Batch:
+            first = number * batch_size + shard[0] * local
+            places = np.arange(first, first + local)
+            numbers = order.uniform(TEST_SEED, order.TEST, first, local, draws)
+            rows = np.minimum(places, source.size - 1)
+            batch = self._batch(rows, numbers, train=False)
+            batch["index"] = np.where(places < source.size, places, -1)
+            batch["weight"] = (places < source.size).astype(np.float32)
+            return batch
+
+        count = -(-source.size // batch_size)
+        return Batches(load, 0, count, threads=_threads(source))
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """Undoes the normalisation, for reports: [..., C] -> float32 in [0, 1]."""
+        return normalise.picture(image, self.statistics)
+
+    def _draws(self, *, train: bool) -> int:
+        """Random numbers that an example takes."""
+        if self.distortion:
+            return self.distortion.draws
+        return self.augmentation.draws if train else 0
+
+    def _batch(self, rows: np.ndarray, draws: np.ndarray, *, train: bool) -> Batch:
+        source = self.training if train else self.testing
+        if self.distortion:
+            images = self.distortion.apply(source.pixels, rows, draws)
+            labels = source.labels[rows]
+        else:
+            images, labels = source.read(rows)
+            if train:
+                images = self.augmentation.train(images, draws, self.size)
+            else:
+                images = centre_crops(images, self.size, self.augmentation.margin)
+        image = normalise.normalise(images, self.statistics)
+        return {"image": image, "label": labels, "index": rows}
+
+
+def _share(batch_size: int, shard: tuple[int, int]) -> int:
+    """Examples of each global batch that a shard gets."""
+    index, count = shard
+    if not 0 <= index < count:
+        raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard}")
+    if batch_size < 1 or batch_size % count:
+        raise ValueError(
+            f"batch size {batch_size} must be a positive multiple of the number of"
+            f" shards {count}"
+        )
+    return batch_size // count
+
+
+def _threads(source: Source) -> int:
+    """One where images are in memory; where they are decoded, one a core, up to 16."""
+    return 1 if source.pixels is not None else min(16, os.cpu_count() or 1)

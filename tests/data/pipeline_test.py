@@ -1,0 +1,190 @@
+"""Batches: the same wherever a run starts, however it is cut, on any machine."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+from attn import data
+
+
+def opened(directory, **config):
+    return data.open({"name": "mnist_5k", "directory": directory, **config})
+
+
+def taken(batches, count):
+    with batches:
+        return list(itertools.islice(batches, count))
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+CHANGES = [
+    {},
+    {"distortion": "r"},
+    {"distortion": "e"},
+    {"distortion": "tc"},
+    {"augment": "pad_crop_flip"},
+    {"augment": "random_resized_crop_flip", "image_size": 20},
+]
+
+
+@pytest.fixture(params=CHANGES, ids=lambda change: "-".join(map(str, change.values())))
+def dataset(request, directory):
+    return opened(directory, **request.param)
+
+
+def test_batches_have_their_shapes_and_types(dataset):
+    (batch,) = taken(dataset.train(6, seed=0), 1)
+    assert batch["image"].shape == (6, *dataset.image_shape)
+    assert {key: value.dtype.name for key, value in batch.items()} == {
+        "image": "float32",
+        "label": "int32",
+        "index": "int64",
+    }
+    np.testing.assert_array_equal(
+        batch["label"], dataset.training.labels[batch["index"]]
+    )
+    assert dataset.num_classes == len(dataset.class_names) == 10
+    assert (dataset.train_size, dataset.test_size) == (4000, 1000)
+
+
+def test_a_run_goes_on_where_it_stopped(dataset):
+    whole = taken(dataset.train(8, seed=3), 6)
+    for start in (1, 5):
+        for one, other in zip(
+            taken(dataset.train(8, seed=3, start=start), 6 - start),
+            whole[start:],
+            strict=True,
+        ):
+            assert_same(one, other)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_shards_are_the_parts_of_the_global_batch(dataset, count):
+    make = [
+        lambda shard: dataset.train(8, seed=1, start=2, shard=shard),
+        lambda shard: dataset.test(8, shard=shard),
+    ]
+    for batches in make:
+        (whole,) = taken(batches((0, 1)), 1)
+        parts = [taken(batches((i, count)), 1)[0] for i in range(count)]
+        joined = {key: np.concatenate([part[key] for part in parts]) for key in whole}
+        assert_same(joined, whole)
+
+
+def test_same_seed_same_batches_other_seed_other_ones(dataset):
+    one, same, other = (taken(dataset.train(8, seed=s), 1)[0] for s in (0, 0, 1))
+    assert_same(one, same)
+    assert not np.array_equal(one["index"], other["index"])
+    assert not np.array_equal(one["image"], other["image"])
+
+
+def test_batch_size_does_not_change_the_stream(dataset):
+    whole = taken(dataset.train(8, seed=1), 3)
+    halves = taken(dataset.train(4, seed=1), 6)
+    for key in whole[0]:
+        np.testing.assert_array_equal(
+            *(np.concatenate([batch[key] for batch in run]) for run in (whole, halves))
+        )
+
+
+def test_each_epoch_has_every_example_once(directory):
+    batches = taken(opened(directory).train(500, seed=0), 17)
+    stream = np.concatenate([batch["index"] for batch in batches])
+    first, second = stream[:4000], stream[4000:8000]
+    np.testing.assert_array_equal(np.sort(first), np.arange(4000))
+    np.testing.assert_array_equal(np.sort(second), np.arange(4000))
+    assert not np.array_equal(first, second)
+
+
+def test_an_example_is_distorted_anew_in_each_epoch(directory):
+    dataset = opened(directory, train="train[:4]", distortion="r")
+    one, two = taken(dataset.train(4, seed=0), 2)
+    images = [b["image"][np.argsort(b["index"])] for b in (one, two)]
+    assert (np.abs(images[0] - images[1]).max(axis=(1, 2, 3)) > 0.5).all()
+
+
+def test_an_image_is_the_one_that_its_index_names(directory):
+    dataset = opened(directory)
+    (batch,) = taken(dataset.train(5, seed=0), 1)
+    expected = dataset.training.pixels[batch["index"]]
+    np.testing.assert_allclose(
+        dataset.picture(batch["image"]), expected / 255, atol=1e-6
+    )
+
+
+def test_training_images_are_normal(directory):
+    (batch,) = taken(opened(directory).train(4000, seed=0), 1)
+    assert abs(batch["image"].mean()) < 1e-3
+    assert batch["image"].std() == pytest.approx(1, abs=1e-3)
+
+
+def test_testing_goes_once_through_the_split_and_pads(directory):
+    dataset = opened(directory, distortion="rts", test="test[:10]")
+    with dataset.test(4) as batches:
+        batches = list(batches)
+    assert [batch["image"].shape for batch in batches] == [(4, 42, 42, 1)] * 3
+    joined = {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}
+    np.testing.assert_array_equal(joined["index"], [*range(10), -1, -1])
+    np.testing.assert_array_equal(joined["weight"], [1] * 10 + [0] * 2)
+    assert joined["weight"].dtype == np.float32
+    np.testing.assert_array_equal(joined["label"][:10], dataset.testing.labels)
+    assert np.isfinite(joined["image"]).all()
+
+
+def test_testing_shows_the_same_pictures_at_every_batch_size(directory):
+    dataset = opened(directory, distortion="r", test="test[:12]")
+    whole = taken(dataset.test(12), 1)[0]["image"]
+    parts = [batch["image"] for batch in taken(dataset.test(3), 4)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_augmentation_leaves_testing_alone(directory):
+    plain, augmented = (
+        taken(opened(directory, augment=name).test(5), 1)[0]
+        for name in ("none", "pad_crop_flip")
+    )
+    assert_same(plain, augmented)
+
+
+@pytest.mark.parametrize("method", ["train", "test"])
+def test_shards_must_divide_the_batch(directory, method):
+    dataset = opened(directory)
+    call = {
+        "train": lambda shard: dataset.train(10, seed=0, shard=shard),
+        "test": lambda shard: dataset.test(10, shard=shard),
+    }[method]
+    with pytest.raises(ValueError, match=r"batch size 10 must be .* shards 4"):
+        call((0, 4))
+    with pytest.raises(ValueError, match=r"0 <= i < n, got \(2, 2\)"):
+        call((2, 2))
+
+
+def test_numbers_out_of_range_are_refused(directory):
+    dataset = opened(directory)
+    with pytest.raises(ValueError, match="batch size 0"):
+        dataset.train(0, seed=0)
+    with pytest.raises(ValueError, match=r"seed must be 0 to .*, got -1"):
+        dataset.train(4, seed=-1)
+    with pytest.raises(ValueError, match=r"start .* got -2"):
+        dataset.train(4, seed=0, start=-2)
+
+
+def test_closing_ends_the_threads(directory):
+    dataset = opened(directory)
+    before = threading.active_count()
+    batches = dataset.train(4, seed=0)
+    next(batches)
+    assert threading.active_count() > before  # batches are made ahead
+    batches.close()
+    batches.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("grain-prefetch"):
+            thread.join(timeout=10)
+    assert threading.active_count() == before

@@ -1,0 +1,185 @@
+"""Data sets of TFDS by name: what is in memory and what is decoded at each access."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from attn import data
+from attn.data import source
+
+SHAPES = {
+    "train": [(20, 31), (40, 18), (25, 25), (33, 47), (64, 21)],
+    "test": [(30, 41)] * 3,
+}
+
+
+def image_of(split, index):
+    height, width = SHAPES[split][index]
+    random = np.random.default_rng([index, len(split)])
+    return random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="png")
+    return file.getvalue()
+
+
+class Photos(tfds.core.GeneratorBasedBuilder):
+    """Colour images of various sizes, as ImageNet has them."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    name = "test_photos"
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            "file_name": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in SHAPES}
+
+    def _generate_examples(self, split):
+        for index in range(len(SHAPES[split])):
+            yield (
+                index,
+                {
+                    "image": png(image_of(split, index)),
+                    "label": index % 2,
+                    "file_name": f"{index}",
+                },
+            )
+
+
+class Captions(tfds.core.GeneratorBasedBuilder):
+    """Not a set of image classification."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    name = "test_captions"
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(encoding_format="png"),
+            "caption": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"image": png(image_of("test", 0)), "caption": "noise"}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    place = str(tmp_path_factory.mktemp("sets"))
+    for builder in (Photos, Captions):
+        builder(data_dir=place, file_format="array_record").download_and_prepare()
+    return place
+
+
+def test_images_of_many_sizes_are_read_by_row(sets):
+    split = source.open_split("test_photos", "train", sets)
+    assert split.shape == (None, None, 3) and split.size == 5
+    assert split.pixels is None and split.class_names == ("cat", "dog")
+    images, labels = split.read(np.arange(5))
+    found = {
+        image.shape[:2]: (image, label)
+        for image, label in zip(images, labels, strict=True)
+    }
+    for index, shape in enumerate(SHAPES["train"]):
+        image, label = found[shape]
+        np.testing.assert_array_equal(image, image_of("train", index))
+        assert label == index % 2
+
+
+@pytest.mark.parametrize(
+    "augment", ["none", "pad_crop_flip", "random_resized_crop_flip"]
+)
+def test_images_of_many_sizes_make_batches(sets, augment):
+    dataset = data.open(
+        {"name": "test_photos", "augment": augment, "image_size": 16, "directory": sets}
+    )
+    assert dataset.image_shape == (16, 16, 3)
+    with dataset.train(5, seed=0) as whole, dataset.train(5, seed=0, start=1) as later:
+        first, second = next(whole), next(whole)
+        resumed = next(later)
+    assert sorted(first["index"]) == [0, 1, 2, 3, 4]
+    assert first["image"].shape == (5, 16, 16, 3) and first["label"].dtype == np.int32
+    for key in second:
+        np.testing.assert_array_equal(resumed[key], second[key])
+    with dataset.test(2) as batches:
+        tested = list(batches)
+    assert [batch["weight"].tolist() for batch in tested] == [[1, 1], [1, 0]]
+
+
+def test_images_of_one_size_are_decoded_once(directory):
+    split = source.open_split("mnist_5k", "test", directory)
+    assert split.pixels.shape == (1000, 28, 28, 1)
+    assert source.open_split("mnist_5k", "test", directory) is split
+    with pytest.raises(ValueError, match="read-only"):
+        split.pixels[0] = 0
+
+
+def test_images_that_do_not_fit_in_memory_are_the_same(directory, monkeypatch):
+    kept = source.open_split("mnist_5k", "test", directory)
+    monkeypatch.setattr(source, "RESIDENT_BYTES", 0)
+    source._open.cache_clear()
+    read = source.open_split("mnist_5k", "test", directory)
+    source._open.cache_clear()
+    assert read.pixels is None
+    rows = np.array([999, 0, 17])
+    images, labels = read.read(rows)
+    np.testing.assert_array_equal(list(images), kept.pixels[rows])
+    np.testing.assert_array_equal(labels, kept.labels[rows])
+
+
+def test_parts_of_splits_are_those_of_tfds(directory):
+    whole = source.open_split("mnist_5k", "train", directory)
+    part = source.open_split("mnist_5k", "train[10:25]", directory)
+    np.testing.assert_array_equal(part.pixels, whole.pixels[10:25])
+    np.testing.assert_array_equal(part.labels, whole.labels[10:25])
+
+
+@pytest.mark.parametrize("split", ["trian", "train[:x]", ""])
+def test_an_unknown_split_names_the_valid_ones(directory, split):
+    with pytest.raises(ValueError) as error:
+        source.open_split("mnist_5k", split, directory)
+    assert repr(split) in str(error.value)
+    assert "valid: test, train, parts such as train[:90%]" in str(error.value)
+
+
+def test_an_empty_split_is_refused(directory):
+    with pytest.raises(ValueError, match=r"split 'train\[5:5\]' .* is empty"):
+        source.open_split("mnist_5k", "train[5:5]", directory)
+
+
+def test_a_set_without_labels_is_refused(sets):
+    with pytest.raises(
+        ValueError, match=r"'test_captions' is not .* has caption, image"
+    ):
+        source.open_split("test_captions", "train", sets)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_files_are_decoded_to_the_channels_of_the_set(channels):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    decoded = source.decode(png(grey), channels)
+    np.testing.assert_array_equal(decoded, grey[:, :, None].repeat(channels, 2))
+
+
+def test_no_tensorflow_is_imported(directory):
+    source.open_split("mnist_5k", "test", directory)
+    assert "tensorflow" not in sys.modules
