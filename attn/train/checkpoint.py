@@ -1,0 +1,226 @@
+"""Checkpoints: the one place that says orbax.
+
+A checkpoint holds the state as arrays on the host, without a device axis, so that
+one made on eight devices restores on one. The last two and the best are kept: when
+the latest turns out damaged, the one before it serves.
+"""
+
+import json
+import pathlib
+import shutil
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+KEPT = 2
+
+
+class Mismatch(ValueError):
+    """A checkpoint whose arrays are not those of the model at hand."""
+
+
+def digest(tree: Any) -> int:
+    """A checksum of names, types, shapes and bytes: it notices any damaged array."""
+    value = 0
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        head = f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}"
+        value = zlib.crc32(head.encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, value)
+    return value
+
+
+class Checkpoints:
+    """The checkpoints of one training, in a directory of its own.
+
+    Writing goes on in the background and a checkpoint appears at once and whole;
+    whatever a killed process left half-written is swept away at the next start.
+    """
+
+    def __init__(self, directory: pathlib.Path, *, read_only: bool = False):
+        """Opens a directory; `read_only` leaves alone what another process writes."""
+        self._directory = directory.absolute()
+        self._read_only = read_only
+        self._manager: Any = None
+        if jax.process_index() > 0:  # all hosts hold the same state: one writes
+            return
+        if not read_only:
+            _drop_damaged_metrics(self._directory)
+        alone: dict[str, Any] = {}
+        if jax.process_count() > 1:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            options = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="attn"
+            )
+            alone = {"multiprocessing_options": options, "create": False}
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "notes": ocp.JsonCheckpointHandler(),
+            },
+            options=ocp.CheckpointManagerOptions(
+                best_fn=_error,
+                best_mode="min",
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(KEPT),
+                        policies.BestN(
+                            get_metric_fn=_error,
+                            reverse=True,
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,
+                **alone,
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """The steps of which there are checkpoints, in order, on the first host."""
+        return sorted(self._manager.all_steps()) if self._manager else []
+
+    def best(self) -> int | None:
+        """The step with the lowest test error among those kept, if any was tested."""
+        return self._manager.best_step() if self._manager else None
+
+    def save(
+        self, state: Any, *, notes: dict[str, Any], error: float | None = None
+    ) -> None:
+        """Begins to write a state (arrays on the host) under its own step number.
+
+        Args:
+            state: the state, with an attribute `step`; it must not change any more.
+            notes: plain data to keep beside it.
+            error: the test error at this step, by which the best one is kept.
+
+        Raises:
+            OSError: the disk is full; earlier checkpoints are kept.
+        """
+        step = int(state.step)
+        if self._manager is None or step in self.steps():
+            return
+        tree = _plain(state)
+        notes = notes | {"digest": digest(tree)}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(tree), notes=ocp.args.JsonSave(notes)
+            ),
+            metrics=None if error is None else {"error": error},
+            force=True,
+        )
+
+    def restore(
+        self, like: Any, step: int | None = None
+    ) -> tuple[Any, dict[str, Any], list[str]] | None:
+        """Reads the latest sound checkpoint, or that of `step`.
+
+        Args:
+            like: a state of the same structure, shapes and types; only these count.
+
+        Returns:
+            The state as arrays on the host, the notes, and a line for each damaged
+            checkpoint passed over. None where there is no checkpoint at all.
+
+        Raises:
+            Mismatch: the checkpoint is of another model; says what differs.
+            ValueError: there are checkpoints, but none is sound.
+        """
+        steps = [step] if step is not None else self.steps()[::-1]
+        damaged = []
+        for candidate in steps:
+            try:
+                state, notes = self._read(like, candidate)
+            except Mismatch:
+                raise
+            except Exception as error:  # orbax and tensorstore raise what they will
+                reason = str(error).splitlines()[0][:120] if str(error) else repr(error)
+                damaged.append(f"checkpoint {candidate} is damaged ({reason})")
+                continue
+            if (
+                step is None and not self._read_only
+            ):  # it would be in the way of its successor
+                for passed in steps[: steps.index(candidate)]:
+                    self._manager.delete(passed)
+            return state, notes, damaged
+        if damaged:
+            raise ValueError(
+                f"no sound checkpoint in {self._directory}: {'; '.join(damaged)}"
+            )
+        return None
+
+    def _read(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
+        expected = _plain(like)
+        found = self._manager.item_metadata(step).state
+        if found is None:
+            raise ValueError("its description is unreadable")
+        _compare(_shapes(found), _shapes(expected), step)
+        abstract = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), expected)
+        read = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore()
+            ),
+        )
+        notes = dict(read.notes)
+        if digest(read.state) != notes.pop("digest"):
+            raise ValueError("its checksum does not match its contents")
+        leaves = [read.state[name] for name in expected]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
+
+    def wait(self) -> None:
+        """Waits until everything begun is written; raises what went wrong."""
+        if self._manager:
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then lets go of the directory."""
+        if self._manager:
+            self._manager.close()
+
+
+def _drop_damaged_metrics(directory: pathlib.Path) -> None:
+    """Orbax reads the metrics of all checkpoints at the start, and fails with any."""
+    for path in directory.glob("*/metrics/metrics"):
+        try:
+            json.loads(path.read_text())["error"]
+        except (ValueError, KeyError, TypeError):
+            shutil.rmtree(path.parent)
+
+
+def _error(metrics: dict[str, float]) -> float:
+    return metrics["error"]
+
+
+def _plain(state: Any) -> dict[str, Any]:
+    """The leaves in one flat dictionary: what is on disk does not depend on classes."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree.leaves_with_path(state)
+    }
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    return {
+        name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in tree.items()
+    }
+
+
+def _compare(found: dict[str, str], expected: dict[str, str], step: int) -> None:
+    names = sorted(found.keys() | expected.keys())
+    wrong = [n for n in names if found.get(n) != expected.get(n)]
+    if wrong:
+        name = wrong[0]
+        raise Mismatch(
+            f"checkpoint {step} does not fit the config: {name} is"
+            f" {found.get(name, 'absent')} in the checkpoint and"
+            f" {expected.get(name, 'absent')} in the model"
+            f" ({len(wrong)} of {len(names)} arrays differ)"
+        )

@@ -1,0 +1,341 @@
+"""Sweeps: an experiment file, expanded into points, trained one after another.
+
+An experiment is a Python file of plain data:
+
+    get_config(arg) -> the config all points share, a ConfigDict or nested dict
+    sweep(arg)      -> yields (axes, changes): what distinguishes a point, for the
+                       record, and the fields of the config it sets, by dotted path
+    BASELINE        -> the axes of the point that others are compared with; optional
+
+Its docstring begins with the title. Without `sweep` there is one point.
+"""
+
+import ast
+import contextlib
+import copy
+import dataclasses
+import pathlib
+import traceback
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from attn import settings
+from attn.train import loop, partition, workdir
+from attn.train.interruption import Interruption
+from attn.train.program import SECTIONS, Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One configuration with one seed.
+
+    Attributes:
+        name: of its directory, from its axes.
+        axes: what distinguishes it from the other points of the sweep.
+        config: everything that decides its training, as nested plain data.
+    """
+
+    name: str
+    axes: dict[str, Any]
+    config: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """An experiment file, read and expanded."""
+
+    name: str
+    title: str
+    description: str
+    baseline: dict[str, Any]
+    points: list[Point]
+
+    def select(self, only: Sequence[str]) -> list[Point]:
+        """The points of which a name, or "axis=value", is in `only`; all if empty.
+
+        Raises:
+            ValueError: an entry that selects nothing; names those that would.
+        """
+        chosen = set()
+        for text in only:
+            found = {point.name for point in self.points if _matches(point, text)}
+            if not found:
+                values = {str(v) for point in self.points for v in point.axes.values()}
+                names = [point.name for point in self.points]
+                raise settings.unknown("point", text, [*sorted(values), *names][:40])
+            chosen |= found
+        return [p for p in self.points if not only or p.name in chosen]
+
+
+def _matches(point: Point, text: str) -> bool:
+    named = {f"{axis}={value}" for axis, value in point.axes.items()}
+    return text in named | {point.name} | {str(v) for v in point.axes.values()}
+
+
+def plain(value: Any) -> Any:
+    """Nested mappings and sequences as dicts and lists, dots in keys as levels."""
+    if hasattr(value, "to_dict"):  # a ConfigDict
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        nested: dict[str, Any] = {}
+        for key, item in value.items():
+            assign(nested, str(key), item)
+        return nested
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def assign(config: dict[str, Any], path: str, value: Any) -> None:
+    """Sets the field at a dotted path, making the levels on the way."""
+    *levels, last = path.split(".")
+    for level in levels:
+        inner = config.setdefault(level, {})
+        if not isinstance(inner, dict):
+            # an attention given by name alone gets settings
+            inner = config[level] = {"name": inner}
+        config = inner
+    config[last] = plain(value)
+
+
+def override(config: dict[str, Any], path: str, text: str) -> None:
+    """Sets the field at a dotted path to what `text` says, in the field's own type.
+
+    Raises:
+        ValueError: the section does not exist, or the text is of another type.
+    """
+    section, _, rest = path.partition(".")
+    if section not in SECTIONS or bool(rest) == (section == "seed"):
+        raise settings.unknown("field", f"config.{path}", sorted(_paths(config)))
+    current: Any = config
+    for level in path.split("."):
+        current = current.get(level) if isinstance(current, Mapping) else None
+    value = text if isinstance(current, str) else _literal(text)
+    if not _replaces(value, current):
+        groups = {"list": "a tuple such as (1,2)", "dict": "a group of fields"}
+        kind = groups.get(type(current).__name__, type(current).__name__)
+        raise ValueError(f"config.{path} must be {kind}, got {text!r}")
+    if isinstance(current, float) and isinstance(value, int):
+        value = float(value)
+    assign(config, path, value)
+
+
+def _replaces(value: Any, current: Any) -> bool:
+    """Whether a value may stand where another did; more is checked when it is used."""
+    if value is None or current is None:
+        return True
+    if isinstance(current, dict):  # a group may be given by its name alone
+        return isinstance(value, dict | str)
+    if isinstance(current, list):
+        return isinstance(value, list | tuple)
+    if isinstance(current, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(current)
+
+
+def _literal(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _paths(config: Mapping[str, Any]) -> Iterator[str]:
+    return (f"config.{path}" for path in workdir.flat(config))
+
+
+def load(
+    path: pathlib.Path, arg: str, overrides: Sequence[tuple[str, str]] = ()
+) -> Experiment:
+    """Reads an experiment file and expands its sweep.
+
+    Args:
+        path: of the file.
+        arg: what it is given, the text after the colon of `--config=FILE:ARG`.
+        overrides: (dotted path, text) set in every point, after the sweep's own
+            changes. Points that thereby become the same are one.
+
+    Raises:
+        ValueError: no such file, an error in it, or an override that does not fit.
+    """
+    module = _module(path)
+    try:
+        base = plain(module.get_config(arg))
+        changes = list(module.sweep(arg)) if hasattr(module, "sweep") else [({}, {})]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:
+        raise ValueError(_where(path, error)) from error
+    points: dict[str, Point] = {}
+    for axes, fields in changes:
+        config = copy.deepcopy(base)
+        for field, value in fields.items():
+            assign(config, field, value)
+        for field, text in overrides:
+            override(config, field, text)
+        # an override beats the sweep: the record says what was run
+        axes = dict(axes)
+        if "seed" in axes:
+            axes["seed"] = config["seed"]
+        name = "-".join(str(value) for value in axes.values()) or "point"
+        point = Point(name.replace("/", "_"), axes, config)
+        if points.setdefault(name, point).config != config:
+            raise ValueError(f"{path}: two different points are both called {name!r}")
+    title, _, description = (module.__doc__ or path.stem).strip().partition("\n")
+    return Experiment(
+        name="-".join(filter(None, [path.stem, _label(arg)])),
+        title=title,
+        description=description.strip(),
+        baseline=dict(getattr(module, "BASELINE", {})),
+        points=list(points.values()),
+    )
+
+
+def _label(arg: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in arg)
+
+
+def _module(path: pathlib.Path) -> types.ModuleType:
+    if not path.is_file():
+        near = sorted(path.parent.glob("*.py")) if path.parent.is_dir() else []
+        names = [str(p) for p in near if p.stem not in ("__init__", "common")]
+        raise settings.unknown("experiment file", str(path), names)
+    module = types.ModuleType(path.stem)
+    module.__file__ = str(path)
+    try:
+        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+    except Exception as error:
+        raise ValueError(_where(path, error)) from error
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} has no get_config(arg)")
+    return module
+
+
+def _where(path: pathlib.Path, error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else (lines or [0])[-1]
+    return f"{path}, line {line}: {type(error).__name__}: {error}"
+
+
+class Progress(loop.Progress, Protocol):
+    """Whoever wants to be told how a sweep goes."""
+
+    def point(self, k: int, n: int, name: str) -> None:
+        """Point k of n begins."""
+
+    def point_done(self, summary: str) -> None:
+        """It is done."""
+
+
+def programs(points: Sequence[Point]) -> Iterator[tuple[Point, Program]]:
+    """Each point with its program; neighbours that differ in the seed share one."""
+    before, program = None, None
+    for point in points:
+        config = {**point.config, "seed": 0}
+        if program is None or config != before:
+            before, program = config, Program(config)
+        yield point, program
+
+
+def check(points: Sequence[Point]) -> None:
+    """Builds every point, without compiling or writing anything.
+
+    Raises:
+        ValueError: the first point that cannot be built, and why.
+    """
+    for point, _ in programs(points):
+        del point
+
+
+def run(
+    experiment: Experiment,
+    points: Sequence[Point],
+    directory: pathlib.Path,
+    *,
+    progress: Progress,
+    interruption: Interruption,
+) -> None:
+    """Trains the points that are not done yet, and resumes those begun.
+
+    Args:
+        experiment: whose record the directory is.
+        points: those to train.
+        directory: the work directory of the sweep.
+        progress: is told how it goes.
+        interruption: asks it to stop.
+
+    Raises:
+        ValueError: a config that cannot be built or differs from the one under
+            which the work directory was begun, or a directory that cannot be used.
+        loop.Stopped, loop.Failed: as `loop.Loop.run` says; other points are kept.
+    """
+    first = jax.process_index() == 0
+    if first:
+        workdir.check(directory)
+        unchanged(points, directory)
+    check(points)
+    with workdir.held(directory) if first else contextlib.nullcontext():
+        if first:
+            _describe(experiment, directory)
+        done = [(directory / p.name / "result.json").exists() for p in points]
+        done = partition.agree(np.asarray(done)).tolist()
+        if any(done):
+            progress.note(f"{sum(done)} of {len(points)} points are done already")
+        left = [point for point, over in zip(points, done, strict=True) if not over]
+        for point, program in programs(left):
+            progress.point(points.index(point) + 1, len(points), point.name)
+            training = loop.Loop(
+                program,
+                point.config,
+                directory / point.name,
+                progress=progress,
+                interruption=interruption,
+            )
+            result = training.run(point.axes)
+            error = result["test"]["error"]
+            progress.point_done(f"{point.name}: test error {error:.2f} %")
+
+
+def unchanged(points: Sequence[Point], directory: pathlib.Path) -> None:
+    """Raises ValueError if a point was begun there under another config."""
+    for point in points:
+        old = workdir.read_json(directory / point.name / "config.json")
+        changes = workdir.difference(old, point.config) if old else ""
+        if changes:
+            raise ValueError(
+                f"workdir {directory} was begun with another config for"
+                f" {point.name}: {changes}; name another --workdir, or remove this one"
+            )
+
+
+def _describe(experiment: Experiment, directory: pathlib.Path) -> None:
+    """Writes what the sweep is, keeping points of an earlier, other selection."""
+    path = directory / "experiment.json"
+    old = workdir.read_json(path) or {"points": []}
+    points = [{"name": p.name, "axes": p.axes} for p in experiment.points]
+    names = {point["name"] for point in points}
+    begun = [
+        point
+        for point in old["points"]
+        if point["name"] not in names and (directory / point["name"]).exists()
+    ]
+    axes = list(dict.fromkeys(axis for p in experiment.points for axis in p.axes))
+    workdir.write_json(
+        path,
+        {
+            "name": experiment.name,
+            "title": experiment.title,
+            "description": experiment.description,
+            "axes": axes,
+            "baseline": experiment.baseline,
+            "points": [*points, *begun],
+        },
+    )
