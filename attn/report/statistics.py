@@ -1,0 +1,78 @@
+"""Means over seeds, what they leave open, and differences paired by seed.
+
+The intervals are Student's: mean +- t(n - 1) s / sqrt(n), with s the standard
+deviation of the n values. A difference between two rows is taken seed by seed
+first, because a seed decides the initial weights and the order of the data of both;
+what the seeds have in common then drops out of the interval.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from scipy import special
+
+CONFIDENCE = 0.95
+Verdict = Literal["lower", "higher", "not distinguishable", "one seed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean and the half width of its interval, None when there is one value."""
+
+    mean: float
+    half: float | None
+    count: int
+
+    @property
+    def low(self) -> float:
+        """Lower end; the mean itself without an interval."""
+        return self.mean - (self.half or 0.0)
+
+    @property
+    def high(self) -> float:
+        """Upper end; the mean itself without an interval."""
+        return self.mean + (self.half or 0.0)
+
+
+def interval(
+    values: Iterable[float], confidence: float = CONFIDENCE
+) -> Interval | None:
+    """The mean of some values and its interval; None if there are no values."""
+    values = np.asarray(list(values), np.float64)
+    if not len(values):
+        return None
+    if len(values) == 1:
+        return Interval(float(values[0]), None, 1)
+    spread = np.std(values, ddof=1) / math.sqrt(len(values))
+    quantile = special.stdtrit(len(values) - 1, 0.5 + confidence / 2)
+    return Interval(float(np.mean(values)), float(quantile * spread), len(values))
+
+
+def paired(
+    values: Mapping[Any, float],
+    baseline: Mapping[Any, float],
+    confidence: float = CONFIDENCE,
+) -> Interval | None:
+    """The mean difference to a baseline over the seeds that both have.
+
+    Args:
+        values, baseline: numbers by seed.
+        confidence: probability that the interval covers the true difference.
+
+    Returns:
+        The interval of value - baseline; None if no seed is in both.
+    """
+    seeds = [seed for seed in values if seed in baseline]
+    return interval([values[seed] - baseline[seed] for seed in seeds], confidence)
+
+
+def verdict(difference: Interval) -> Verdict:
+    """What a difference says: nothing, if its interval includes zero."""
+    if difference.half is None:
+        return "one seed"
+    if difference.low > 0:
+        return "higher"
+    return "lower" if difference.high < 0 else "not distinguishable"

@@ -1,0 +1,134 @@
+"""Rows: which points they gather, what they are compared to, and their text."""
+
+import json
+
+import pytest
+import scipy.stats
+
+from attn.report import results, table
+from tests.report import synthetic
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("table") / "sweep"
+    names = ["squeeze_excite", "none", "spatial_transformer"]
+    return synthetic.sweep(root, names, seeds=3, images=1)
+
+
+def made(tmp_path, axes, points, errors, baseline):
+    """A sweep with given axes of its points and nothing but errors."""
+    entries = [{"name": f"p{i}", "axes": point} for i, point in enumerate(points)]
+    record = {"name": "s", "axes": axes, "points": entries, "baseline": baseline}
+    (tmp_path / "experiment.json").write_text(json.dumps(record))
+    for entry, error in zip(entries, errors, strict=True):
+        (tmp_path / entry["name"]).mkdir()
+        if error is not None:
+            text = json.dumps({"test": {"error": error}})
+            (tmp_path / entry["name"] / "result.json").write_text(text)
+    return results.read(tmp_path)
+
+
+def test_one_row_for_each_attention_compared_seed_by_seed(finished):
+    sweep = results.read(finished)
+    rows = table.rows(sweep)
+    assert [row.label for row in rows] == [
+        "squeeze_excite",
+        "none",
+        "spatial_transformer",
+    ]
+    assert [row.baseline for row in rows] == [False, True, False]
+    error = [[p.result.error for p in row.points] for row in rows]
+    wanted = scipy.stats.ttest_rel(error[2], error[1]).confidence_interval()
+    assert rows[2].difference.low == pytest.approx(wanted.low)
+    assert rows[2].difference.high == pytest.approx(wanted.high)
+    assert rows[1].difference is None
+    assert rows[2].verdict == "lower"
+
+
+def test_each_row_is_compared_to_the_baseline_of_its_other_axes(tmp_path):
+    points = [
+        {"attention": attention, "depth": depth, "seed": seed}
+        for depth in (20, 56)
+        for attention in ("none", "cbam")
+        for seed in (0, 1)
+    ]
+    errors = [10.0, 12.0, 9.0, 11.5, 5.0, 6.0, 7.0, 8.5]
+    axes = ["attention", "depth", "seed"]
+    rows = table.rows(made(tmp_path, axes, points, errors, {"attention": "none"}))
+    assert [row.label for row in rows] == [
+        "none · 20",
+        "cbam · 20",
+        "none · 56",
+        "cbam · 56",
+    ]
+    means = [row.difference and row.difference.mean for row in rows]
+    assert means == [None, pytest.approx(-0.75), None, pytest.approx(2.25)]
+
+
+def test_a_difference_needs_seeds_finished_in_both(tmp_path):
+    points = [{"a": a, "seed": s} for a in ("none", "x") for s in (0, 1)]
+    errors = [10.0, None, None, 8.0]
+    sweep = made(tmp_path, ["a", "seed"], points, errors, {"a": "none"})
+    base, other = table.rows(sweep)
+    assert (base.error.count, other.error.count) == (1, 1)
+    assert other.difference is None
+    assert table.cells([base, other])[1]["seeds"] == "1 of 2"
+
+
+def test_one_seed_has_no_interval_and_says_so(tmp_path):
+    points = [{"a": "none", "seed": 0}, {"a": "x", "seed": 0}]
+    sweep = made(tmp_path, ["a", "seed"], points, [4.0, 3.0], {"a": "none"})
+    rows = table.rows(sweep)
+    cell = table.cells(rows)[1]
+    assert cell["error"].strip(table.FIGURE_SPACE) == "3.00"
+    assert cell["difference"].strip(table.FIGURE_SPACE) == f"{table.MINUS}1.00"
+    assert cell["verdict"] == "one seed"
+    said = " ".join(table.notes(sweep, rows))
+    assert "Every row has one seed only, so no interval." in said
+    assert "nan" not in f"{cell}{said}".lower()
+
+
+def test_without_its_baseline_a_sweep_has_no_differences(tmp_path):
+    sweep = made(tmp_path, ["a"], [{"a": "x"}], [3.0], {"a": "none"})
+    rows = table.rows(sweep)
+    assert rows[0].difference is None
+    assert "The baseline (a = none) is not among the points." in table.notes(
+        sweep, rows
+    )
+
+
+def test_a_row_that_ran_other_code_is_marked(finished, tmp_path):
+    sweep = synthetic.sweep(tmp_path / "s", ["none", "cbam"], seeds=2, images=1)
+    other = json.dumps(synthetic.environment("feed123"))
+    (sweep / "cbam-1" / "environment.json").write_text(other)
+    read = results.read(sweep)
+    rows = table.rows(read)
+    assert [cell["mark"] for cell in table.cells(rows)] == ["", table.DAGGER]
+    assert f"{table.DAGGER} cbam-1 ran code feed123, most ran 4be1c07." in table.notes(
+        read, rows
+    )
+    assert not any(c["mark"] for c in table.cells(table.rows(results.read(finished))))
+
+
+def test_summary_names_the_best_and_what_is_not_distinguishable(finished):
+    said = " ".join(table.summary(table.rows(results.read(finished))))
+    assert "Lower than none: spatial_transformer." in said
+    assert "Not distinguishable from none: squeeze_excite." in said
+    assert table.summary([]) == ["No point is finished yet."]
+
+
+def test_numbers_are_written_for_people():
+    assert table.number(-0.5, 1) == f"{table.MINUS}0.5"
+    assert table.number(-0.001, 2, sign=True) == "0.00"
+    assert table.number(1234.5, 1, sign=True) == "+1,234.5"
+    assert table.unit([5.2e6, None, 90.0]) == (1e6, "M")
+    assert [table.duration(s) for s in (59.6, 185, 7620)] == [
+        "1 min 00 s",
+        "3 min 05 s",
+        "2 h 07 min",
+    ]
+    assert table.span(0.00008, 0.128) == ("0.000", "0.128")
+    aligned = table.aligned(["1.0 ± 10.5", "2.0 ± 0.5", "3.0", table.DASH])
+    assert aligned[1] == "2.0 ± \N{FIGURE SPACE}0.5"
+    assert {len(text) for text in aligned[:3]} == {10}
