@@ -1,0 +1,159 @@
+"""How much of the machine the training loop leaves to the model.
+
+    python -m benchmarks.train_loop             # the default experiment, two figures
+    python -m benchmarks.train_loop --rounds=3
+
+Efficiency: steps per second of a point (data, logging and checkpoints included, the
+evaluation left out) over those of the bare compiled step on one batch that stays
+where it is. Both in one process, in turn, so that a noisy machine meets both; the
+median of the ratios is the figure.
+
+Start: seconds from the command to the end of the first step, in processes of their
+own, with an empty compilation cache and with a full one.
+"""
+
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+from absl import app, flags, logging
+
+from attn.train import interruption, loop, sweep, workdir
+from attn.train.program import Program
+
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 200
+
+flags.DEFINE_integer("rounds", 5, "Pairs of measurements; the median counts.")
+FLAGS = flags.FLAGS
+
+
+class Stopwatch:
+    """A listener that notes when each line of metrics was there."""
+
+    def __init__(self):
+        self.times = {}
+
+    def update(self, *, step: int, **values: object) -> None:
+        self.times[step] = time.perf_counter()
+
+    def note(self, text: str) -> None: ...
+
+
+def config() -> dict:
+    """The default experiment's network and data, for `STEPS` steps."""
+    path = ROOT / "experiments" / "attention_sweep.py"
+    made = sweep.load(path, "").points[0].config
+    made["train"] |= {"steps": STEPS, "save_every": STEPS // 2, "eval_every": STEPS}
+    return made
+
+
+def bare(program: Program) -> float:
+    """Steps per second of the compiled step alone."""
+    with program.dataset.train(program.train.batch_size, seed=0) as batches:
+        batch = next(batches)
+    batch = {name: batch[name] for name in ("image", "label")}
+    batch = jax.device_put(program.partition.split(batch))
+    state = program.start(0)
+    state, loss = program.update(state, batch)
+    loss.block_until_ready()
+    began = time.perf_counter()
+    for _ in range(STEPS - 1):
+        state, loss = program.update(state, batch)
+    loss.block_until_ready()
+    return (STEPS - 1) / (time.perf_counter() - began)
+
+
+def whole(program: Program, config: dict, directory: pathlib.Path) -> float:
+    """Steps per second of a point, from its first line of metrics to its last."""
+    stopwatch = Stopwatch()
+    training = loop.Loop(
+        program,
+        config,
+        directory,
+        progress=stopwatch,
+        interruption=interruption.Interruption(),
+    )
+    training.run({})
+    first, last = min(stopwatch.times), max(stopwatch.times)
+    return (last - first) / (stopwatch.times[last] - stopwatch.times[first])
+
+
+def efficiency(rounds: int) -> None:
+    """Prints the ratio of `whole` to `bare`."""
+    made = config()
+    program = Program(made)
+    bare(program)
+    ratios, rates = [], []
+    with tempfile.TemporaryDirectory() as place:
+        whole(program, made, pathlib.Path(place) / "warm")
+        for number in range(rounds):
+            before = bare(program)
+            rate = whole(program, made, pathlib.Path(place) / str(number))
+            after = bare(program)
+            rates.append((before + after) / 2)
+            ratios.append(rate / rates[-1])
+            print(f"  round {number + 1}: {ratios[-1]:.3f}", flush=True)
+    print(
+        f"loop over bare step: {statistics.median(ratios):.3f}"
+        f" (lowest {min(ratios):.3f}, highest {max(ratios):.3f};"
+        f" bare {statistics.median(rates):.1f} steps/s)"
+    )
+
+
+def first_step(cache: pathlib.Path, directory: pathlib.Path) -> float:
+    """Seconds from the command to the first line of metrics, after one step."""
+    command = [
+        sys.executable,
+        str(ROOT / "launch.py"),
+        "--only=none-0",
+        f"--workdir={directory}",
+        f"--compilation_cache={cache}",
+        "--config.train.log_every=1",
+    ]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
+    metrics = directory / "none-0" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size):
+        if process.poll() is not None:
+            raise SystemExit("the launch ended before its first step")
+        time.sleep(0.01)
+    seconds = time.perf_counter() - began
+    process.kill()
+    process.wait()
+    return seconds
+
+
+def start(rounds: int) -> None:
+    """Prints the time to the first step with an empty and a full cache."""
+    cold, warm = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as place:
+            cache = pathlib.Path(place) / "cache"
+            cold.append(first_step(cache, pathlib.Path(place) / "a"))
+            warm.append(first_step(cache, pathlib.Path(place) / "b"))
+    print(
+        f"command to first step: {statistics.median(cold):.1f} s with an empty"
+        f" compilation cache, {statistics.median(warm):.1f} s with a full one"
+    )
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    logging.set_verbosity(logging.ERROR)
+    environment = workdir.environment()
+    print(
+        f"{environment['processor']}, {os.cpu_count()} cores,"
+        f" jax {environment['packages']['jax']}"
+    )
+    efficiency(FLAGS.rounds)
+    start(max(1, FLAGS.rounds // 2))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,232 @@
+"""Runs experiments on visual attention, and what belongs to them.
+
+    python launch.py                                   the default experiment
+    python launch.py --config=experiments/FILE.py:ARG --workdir=DIR
+    python launch.py --config.train.steps=200 --config.seed=7 --only=cbam,none
+    python launch.py --dry_run                         points, costs and time only
+    python launch.py evaluate --workdir=DIR [--only=POINT] [--checkpoint=best]
+    python launch.py report --workdir=DIR[,DIR...] [--output=FILE.html]
+    python launch.py modules [--markdown]              the table of attentions
+
+Running the same command again skips the points that are done and resumes the one
+that was cut short. Any field of a config can be set as --config.FIELD=VALUE.
+
+Exit status: 0 done; 1 a training failed; 2 a mistake in the command or the config;
+75 stopped by SIGTERM or Ctrl-C after saving: run the same command to go on.
+"""
+
+import contextlib
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+COMMANDS = ("run", "evaluate", "report", "modules")
+STOPPED = 75  # EX_TEMPFAIL: what schedulers take as "start me again"
+DEFAULT = "experiments/attention_sweep.py"
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("config", DEFAULT, "Experiment file, with :ARG after it if any.")
+flags.DEFINE_string(
+    "workdir", None, "Where results and checkpoints go (default: runs/EXPERIMENT)."
+)
+flags.DEFINE_list("only", [], "Points to take, by name, value or axis=value.")
+flags.DEFINE_bool("dry_run", False, "Show points, costs and time; train nothing.")
+flags.DEFINE_string("checkpoint", "last", "For evaluate: last, best or a step.")
+flags.DEFINE_string(
+    "output", None, "For report: the page (default: WORKDIR/report.html)."
+)
+flags.DEFINE_bool("markdown", False, "For modules: the table as Markdown.")
+flags.DEFINE_string(
+    "compilation_cache",
+    os.path.join(
+        os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "attn", "xla"
+    ),
+    "Where compiled programs are kept; empty for nowhere.",
+)
+flags.DEFINE_string(
+    "distributed", "auto", "Other hosts: auto, off, or ADDRESS:PORT,HOSTS,INDEX."
+)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the command line; overrides stay among what it returns.
+
+    Exits with status 2 after one line where it is wrong, and with 0 after --help.
+    """
+    if {"--help", "-h", "-help", "--helpshort", "--helpfull"} & set(argv[1:]):
+        print(__doc__ + "\nFlags:\n" + FLAGS.main_module_help())
+        sys.exit(0)
+    rest, overrides, words = [argv[0]], [], list(argv[1:])
+    while words:
+        word = words.pop(0)
+        if word.lstrip("-").startswith("config.") and word.startswith("-"):
+            if "=" not in word and words:
+                word = f"{word}={words.pop(0)}"
+            overrides.append(word.lstrip("-"))
+        else:
+            rest.append(word)
+    try:
+        return FLAGS(rest) + overrides
+    except flags.Error as error:
+        complain(str(error))
+
+
+def complain(text: str) -> NoReturn:
+    """Says in one line what is wrong with the command, and exits with status 2."""
+    print("launch.py: " + " ".join(text.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def main(argv: Sequence[str]) -> None:
+    logging.set_verbosity(logging.ERROR)  # libraries narrate every step
+    words = [word for word in argv[1:] if not word.startswith("config.")]
+    overrides = [word[len("config.") :] for word in argv[1:] if word not in words]
+    command = words[0] if words else "run"
+    if command not in COMMANDS or len(words) > 1:
+        complain(f"unknown command {' '.join(words)!r} (valid: {', '.join(COMMANDS)})")
+    pairs = [(path, text) for path, _, text in (o.partition("=") for o in overrides)]
+    try:
+        {"run": run, "evaluate": evaluate, "report": report, "modules": modules}[
+            command
+        ](pairs)
+    except ValueError as error:
+        if "ATTN_TRACEBACK" in os.environ:
+            raise
+        complain(str(error))
+
+
+def begin() -> None:
+    """Finds the other hosts, if any, and turns the compilation cache on."""
+    import jax
+
+    if FLAGS.distributed == "auto":
+        with contextlib.suppress(ValueError, RuntimeError):  # a single machine
+            jax.distributed.initialize()
+    elif FLAGS.distributed != "off":
+        try:
+            address, hosts, index = FLAGS.distributed.split(",")
+            hosts, index = int(hosts), int(index)
+        except ValueError:
+            raise ValueError(
+                "--distributed must be auto, off or ADDRESS:PORT,HOSTS,INDEX, got"
+                f" {FLAGS.distributed!r}"
+            ) from None
+        jax.distributed.initialize(address, hosts, index)
+    if FLAGS.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", FLAGS.compilation_cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def run(overrides: Sequence[tuple[str, str]]) -> None:
+    """Trains the points of an experiment, then shows and writes the report."""
+    begin()
+    from attn import report as reports
+    from attn.report import terminal
+    from attn.train import interruption, loop, sweep
+
+    file, _, arg = FLAGS.config.partition(":")
+    experiment = sweep.load(pathlib.Path(file), arg, overrides)
+    points = experiment.select(FLAGS.only)
+    directory = pathlib.Path(FLAGS.workdir or f"runs/{experiment.name}")
+    if FLAGS.dry_run:
+        sweep.unchanged(points, directory)
+        plan(experiment, points)
+        return
+    try:
+        with terminal.Progress() as progress, interruption.watch() as asked:
+            sweep.run(
+                experiment,
+                points,
+                directory,
+                progress=progress,
+                interruption=asked,
+            )
+    except loop.Stopped as stopped:
+        print(f"stopped: {stopped}; run the same command to go on", file=sys.stderr)
+        sys.exit(STOPPED)
+    except loop.Failed as failed:
+        print(f"failed: {failed}", file=sys.stderr)
+        sys.exit(1)
+    reports.show([directory])
+    print(f"report: {reports.write([directory], directory / 'report.html')}")
+
+
+def plan(experiment, points) -> None:
+    """Shows what a run would do, with a time from a few steps of each program."""
+    from attn.report import terminal
+    from attn.train import estimate, sweep
+
+    rows, total, timed = [], 0.0, None
+    for point, program in sweep.programs(points):
+        if timed is None or timed[0] is not program:
+            with terminal.status(f"timing {point.name}"):
+                timed = (program, estimate.seconds(program))
+            total += timed[1]["compile"]
+        total += timed[1]["train"]
+        rows.append(
+            {
+                "point": point.name,
+                **program.costs,
+                "ms_per_step": timed[1]["ms_per_step"],
+                "seconds": timed[1]["train"],
+            }
+        )
+    terminal.plan(experiment.title, rows, total)
+
+
+def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
+    """Evaluates a checkpoint of every chosen point of a work directory."""
+    if not FLAGS.workdir:
+        raise ValueError("evaluate needs --workdir=DIR, of a sweep or of one point")
+    begin()
+    from attn.train import evaluation
+
+    found = evaluation.points(pathlib.Path(FLAGS.workdir))
+    if FLAGS.only:
+        names = [path.name for path in found]
+        for name in FLAGS.only:
+            if name not in names:
+                known = ", ".join(names)
+                raise ValueError(f"no point {name!r} in the workdir (valid: {known})")
+        found = [path for path in found if path.name in FLAGS.only]
+    for path in found:
+        test = evaluation.evaluate(path, FLAGS.checkpoint, overrides)
+        print(
+            f"{path.name}: step {test['step']}, error {test['error']:.2f} %,"
+            f" loss {test['loss']:.4f}, {test['examples']} examples"
+        )
+
+
+def report(overrides: Sequence[tuple[str, str]]) -> None:
+    """Shows and writes the report of one or more work directories."""
+    from attn import report as reports
+
+    if overrides:
+        raise ValueError("report reads work directories; it takes no --config.FIELD")
+    if not FLAGS.workdir:
+        raise ValueError("report needs --workdir=DIR[,DIR...]")
+    directories = [pathlib.Path(part) for part in FLAGS.workdir.split(",")]
+    output = pathlib.Path(FLAGS.output or directories[0] / "report.html")
+    reports.show(directories)
+    print(f"report: {reports.write(directories, output)}")
+
+
+def modules(overrides: Sequence[tuple[str, str]]) -> None:
+    """Shows the table of attentions, made from their cards."""
+    from attn.report import catalogue, terminal
+
+    if overrides:
+        raise ValueError("modules takes no --config.FIELD")
+    if FLAGS.markdown:
+        print(catalogue.markdown())
+    else:
+        terminal.catalogue(catalogue.rows())
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

@@ -1,0 +1,100 @@
+"""The rooms of the house: who may import whom, and which library has which door."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+BELOW = {
+    "ops": set(),
+    "modules": {"ops"},
+    "models": {"ops", "modules"},
+    "data": {"ops"},
+    "tasks": {"ops", "modules", "models", "data"},
+    "train": {"ops", "modules", "models", "data", "tasks"},
+    "report": {"ops", "modules", "models", "data", "tasks", "train"},
+}
+# A library, and the files or rooms that may import it.
+DOORS = {
+    "orbax": ["attn/train/checkpoint.py"],
+    "tensorflow_datasets": ["attn/data/"],
+    "grain": ["attn/data/"],
+    "tensorboardX": ["attn/train/writers.py"],
+    "rich": ["attn/report/terminal.py"],
+    "matplotlib": ["attn/report/"],
+    "jinja2": ["attn/report/"],
+    "absl.flags": ["launch.py"],
+    "ml_collections": ["experiments/"],
+    "jax.sharding": ["attn/train/partition.py"],
+}
+OPS = {"jax", "numpy", "einops", "attn.ops"}
+FILES = sorted([*ROOT.glob("attn/**/*.py"), *ROOT.glob("experiments/*.py")])
+FILES.append(ROOT / "launch.py")
+
+
+def imported(path):
+    """The full names of what a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inside(name, package):
+    return name == package or name.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("room", BELOW)
+def test_a_room_imports_only_rooms_below_it(room):
+    files = list(ROOT.glob(f"attn/{room}/**/*.py"))
+    assert files
+    others = BELOW.keys() - BELOW[room] - {room}
+    for path in files:
+        for name in imported(path):
+            for other in others:
+                assert not inside(name, f"attn.{other}"), f"{path} imports {name}"
+
+
+def test_every_folder_is_a_room():
+    folders = {
+        p.name for p in (ROOT / "attn").iterdir() if (p / "__init__.py").exists()
+    }
+    assert folders == BELOW.keys()
+
+
+def test_ops_need_jax_numpy_and_einops_only():
+    for path in ROOT.glob("attn/ops/**/*.py"):
+        for name in imported(path):
+            third = name.split(".")[0] in ("flax", "optax", "scipy", "orbax", "attn")
+            allowed = any(inside(name, package) for package in OPS)
+            assert allowed or not third, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_library_has_one_door(library):
+    found = [
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if any(inside(name, library) for name in imported(path))
+    ]
+    assert found, f"nobody imports {library}"
+    for path in found:
+        assert any(path.startswith(door) for door in DOORS[library]), path
+
+
+def test_only_the_partition_speaks_of_pmap():
+    for path in FILES:
+        words = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+        }
+        if words & {"pmap", "shard_map", "NamedSharding"}:
+            assert path == ROOT / "attn/train/partition.py", path
+
+
+def test_no_file_is_a_drawer_for_odds_and_ends():
+    names = {path.stem for path in ROOT.glob("attn/**/*.py")}
+    assert not names & {"utils", "helpers", "misc", "common"}

@@ -1,0 +1,203 @@
+"""The command line as a person meets it, in processes of its own."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILE = """'''A small sweep.'''
+from tests.train import small
+
+BASELINE = {"width": 8}
+
+def get_config(arg):
+    return small.config(train__steps=4, train__eval_every=4, train__save_every=2)
+
+def sweep(arg):
+    for width in (8, 4):
+        for seed in (0, 1):
+            yield {"width": width, "seed": seed}, {"model.width": width, "seed": seed}
+"""
+
+
+def launch(*arguments, devices=1, cwd=ROOT):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
+    if not {"--help", "modules"} & set(command):
+        command.append(f"--compilation_cache={cache}")
+    return subprocess.run(
+        command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("launch")
+    (place / "widths.py").write_text(FILE)
+    return place
+
+
+@pytest.fixture(scope="module")
+def done(place):
+    """A finished sweep: its directory, and what the command said."""
+    directory = place / "runs"
+    run = launch(f"--config={place}/widths.py", f"--workdir={directory}")
+    assert run.returncode == 0, run.stderr
+    return directory, run.stdout
+
+
+def test_a_run_tells_its_points_and_ends_with_a_table_and_a_page(done):
+    directory, said = done
+    assert "[1/4] 8-0: test error" in said
+    assert "[4/4] 4-1: test error" in said
+    assert "A small sweep." in said
+    assert "baseline" in said
+    assert f"report: {directory / 'report.html'}" in said
+    page = (directory / "report.html").read_text()
+    assert page.count("<html") == 1
+    assert "A small sweep." in page
+
+
+def test_again_skips_what_is_done(done, place):
+    directory, _ = done
+    run = launch(f"--config={place}/widths.py", f"--workdir={directory}")
+    assert run.returncode == 0
+    assert "4 of 4 points are done already" in run.stdout
+
+
+def test_a_changed_config_is_refused_with_the_difference(done, place):
+    directory, _ = done
+    result = (directory / "8-0" / "result.json").read_bytes()
+    run = launch(
+        f"--config={place}/widths.py",
+        f"--workdir={directory}",
+        "--config.train.steps=5",
+        "--config.schedule.peak=1",
+    )
+    assert_one_line(run, "schedule.peak: 0.1 -> 1.0; train.steps: 4 -> 5")
+    assert (directory / "8-0" / "result.json").read_bytes() == result
+
+
+def test_evaluates_checkpoints(done):
+    directory, _ = done
+    run = launch("evaluate", f"--workdir={directory}", "--only=8-0,4-1")
+    assert run.returncode == 0, run.stderr
+    result = json.loads((directory / "8-0" / "result.json").read_text())
+    error = result["test"]["error"]
+    assert f"8-0: step 4, error {error:.2f} %" in run.stdout
+    assert len(run.stdout.splitlines()) == 2
+
+    run = launch(
+        "evaluate",
+        f"--workdir={directory / '8-0'}",
+        "--checkpoint=2",
+        "--config.data.test=test[:24]",
+        devices=8,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "8-0: step 2" in run.stdout
+    assert "24 examples" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--checkpoint=3"], "has no checkpoint '3' (valid: last, best, 2, 4)"),
+        (["--config.model.width=6", "--only=8-0"], "does not fit the config"),
+        (["--only=8-5"], "no point '8-5' in the workdir (valid: 8-0, 8-1, 4-0, 4-1)"),
+    ],
+)
+def test_evaluate_says_what_does_not_fit(done, arguments, says):
+    assert_one_line(launch("evaluate", f"--workdir={done[0]}", *arguments), says)
+
+
+def test_writes_a_report_from_work_directories(done, tmp_path):
+    run = launch("report", f"--workdir={done[0]}", f"--output={tmp_path}/page.html")
+    assert run.returncode == 0, run.stderr
+    assert "A small sweep." in (tmp_path / "page.html").read_text()
+    run = launch("report", f"--workdir={tmp_path}")
+    assert_one_line(run, str(tmp_path))
+
+
+def test_a_dry_run_trains_and_writes_nothing(place, tmp_path):
+    run = launch(
+        f"--config={place}/widths.py", f"--workdir={tmp_path}/new", "--dry_run"
+    )
+    assert run.returncode == 0, run.stderr
+    for name in ("8-0", "8-1", "4-0", "4-1", "parameters", "MACs"):
+        assert name in run.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_can_be_read():
+    run = launch("--help")
+    assert run.returncode == 0
+    for word in ("evaluate", "report", "modules", "--workdir", "--dry_run", "75"):
+        assert word in run.stdout
+    assert max(map(len, run.stdout.splitlines())) <= 100
+    assert len(run.stdout.splitlines()) < 70
+
+
+def test_shows_the_modules():
+    run = launch("modules")
+    assert run.returncode == 0, run.stderr
+    assert "squeeze_excite" in run.stdout
+    run = launch("modules", "--markdown")
+    assert "| `cbam` | mixed |" in run.stdout
+
+
+def assert_one_line(run, says):
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert says in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert "Traceback" not in run.stderr + run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config.train.stesp=3"], "did you mean 'steps'"),
+        (["--config.train.steps=soon"], "config.train.steps must be int, got 'soon'"),
+        (["--config.trian.steps=3"], "unknown field 'config.trian.steps'"),
+        (["--config.train.batch_size=12"], "number of devices, 8; the nearest is 16"),
+        (["--config.data.name=minst_5k"], "did you mean 'mnist_5k'"),
+        (["--config.data.distortion=rst"], "did you mean 'rts'"),
+        (["--config.data.name=cifar10"], "prepare"),
+        (["--config.model.name=resnt"], "did you mean 'resnet'"),
+        (["--config=experiments/none.py"], "unknown experiment file"),
+        (["--config=experiments/attention_sweep.py:x"], "unknown argument 'x'"),
+        (["--only=cbm"], "did you mean 'cbam'"),
+        (["--workdri=x"], "Unknown command line flag 'workdri'"),
+        (["--dry_run=perhaps"], "dry_run"),
+        (["trian"], "unknown command 'trian' (valid: run, evaluate, report, modules)"),
+        (["evaluate"], "evaluate needs --workdir"),
+        (["report"], "report needs --workdir"),
+        (["--distributed=here"], "--distributed must be auto, off or"),
+    ],
+)
+def test_a_mistake_is_one_line_with_status_2_and_nothing_written(
+    tmp_path, arguments, says
+):
+    if not any(argument.startswith("--config=") for argument in arguments):
+        arguments = [*arguments, f"--config={ROOT}/experiments/attention_sweep.py"]
+    elif "none.py" not in arguments[0]:
+        arguments = [arguments[0].replace("experiments/", f"{ROOT}/experiments/")]
+    run = launch(*arguments, devices=8, cwd=tmp_path)
+    assert_one_line(run, says)
+    assert not list(tmp_path.iterdir())
+
+
+def test_work_directories_that_cannot_be_used(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    config = f"--config={ROOT}/experiments/attention_sweep.py"
+    run = launch(config, f"--workdir={tmp_path}")
+    assert_one_line(run, "holds files that are no sweep's")
+    run = launch(config, f"--workdir={tmp_path}/mine.txt/below")
+    assert_one_line(run, "cannot be written")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

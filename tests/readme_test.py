@@ -1,0 +1,96 @@
+"""The README tells the truth: its examples run, and its table is that of the cards."""
+
+import importlib
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import attn
+from attn.report import catalogue
+from attn.train import sweep
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def example(name):
+    """The code of the block that is marked with a file's name."""
+    found = re.search(rf"<!-- example: {name} -->\n```python\n(.*?)```", README, re.S)
+    return found.group(1)
+
+
+def between(mark):
+    return re.search(rf"<!-- {mark} -->\n(.*?)<!-- end of {mark} -->", README, re.S)[1]
+
+
+@pytest.fixture
+def channel_scale(tmp_path, monkeypatch):
+    """The README's module, in a file on the path."""
+    (tmp_path / "channel_scale.py").write_text(example("channel_scale.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    return tmp_path
+
+
+def test_the_module_is_short_and_does_what_it_says(channel_scale):
+    assert len(example("channel_scale.py").splitlines()) < 30
+    module = attn.create("channel_scale:ChannelScale", start=2.0)
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    variables = {"params": {"a": jnp.arange(5.0), "b": jnp.full(5, 0.5)}}
+    y, maps = attn.capture(module, variables, x)
+    gate = jax.nn.sigmoid(jnp.arange(5.0)[None] * x.mean((1, 2)) + 0.5)
+    assert jnp.allclose(y, x * gate[:, None, None, :], atol=1e-6)
+    assert jnp.allclose(maps["channel_gate"].values, gate, atol=1e-6)
+
+
+def test_the_module_runs_in_the_default_experiment(channel_scale):
+    command = re.search(r"launch.py (--only=none .*channel_scale:\w+)", README, re.S)
+    words = command.group(1).replace("\\", "").split()
+    short = ["--config=experiments/attention_sweep.py:tiny", "--only=none-0"]
+    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(channel_scale)}
+    run = subprocess.run(
+        [sys.executable, "launch.py", *words, *short, f"--workdir={channel_scale}/w"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    page = (channel_scale / "w" / "report.html").read_text()
+    assert "channel_scale:ChannelScale" in page
+
+
+def test_the_experiment_expands_and_builds(tmp_path):
+    path = tmp_path / "where.py"
+    path.write_text(example("where.py"))
+    experiment = sweep.load(path, "")
+    assert len(experiment.points) == 15
+    sweep.check(experiment.points)
+
+
+def test_the_library_example_runs():
+    code = README.split("## The library")[1].split("```python\n")[1].split("```")[0]
+    names = {"x": jnp.ones((1, 4, 6, 32))}
+    exec(code, names)
+    assert names["maps"]["channel_gate"].values.shape == (1, 32)
+
+
+def test_the_host_example_builds():
+    code = README.split("```python\nfrom attn import models")[1].split("```")[0]
+    exec("from attn import models" + code, {})
+
+
+def test_the_table_of_modules_is_that_of_the_cards():
+    assert between("modules").strip() == catalogue.markdown().strip()
+
+
+def test_pictures_are_there():
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).stat().st_size > 1000

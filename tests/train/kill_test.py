@@ -1,0 +1,146 @@
+"""Real processes, really killed: what they leave must resume to the same result."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from attn.train import workdir
+from attn.train.checkpoint import Checkpoints
+from attn.train.program import Program
+
+ROOT = pathlib.Path(__file__).parents[2]
+STOPPED = 75
+STEPS = 120
+FILE = f"""from tests.train import small
+
+def get_config(arg):
+    return small.config(
+        train__steps={STEPS}, train__save_every=5, train__eval_every=30,
+        train__log_every=5, model__width=16,
+    )
+"""
+
+
+def start(directory):
+    """Launches the training of `FILE` on one device."""
+    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    path = directory.parent / "kill.py"
+    path.write_text(FILE)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "launch.py"),
+            f"--config={path}",
+            f"--workdir={directory}",
+            "--distributed=off",
+            f"--compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
+        ],
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(directory):
+    process = start(directory)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_until(process, condition, seconds=120):
+    """Waits for a sign of progress on disk, so that the kill hits a training."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        if condition():
+            return
+        time.sleep(0.002)
+    raise AssertionError(f"ended too early: {process.communicate()[0]}")
+
+
+def arrays(directory):
+    """All arrays of the last checkpoint, and what else must be equal."""
+    program = Program(workdir.read_json(directory / "config.json"))
+    checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
+    state, _, damaged = checkpoints.restore(program.like())
+    checkpoints.close()
+    assert not damaged
+    result = json.loads((directory / "result.json").read_text())
+    return state, (directory / "metrics.jsonl").read_bytes(), result["test"]
+
+
+def assert_same(found, want):
+    assert int(found[0].step) == STEPS
+    for a, b in zip(jax.tree.leaves(found[0]), jax.tree.leaves(want[0]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert found[1:] == want[1:]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("unbroken") / "run"
+    finish(directory)
+    return arrays(directory / "point")
+
+
+def lines(directory):
+    path = directory / "point" / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_sigterm_saves_and_exits_with_its_own_code(tmp_path, unbroken):
+    directory = tmp_path / "run"
+    process = start(directory)
+    wait_until(process, lambda: lines(directory) >= 3)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == STOPPED, output
+    assert "run the same command to go on" in output
+    assert not (directory / "point" / "result.json").exists()
+    output = finish(directory)
+    assert "resumes at step" in output
+    assert_same(arrays(directory / "point"), unbroken)
+
+
+def test_killed_at_random_moments_it_ends_the_same(tmp_path, unbroken):
+    directory = tmp_path / "run"
+    chance = random.Random(0)
+    writing = lambda: list(directory.glob("point/checkpoints/*tmp*"))
+    for number in range(4):
+        process = start(directory)
+        before = lines(directory)
+        if number % 2:  # in the middle of writing a checkpoint
+            wait_until(process, lambda n=before: lines(directory) > n and writing())
+        else:
+            wait_until(process, lambda n=before: lines(directory) > n)
+            time.sleep(chance.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        if (directory / "point" / "result.json").exists():
+            pytest.fail("the training is too short to be killed four times")
+    finish(directory)
+    assert_same(arrays(directory / "point"), unbroken)
+
+
+def test_a_launch_does_not_enter_a_directory_in_use(tmp_path):
+    directory = tmp_path / "run"
+    with workdir.held(directory):
+        workdir.write_json(directory / "experiment.json", {"points": []})
+        process = start(directory)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert "is in use by another process" in output
+    assert "Traceback" not in output
+    assert not (directory / "point").exists()
