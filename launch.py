@@ -138,7 +138,8 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
         plan(experiment, points)
         return
     try:
-        with terminal.Progress() as progress, interruption.watch() as asked:
+        listener = terminal.Progress() if first_host() else sweep.Silence()
+        with listener as progress, interruption.watch() as asked:
             sweep.run(
                 experiment,
                 points,
@@ -152,8 +153,16 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     except loop.Failed as failed:
         print(f"failed: {failed}", file=sys.stderr)
         sys.exit(1)
-    reports.show([directory])
-    print(f"report: {reports.write([directory], directory / 'report.html')}")
+    if first_host():
+        reports.show([directory])
+        print(f"report: {reports.write([directory], directory / 'report.html')}")
+
+
+def first_host() -> bool:
+    """Whether this process is the one of a slice that writes and speaks."""
+    import jax
+
+    return jax.process_index() == 0
 
 
 def plan(experiment, points) -> None:

@@ -28,20 +28,21 @@ class Interruption:
 
 @contextlib.contextmanager
 def watch() -> Iterator[Interruption]:
-    """Turns SIGTERM and the first Ctrl-C into a request; the second Ctrl-C kills."""
+    """Turns SIGTERM and the first Ctrl-C into a request; the second Ctrl-C kills.
+
+    On many hosts JAX's own service takes SIGTERM, on any of them, and tells all.
+    """
     interruption = Interruption()
+    before = {}
 
     def answer(number: int, frame: object) -> None:
         del frame
         interruption.ask()
         signal.signal(number, before[number])
 
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.getsignal(number)
-        # on many hosts JAX's own service takes SIGTERM and tells all of them
-        if number == signal.SIGINT or jax.process_count() == 1:
-            signal.signal(number, answer)
+    if jax.process_count() == 1:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, answer)
     try:
         yield interruption
     finally:

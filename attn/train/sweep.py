@@ -235,6 +235,16 @@ class Progress(loop.Progress, Protocol):
         """It is done."""
 
 
+class Silence(contextlib.AbstractContextManager):
+    """A listener that says nothing: that of every host but the first."""
+
+    def point(self, k: int, n: int, name: str) -> None: ...
+    def point_done(self, summary: str) -> None: ...
+    def update(self, **values: float) -> None: ...
+    def note(self, text: str) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
 def programs(points: Sequence[Point]) -> Iterator[tuple[Point, Program]]:
     """Each point with its program; neighbours that differ in the seed share one."""
     before, program = None, None
