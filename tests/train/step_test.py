@@ -155,31 +155,3 @@ def test_dropout_differs_between_steps_and_not_between_runs():
     first = losses()
     assert first == losses()
     assert first[0] != first[1]
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"train__batch_size": 12}, "number of devices, 8; the nearest is 16"),
-        ({"train__steps": 0}, "config.train: setting 'steps' .* a positive int, got 0"),
-        ({"train__stesp": 1}, "did you mean 'steps'"),
-        ({"train__partition": "pmpa"}, "must be one of 'pmap', 'mesh', got 'pmpa'"),
-        ({"train__dtype": "float16"}, "must be one of 'float32', 'bfloat16'"),
-        ({"train__average": 1.0}, r"average must lie in \[0, 1\), got 1.0"),
-        ({"task__name": "clasification"}, "config.task: .*did you mean"),
-        ({"task__label_smoothing": 1.0}, r"config.task: .* \[0, 1\), got 1.0"),
-        ({"data__name": "mnist5k"}, "config.data: .*mnist_5k"),
-        ({"data__distortion": "rt"}, "config.data: .*distortion 'rt'"),
-        ({"model": RESNET | {"slots": {"block.residul": "cbam"}}}, "did you mean"),
-        ({"model": RESNET | {"slots": {"head": "cbm"}}}, "config.model: .*'cbam'"),
-        ({"model": RESNET | {"depth": 9}}, "config.model: .*9"),
-        ({"schedule__peak": 0.0}, "config.schedule: peak must be positive"),
-        ({"optimizer__momentun": 0.9}, "config.optimizer: .*did you mean 'momentum'"),
-        ({"seed": -1}, "config.seed"),
-        ({"extra": {}}, "unknown field of config 'extra'"),
-    ],
-)
-def test_a_wrong_config_is_one_sentence_that_names_the_field(changes, says):
-    with pytest.raises(ValueError, match=says) as caught:
-        Program(small.config(**changes))
-    assert "\n" not in str(caught.value)

@@ -1,0 +1,83 @@
+"""Programs: wrong configs in one sentence, exact costs, one program for all seeds."""
+
+import jax
+import numpy as np
+import pytest
+
+from attn import modules
+from attn.train import partition
+from attn.train.program import Program
+from tests.train import small
+
+RESNET = {"name": "resnet", "layout": "cifar", "depth": 8, "width": 4}
+
+
+def one(**changes):
+    return Program(small.config(**changes), jax.devices()[:1])
+
+
+def test_the_costs_are_those_of_the_network_by_hand():
+    width, classes = 8, 10
+    hidden = width // 2
+    conv = 25 * 1 * width
+    gate = 2 * width * hidden
+    parameters = conv + width + 2 * width + gate + width + hidden
+    parameters += width * classes + classes
+    # 28 pixels at stride 4 are 7, and SAME padding counts its zeros
+    macs = 7 * 7 * conv + gate + width * classes
+    assert one().costs == {"parameters": parameters, "macs": macs}
+
+
+def test_the_evaluation_is_the_mean_over_the_split_by_hand():
+    program = one()
+    state = program.start(1)
+    variables = partition.fetch(state.variables())
+    losses, wrong = [], []
+    for batch in program.dataset.test(40):
+        logits = program.host.apply(variables, batch["image"], train=False)
+        logits = np.asarray(logits, np.float64)
+        exact = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        losses += list(-exact[np.arange(40), batch["label"]])
+        wrong += list(logits.argmax(1) != batch["label"])
+    found = program.evaluate(state)
+    assert found["examples"] == 40
+    assert found["error"] == pytest.approx(100 * np.mean(wrong))
+    assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_looking_gives_the_logits_and_the_maps():
+    program = one()
+    images = np.ones((2, *program.dataset.image_shape), np.float32)
+    variables = program.start(0).variables()
+    logits, maps = program.look(variables, images)
+    want = program.host.apply(variables, images, train=False)
+    np.testing.assert_allclose(logits, want, rtol=1e-5)
+    assert [type(found) for found in maps.values()] == [modules.Map]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"train__batch_size": 12}, "number of devices, 8; the nearest is 16"),
+        ({"train__steps": 0}, "config.train: setting 'steps' .* a positive int, got 0"),
+        ({"train__stesp": 1}, "did you mean 'steps'"),
+        ({"train__partition": "pmpa"}, "must be one of 'pmap', 'mesh', got 'pmpa'"),
+        ({"train__dtype": "float16"}, "must be one of 'float32', 'bfloat16'"),
+        ({"train__average": 1.0}, r"average must lie in \[0, 1\), got 1.0"),
+        ({"task__name": "clasification"}, "config.task: .*did you mean"),
+        ({"task__label_smoothing": 1.0}, r"config.task: .* \[0, 1\), got 1.0"),
+        ({"data__name": "mnist5k"}, "config.data: .*mnist_5k"),
+        ({"data__distortion": "rt"}, "config.data: .*distortion 'rt'"),
+        ({"model": RESNET | {"slots": {"block.residul": "cbam"}}}, "did you mean"),
+        ({"model": RESNET | {"slots": {"head": "cbm"}}}, "config.model: .*'cbam'"),
+        ({"model": RESNET | {"depth": 9}}, "config.model: .*9"),
+        ({"schedule__peak": 0.0}, "config.schedule: peak must be positive"),
+        ({"optimizer__momentun": 0.9}, "config.optimizer: .*did you mean 'momentum'"),
+        ({"seed": -1}, "config.seed"),
+        ({"extra": {}}, "unknown field of config 'extra'"),
+    ],
+)
+def test_a_wrong_config_is_one_sentence_that_names_the_field(changes, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        Program(small.config(**changes))
+    assert "\n" not in str(caught.value)
