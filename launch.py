@@ -24,7 +24,6 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-COMMANDS = ("run", "evaluate", "report", "modules")
 STOPPED = 75  # EX_TEMPFAIL: what schedulers take as "start me again"
 DEFAULT = "experiments/attention_sweep.py"
 
@@ -39,6 +38,7 @@ flags.DEFINE_string("checkpoint", "last", "For evaluate: last, best or a step.")
 flags.DEFINE_string(
     "output", None, "For report: the page (default: WORKDIR/report.html)."
 )
+flags.DEFINE_bool("traceback", False, "Show where in the code a mistake was found.")
 flags.DEFINE_bool("markdown", False, "For modules: the table as Markdown.")
 flags.DEFINE_string(
     "compilation_cache",
@@ -64,7 +64,9 @@ def parse(argv: Sequence[str]) -> list[str]:
     while words:
         word = words.pop(0)
         if word.lstrip("-").startswith("config.") and word.startswith("-"):
-            if "=" not in word and words:
+            if "=" not in word:
+                if not words or words[0].startswith("-"):
+                    complain(f"{word} needs a value: {word}=VALUE")
                 word = f"{word}={words.pop(0)}"
             overrides.append(word.lstrip("-"))
         else:
@@ -84,17 +86,15 @@ def complain(text: str) -> NoReturn:
 def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # libraries narrate every step
     words = [word for word in argv[1:] if not word.startswith("config.")]
-    overrides = [word[len("config.") :] for word in argv[1:] if word not in words]
-    command = words[0] if words else "run"
-    if command not in COMMANDS or len(words) > 1:
-        complain(f"unknown command {' '.join(words)!r} (valid: {', '.join(COMMANDS)})")
-    pairs = [(path, text) for path, _, text in (o.partition("=") for o in overrides)]
+    given = [word.removeprefix("config.") for word in argv[1:] if word not in words]
+    overrides = [(path, text) for path, _, text in (o.partition("=") for o in given)]
+    command = " ".join(words) or "run"
+    if command not in COMMANDS:
+        complain(f"unknown command {command!r} (valid: {', '.join(COMMANDS)})")
     try:
-        {"run": run, "evaluate": evaluate, "report": report, "modules": modules}[
-            command
-        ](pairs)
+        COMMANDS[command](overrides)
     except ValueError as error:
-        if "ATTN_TRACEBACK" in os.environ:
+        if FLAGS.traceback:
             raise
         complain(str(error))
 
@@ -140,7 +140,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     try:
         listener = terminal.Progress() if first_host() else sweep.Silence()
         with listener as progress, interruption.watch() as asked:
-            sweep.run(
+            diverged = sweep.run(
                 experiment,
                 points,
                 directory,
@@ -156,6 +156,9 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     if first_host():
         reports.show([directory])
         print(f"report: {reports.write([directory], directory / 'report.html')}")
+    for name, reason in diverged.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    sys.exit(1 if diverged else 0)
 
 
 def first_host() -> bool:
@@ -236,6 +239,8 @@ def modules(overrides: Sequence[tuple[str, str]]) -> None:
     else:
         terminal.catalogue(catalogue.rows())
 
+
+COMMANDS = {"run": run, "evaluate": evaluate, "report": report, "modules": modules}
 
 if __name__ == "__main__":
     app.run(main, flags_parser=parse)

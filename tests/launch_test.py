@@ -175,6 +175,7 @@ def assert_one_line(run, says):
         (["--only=cbm"], "did you mean 'cbam'"),
         (["--workdri=x"], "Unknown command line flag 'workdri'"),
         (["--dry_run=perhaps"], "dry_run"),
+        (["--config.train.steps", "--dry_run"], "--config.train.steps needs a value"),
         (["trian"], "unknown command 'trian' (valid: run, evaluate, report, modules)"),
         (["evaluate"], "evaluate needs --workdir"),
         (["report"], "report needs --workdir"),

@@ -152,7 +152,8 @@ class Checkpoints:
             return state, notes, damaged
         if damaged:
             raise ValueError(
-                f"no sound checkpoint in {self._directory}: {'; '.join(damaged)}"
+                f"no sound checkpoint in {self._directory}: {'; '.join(damaged)};"
+                " remove that directory to start over"
             )
         return None
 

@@ -38,6 +38,10 @@ class Failed(Exception):
     """The training cannot go on; the message says why, in one sentence."""
 
 
+class Diverged(Failed):
+    """The loss or a parameter is no longer finite; other trainings may go on."""
+
+
 class Progress(Protocol):
     """Whoever wants to be told how a training goes."""
 
@@ -87,7 +91,8 @@ class Loop:
 
         Raises:
             Stopped: it was asked to, and has saved.
-            Failed: the loss is no longer finite, or the disk is full.
+            Diverged: the loss or a parameter is no longer finite.
+            Failed: the disk is full.
             ValueError: a checkpoint does not fit the config, or none is sound.
         """
         try:
@@ -123,13 +128,12 @@ class Loop:
 
     def _begin(self, checkpoints: Checkpoints) -> State:
         """The state to go on from: the last sound checkpoint's, or a fresh one."""
-        program = self._program
+        program, like = self._program, self._program.like()
+        found = checkpoints.restore(like) if self._first else None
         if self._first:
             workdir.write_json(self._directory / "config.json", self._config)
             path = self._directory / "environment.json"
             workdir.write_json(path, workdir.environment())
-        like = program.like()
-        found = checkpoints.restore(like) if self._first else None
         if not partition.agree(np.asarray(found is not None)):
             return program.start(self._config["seed"])
         if found is None:  # another host has it
@@ -224,17 +228,17 @@ class Loop:
         seconds: float,
     ) -> None:
         held = partition.fetch(state)
-        for leaf in jax.tree.leaves((held.params, held.totals)):
+        for leaf in jax.tree.leaves((held.params, held.extras, held.totals)):
             self._must_be_finite(float(np.sum(leaf, dtype=np.float64)), int(held.step))
         writer.sync()  # a checkpoint must not outlive the lines before it
         checkpoints.save(held, notes={"seconds": seconds}, error=test.get("error"))
 
     def _must_be_finite(self, value: float, step: int) -> None:
         if not math.isfinite(value):
-            kept = "the checkpoints before it are kept"
-            raise Failed(
-                f"the loss or a parameter is no longer finite at step {step}; {kept};"
-                " try a lower config.schedule.peak, config.optimizer.clip=1, or float32"
+            raise Diverged(
+                f"the loss or a parameter is no longer finite at step {step}; the"
+                " checkpoints before it are kept; try a lower config.schedule.peak,"
+                " config.optimizer.clip=1, or float32"
             )
 
     def _end(

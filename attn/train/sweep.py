@@ -15,6 +15,7 @@ import contextlib
 import copy
 import dataclasses
 import pathlib
+import re
 import traceback
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -184,8 +185,9 @@ def load(
         axes = dict(axes)
         if "seed" in axes:
             axes["seed"] = config["seed"]
-        name = "-".join(str(value) for value in axes.values()) or "point"
-        point = Point(name.replace("/", "_"), axes, config)
+        name = "-".join(map(str, axes.values())) or "point"
+        name = re.sub(r"[^\w.=+-]", "_", name)
+        point = Point(name, axes, config)
         if points.setdefault(name, point).config != config:
             raise ValueError(f"{path}: two different points are both called {name!r}")
     title, _, description = (module.__doc__ or path.stem).strip().partition("\n")
@@ -272,8 +274,10 @@ def run(
     *,
     progress: Progress,
     interruption: Interruption,
-) -> None:
+) -> dict[str, str]:
     """Trains the points that are not done yet, and resumes those begun.
+
+    A point that diverges does not keep the others from being trained.
 
     Args:
         experiment: whose record the directory is.
@@ -282,11 +286,15 @@ def run(
         progress: is told how it goes.
         interruption: asks it to stop.
 
+    Returns:
+        The points that diverged, and what there is to say about it.
+
     Raises:
         ValueError: a config that cannot be built or differs from the one under
             which the work directory was begun, or a directory that cannot be used.
-        loop.Stopped, loop.Failed: as `loop.Loop.run` says; other points are kept.
+        loop.Stopped, loop.Failed: as `loop.Loop.run` says; what is done is kept.
     """
+    diverged = {}
     first = jax.process_index() == 0
     if first:
         workdir.check(directory)
@@ -309,9 +317,14 @@ def run(
                 progress=progress,
                 interruption=interruption,
             )
-            result = training.run(point.axes)
-            error = result["test"]["error"]
-            progress.point_done(f"{point.name}: test error {error:.2f} %")
+            try:
+                error = training.run(point.axes)["test"]["error"]
+            except loop.Diverged as reason:
+                diverged[point.name] = str(reason)
+                progress.point_done(f"{point.name} diverged: {reason}")
+            else:
+                progress.point_done(f"{point.name}: test error {error:.2f} %")
+    return diverged
 
 
 def unchanged(points: Sequence[Point], directory: pathlib.Path) -> None:

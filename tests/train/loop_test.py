@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path)
         train(tmp_path, stop=3)
     schedule = {"name": "constant", "peak": 1e30}
     config = small.config(schedule=schedule)
-    with pytest.raises(loop.Failed, match=r"no longer finite at step [4-8]; the"):
+    with pytest.raises(loop.Diverged, match=r"no longer finite at step [4-8]; the"):
         train(tmp_path, made=program_of(config), config=config)
     assert not (tmp_path / "result.json").exists()
     train(tmp_path)  # with the config it was begun with

@@ -204,6 +204,25 @@ def test_a_wrong_point_is_found_before_anything_is_written(path, tmp_path):
     assert not directory.exists()
 
 
+def test_a_point_that_diverges_leaves_the_others_alone(path, tmp_path):
+    text = path.read_text().replace('"model.width": width', '"schedule.peak": peak')
+    text = text.replace("for width in (8, 4)", "for peak in (1e30, 0.1)")
+    path.write_text(text.replace('{"width": width, ', '{"peak": peak, '))
+    experiment = sweep.load(path, "short", [("seed", "0")])
+    listener = small.Listener()
+    diverged = sweep.run(
+        experiment,
+        experiment.points,
+        tmp_path / "w",
+        progress=listener,
+        interruption=Interruption(),
+    )
+    assert list(diverged) == ["1e+30-0"]
+    assert "no longer finite" in diverged["1e+30-0"]
+    assert not (tmp_path / "w" / "1e+30-0" / "result.json").exists()
+    assert (tmp_path / "w" / "0.1-0" / "result.json").exists()
+
+
 def test_a_request_to_stop_leaves_the_rest_for_later(path, tmp_path):
     experiment = sweep.load(path, "short")
     interruption = Interruption()
