@@ -40,7 +40,13 @@ def choose(table: Mapping[str, Any], kind: str, name: Any) -> Any:
 
 
 def build(target: Any, kind: str, name: str, settings: Mapping[str, Any]) -> Any:
-    """Calls the dataclass `target` with settings that it has, of the types it says.
+    """Calls the dataclass `target` with settings, once `check` finds them good."""
+    check(target, kind, name, settings)
+    return target(**settings)
+
+
+def check(target: Any, kind: str, name: str, settings: Mapping[str, Any]) -> None:
+    """Checks that the dataclass `target` has these settings, of the types it says.
 
     Raises:
         ValueError: a setting that `target` lacks, of another type, or missing.
@@ -66,7 +72,6 @@ def build(target: Any, kind: str, name: str, settings: Mapping[str, Any]) -> Any
         )
         if required and key not in settings:
             raise ValueError(f"{kind} {name!r} needs the setting {key!r}")
-    return target(**settings)
 
 
 def _describe(hint: Any) -> str:

@@ -35,8 +35,9 @@ def macs(function: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     they are called, those of `lax.scan` once a step, of `lax.cond` those of its
     largest branch, of `shard_map` and `pmap` those of all devices together, of a
     Pallas kernel once a program of its grid. Products whose result is not used count.
-    Factorisations and triangular solves do not, nor does an attention kernel of a
-    vendor's library, which is not visible as products.
+    Factorisations and triangular solves do not. Attention by a fused implementation
+    of `attn.ops.dot_product_attention` counts as its formula does, B N T S (D + Dv),
+    whatever its blocks fill up or skip; so the count is the same on every platform.
 
     Raises:
         ValueError: a product in a `while` loop, whose number of steps is not known,
@@ -89,6 +90,13 @@ def _count(jaxpr: Any) -> int:
 def _called_once(equation: Any) -> int:
     """jit, remat, custom derivatives, ...; 0 for a primitive without a jaxpr."""
     return sum(map(_count, jax.extend.core.jaxprs_in_params(equation.params)))
+
+
+def _jit(equation: Any) -> int:
+    if equation.params["name"] != "fused_attention":
+        return _called_once(equation)
+    q, k, v = (variable.aval.shape for variable in equation.invars[:3])
+    return math.prod(q[:3]) * k[1] * (q[3] + v[3])
 
 
 def _dot_general(equation: Any) -> int:
@@ -174,6 +182,7 @@ COUNTERS: dict[str, Callable[[Any], int]] = {
     "conv_general_dilated": _conv_general_dilated,
     "custom_linear_solve": _custom_linear_solve,
     "dot_general": _dot_general,
+    "jit": _jit,
     "pallas_call": _pallas_call,
     "ragged_dot_general": _ragged_dot_general,
     "scan": _scan,

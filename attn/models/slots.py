@@ -73,10 +73,16 @@ def _collect(path: str, value: Any, flat: dict[str, dict[str, Any]]) -> None:
         )
     if path in flat:
         raise ValueError(f"slot {path!r} is filled twice")
-    # Settings of an attention that a config has switched off mean nothing. Lists, as
-    # JSON has them, would make the host unhashable.
-    spec = {key: tuple(v) if isinstance(v, list) else v for key, v in spec.items()}
+    # Settings of an attention that a config has switched off mean nothing.
+    spec = {key: _hashable(value) for key, value in spec.items()}
     flat[path] = {"name": name} if name == "none" else {**spec, "name": name}
+
+
+def _hashable(value: Any) -> Any:
+    """A setting without the lists of JSON and the mappings of configs."""
+    if hasattr(value, "items"):
+        return FrozenDict({key: _hashable(inner) for key, inner in value.items()})
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def check(
@@ -214,12 +220,14 @@ def on_tokens(
 
     The last H W tokens lie on `grid`, (H, W); P tokens before them, such as a class
     token, do not. A map attention gets the map of the grid, and the P tokens bypass
-    it unchanged. A token attention gets all of them, and the grid only where P is 0.
+    it unchanged. A token attention gets all of them, and the grid only where P is 0 or
+    is what its setting `prefix` says.
     """
     batch, length, channels = x.shape
     prefix = length - grid[0] * grid[1]
     if contract(type(module)) == "token":
-        return module(x, grid=None if prefix else grid, train=train)
+        known = prefix == getattr(module, "prefix", 0)
+        return module(x, grid=grid if known else None, train=train)
     y = module(x[:, prefix:].reshape(batch, *grid, channels), train=train)
     if y.shape != (batch, *grid, channels):
         raise ValueError(

@@ -18,6 +18,7 @@ from flax.core import FrozenDict
 
 from attn import settings
 from attn.models import slots
+from attn.modules import position as positions
 
 # Width, depth and number of heads.
 SIZES: dict[str, tuple[int, int, int]] = {
@@ -35,10 +36,13 @@ class Block(nn.Module):
     """One pre-norm transformer block: tokens [B, T, C] -> [B, T, C].
 
     Attributes:
+        given: settings of the host for attentions that have them.
+        position: what a mixer gets as `position` if it has that setting.
         others: as in ViT, `fill` narrowed to this block.
     """
 
-    num_heads: int
+    given: Mapping[str, Any]
+    position: Mapping[str, Any]
     mlp_ratio: float
     dropout: float
     fill: Mapping[str, Any]
@@ -60,7 +64,10 @@ class Block(nn.Module):
     def _attend(
         self, place: str, x: jax.Array, grid: tuple[int, int], train: bool
     ) -> jax.Array:
-        module = slots.build(self, place, num_heads=self.num_heads)
+        given = dict(self.given)
+        if place == "mixer":
+            given["position"] = self.position
+        module = slots.build(self, place, **given)
         if module is None:
             return x
         return slots.on_tokens(module, x, grid=grid, train=train)
@@ -78,11 +85,11 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Vision Transformer: images [B, H, W, C] -> logits [B, num_classes], float32.
 
-    The position embedding is learned, one vector a patch and one for the class token,
-    so that its variables fit one image size, the one given to `init`. LayerNorm has
-    eps 1e-6 and GELU is exact. Linear weights, the class token and the position
-    embedding start as a normal of 0.02 truncated at two standard deviations, as in
-    DeiT.
+    The position embedding is learned, unless another one is asked for: one vector a
+    patch and one for the class token, so that its variables fit one image size, the
+    one given to `init`. LayerNorm has eps 1e-6 and GELU is exact. Linear weights, the
+    class token and the position embedding start as a normal of 0.02 truncated at two
+    standard deviations, as in DeiT.
 
     Slots, each but the last of which may be narrowed, "block3/mixer", blocks counting
     from 0:
@@ -96,7 +103,8 @@ class ViT(nn.Module):
                      keys and values are all tokens after the last LayerNorm
 
     An attention with a setting `num_heads` gets the host's, unless the filling gives
-    one. A map attention gets the map of the patches, and the class token bypasses it.
+    one, and so does one with a setting `prefix` (1 with a class token). A map attention
+    gets the map of the patches, and the class token bypasses it.
 
     Attributes:
         num_classes: number of logits.
@@ -104,6 +112,12 @@ class ViT(nn.Module):
         patch_size: side of a patch, in pixels; it must divide the image.
         width, depth, num_heads: instead of what `size` has.
         mlp_ratio: hidden width of the MLP over the width.
+        position: name of an encoding in `attn.modules.position`, or a mapping with
+            "name" and its settings. One that adds to tokens does so after the patches
+            are embedded, "conditional" after the first block; others act in the
+            mixers, and each has its own parameters. {"name": "learned",
+            "trained_grid": (14, 14)} takes vectors of 14x14 patches to other images
+            by interpolation, and so does "learned_2d" by itself.
         pool: "class" classifies a class token (the paper), "mean" the mean of the
             patches, without class token.
         dropout: rate after the embedding, the mixer and both layers of the MLP; the
@@ -117,8 +131,9 @@ class ViT(nn.Module):
 
     Raises:
         ValueError: when it is made, heads that do not divide the width, a size below
-            1, an unknown slot, attention or setting, or map attentions alone beside a
-            class token; when it is called, an image that the patches do not divide.
+            1, an unknown slot, attention or setting, map attentions alone beside a
+            class token, or a position encoding that no mixer takes; when it is
+            called, an image that the patches do not divide.
     """
 
     num_classes: int
@@ -128,6 +143,7 @@ class ViT(nn.Module):
     depth: int | None = None
     num_heads: int | None = None
     mlp_ratio: float = 4.0
+    position: str | Mapping[str, Any] = "learned"
     pool: Literal["class", "mean"] = "class"
     dropout: float = 0.0
     fill: Mapping[str, Any] = FrozenDict()
@@ -139,14 +155,16 @@ class ViT(nn.Module):
         if self.size not in SIZES:
             raise settings.unknown("size of a ViT", self.size, SIZES)
         self._check_sizes()
-        _, depth, num_heads = self._sizes()
+        self.position = positions.check(self.position)
+        depth = self._sizes()[1]
         self.fill = slots.check(
             {"mixer": {"name": "multi_head"}, **slots.flatten(self.fill)},
             places=PLACES,
             scopes={f"block{index}": {} for index in range(depth)},
-            given={"num_heads": num_heads},
+            given=self._given(),
         )
         self._check_reach()
+        self._check_position()
         super().__post_init__()
 
     @classmethod
@@ -156,22 +174,27 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        _, depth, num_heads = self._sizes()
-        dtype = self.dtype or x.dtype
-        grid = self._grid(x)
-        x = self._embed(x.astype(dtype), train)
+        depth, grid, encoding = self._sizes()[1], self._grid(x), self._encoding()
+        of_tokens = "tokens" in encoding.acts
+        x = self._embed(x.astype(self.dtype or x.dtype))
+        if not encoding.blocks_before:
+            x = encoding.tokens(x, grid)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for index in range(depth):
             block = Block(
-                num_heads=num_heads,
+                given=self._given(),
+                position=positions.check("none" if of_tokens else self.position),
                 mlp_ratio=self.mlp_ratio,
                 dropout=self.dropout,
                 fill=slots.narrow(self.fill, f"block{index}"),
-                dtype=dtype,
+                dtype=x.dtype,
                 param_dtype=self.param_dtype,
                 axis_name=self.axis_name,
                 name=f"block{index}",
             )
             x = block(x, grid=grid, train=train)
+            if index + 1 == encoding.blocks_before:
+                x = encoding.tokens(x, grid)
         x = self._pool(layer_norm(self, "norm", x), grid, train)
         return nn.Dense(
             self.num_classes,
@@ -186,6 +209,11 @@ class ViT(nn.Module):
         given = (self.width, self.depth, self.num_heads)
         pairs = zip(given, SIZES[self.size], strict=True)
         return tuple(usual if own is None else own for own, usual in pairs)
+
+    def _given(self) -> FrozenDict:
+        """Settings for every attention that has them."""
+        prefix = 1 if self.pool == "class" else 0
+        return FrozenDict({"num_heads": self._sizes()[2], "prefix": prefix})
 
     def _grid(self, x: jax.Array) -> tuple[int, int]:
         """Rows and columns of patches of the images."""
@@ -205,8 +233,8 @@ class ViT(nn.Module):
             )
         return height // patch, width // patch
 
-    def _embed(self, x: jax.Array, train: bool) -> jax.Array:
-        """Images [B, H, W, C] to tokens [B, T, C] with their positions."""
+    def _embed(self, x: jax.Array) -> jax.Array:
+        """Images [B, H, W, C] to tokens [B, T, C], the class token first."""
         width, _, _ = self._sizes()
         batch, patch = len(x), self.patch_size
         kinds = {"dtype": x.dtype, "param_dtype": self.param_dtype}
@@ -224,23 +252,21 @@ class ViT(nn.Module):
             token = self.param("class_token", NORMAL, (1, 1, width), self.param_dtype)
             token = jnp.broadcast_to(token.astype(x.dtype), (batch, 1, width))
             tokens = jnp.concatenate([token, tokens], axis=1)
-        tokens = tokens + self._positions(tokens.shape[1], width).astype(x.dtype)
-        return nn.Dropout(self.dropout, deterministic=not train)(tokens)
+        return tokens
 
-    def _positions(self, length: int, width: int) -> jax.Array:
-        if self.has_variable("params", "position"):
-            learnt = self.get_variable("params", "position").shape[1]
-            if learnt != length:
-                raise ValueError(
-                    f"the position embedding is for {learnt} tokens, but the image has"
-                    f" {length}: it takes images of the size given to init"
-                )
-        return self.param("position", NORMAL, (1, length, width), self.param_dtype)
+    def _encoding(self) -> positions.Position:
+        """The position encoding, with its variables at "position"."""
+        given = {"prefix": self._given()["prefix"], "param_dtype": self.param_dtype}
+        if not issubclass(positions.find(self.position["name"]), positions.Learned):
+            return positions.build(self.position, called="position", **given)
+        # Its one array is called "position" already, and is not put one level deeper.
+        encoding = positions.build(self.position, called="learned", **given)
+        nn.share_scope(self, encoding)
+        return encoding
 
     def _pool(self, x: jax.Array, grid: tuple[int, int], train: bool) -> jax.Array:
         """Tokens [B, T, C] to the vector to classify, [B, C]."""
-        _, _, num_heads = self._sizes()
-        module = slots.build(self, "pool", num_heads=num_heads)
+        module = slots.build(self, "pool", **self._given())
         if module is not None and slots.contract(type(module)) == "map":
             x = slots.on_tokens(module, x, grid=grid, train=train)
             module = None
@@ -287,6 +313,22 @@ class ViT(nn.Module):
             raise ValueError(
                 "no slot of this ViT has a token attention, so that its class token"
                 " never sees the image; use pool='mean'"
+            )
+
+    def _check_position(self) -> None:
+        """Refuses an encoding inside attentions of which none takes one."""
+        name = self.position["name"]
+        acts = positions.find(name).acts
+        if not acts or "tokens" in acts:
+            return
+        depth = self._sizes()[1]
+        fills = [slots.narrow(self.fill, f"block{index}") for index in range(depth)]
+        mixers = [slots.filled(fill, "mixer") for fill in fills]
+        takers = [m for m in mixers if m and "position" in m.__dataclass_fields__]
+        if not takers:
+            raise ValueError(
+                f"position {name!r} acts inside an attention, but no mixer of this ViT"
+                " has a setting 'position', as 'multi_head' has"
             )
 
 

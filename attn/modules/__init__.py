@@ -19,16 +19,36 @@ from attn.modules.mixed.cbam import CBAM
 from attn.modules.nonlocal_.non_local import NonLocal
 from attn.modules.pixel.pixel_attention import PixelAttention
 from attn.modules.spatial.spatial_transformer import SpatialTransformer
+from attn.modules.token.class_attention import ClassAttention
+from attn.modules.token.cross_attention import CrossAttention
+from attn.modules.token.cross_covariance import CrossCovariance
+from attn.modules.token.linear import Linear
+from attn.modules.token.linformer import Linformer
 from attn.modules.token.multi_head import MultiHead
+from attn.modules.token.neighborhood import Neighborhood
+from attn.modules.token.performer import Performer
+from attn.modules.token.shifted_window import ShiftedWindow
+from attn.modules.token.talking_heads import TalkingHeads
+from attn.modules.token.window import Window
 
 MODULES: dict[str, type[nn.Module]] = {
     "additive_soft": AdditiveSoft,
     "cbam": CBAM,
+    "class_attention": ClassAttention,
+    "cross_attention": CrossAttention,
+    "cross_covariance": CrossCovariance,
+    "linear": Linear,
+    "linformer": Linformer,
     "multi_head": MultiHead,
+    "neighborhood": Neighborhood,
     "non_local": NonLocal,
+    "performer": Performer,
     "pixel_attention": PixelAttention,
+    "shifted_window": ShiftedWindow,
     "spatial_transformer": SpatialTransformer,
     "squeeze_excite": SqueezeExcite,
+    "talking_heads": TalkingHeads,
+    "window": Window,
 }
 
 

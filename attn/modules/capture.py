@@ -10,7 +10,8 @@ S sources:
     channel_gate   [B, C]         what to look at
     spatial_map    [B, H, W]      where to look
     pixel_gate     [B, H, W, C]   both
-    token_matrix   [B, N, T, S]   rows sum to 1: what each target reads
+    token_matrix   [B, N, T, S]   what each target reads; with a softmax, rows sum to 1
+    channel_matrix [B, N, D, D]   rows sum to 1: what each of D channels reads
     sampling_grid  [B, H, W, 2]   (x, y) in [-1, 1] that each output position reads
     factors        two arrays [B, N, T, R], [B, N, R, S] whose product is the matrix
 """
@@ -27,6 +28,7 @@ Kind = Literal[
     "spatial_map",
     "pixel_gate",
     "token_matrix",
+    "channel_matrix",
     "sampling_grid",
     "factors",
 ]

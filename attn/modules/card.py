@@ -44,7 +44,8 @@ class Card:
             and the shape of one example, (H, W, C) or (T, C).
         maps: the kinds of attention map it records, see `attn.modules.capture`.
         supports: of "any resolution" (one set of weights serves every H, W or T),
-            "mask", "cross" (keys and values from elsewhere), "stride".
+            "mask", "cross" (keys and values from elsewhere), "stride", "grid" (needs
+            the grid on which its tokens lie).
         variants: settings by which paper and released code (or well-known ports)
             differ, name -> settings that select it; the first is the default.
         note: which variant is the default and why, and what differs from the paper.

@@ -16,7 +16,9 @@ from attn.ops.grid import (
     regular_grid,
     thin_plate_grid,
 )
+from attn.ops.ring import ring_attention
 from attn.ops.sample import bilinear_sample
+from attn.ops.sparsemax import entmax15, sparsemax
 
 __all__ = [
     "affine_grid",
@@ -24,8 +26,11 @@ __all__ = [
     "bilinear_sample",
     "control_grid",
     "dot_product_attention",
+    "entmax15",
     "masked_softmax",
     "projective_grid",
     "regular_grid",
+    "ring_attention",
+    "sparsemax",
     "thin_plate_grid",
 ]

@@ -192,6 +192,21 @@ def _token_matrix(entry: Map) -> list[Strip]:
     return _rows(entry, matrix.shape[1], matrix.shape[2], matrix.shape[3], row)
 
 
+def _channel_matrix(entry: Map) -> list[Strip]:
+    """Matrices of channels [n, N, D, D], the heads beside and below each other.
+
+    A head's channels are its own, so that a mean over heads would mean nothing.
+    """
+    values = _expect(entry.arrays[0], "nNDE")
+    count, heads, rows, columns = values.shape
+    down = max(n for n in range(1, heads + 1) if heads % n == 0 and n * n <= heads)
+    values = values.reshape(count, down, heads // down, rows, columns)
+    values = values.swapaxes(2, 3).reshape(count, down * rows, -1)
+    over = f", {heads} heads as {down} x {heads // down}" if heads > 1 else ""
+    what = f"what {rows} channels read of {columns}{over}"
+    return [Strip(entry.path, what, "matrix", values)]
+
+
 def _factors(entry: Map) -> list[Strip]:
     """Rows of the product of [n, N, T, R] and [n, N, R, S], which is never built."""
     left, right = (_expect(array, "nNTR") for array in entry.arrays)
@@ -257,6 +272,7 @@ def _size(values: np.ndarray) -> str:
 
 REDUCTIONS: dict[str, Callable[[Map], list[Strip]]] = {
     "channel_gate": _channel_gate,
+    "channel_matrix": _channel_matrix,
     "factors": _factors,
     "pixel_gate": _pixel_gate,
     "sampling_grid": _sampling_grid,

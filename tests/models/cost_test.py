@@ -12,6 +12,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
+from attn import ops
 from attn.models import cost
 
 
@@ -276,3 +277,16 @@ def test_peak_bytes_is_none_where_the_backend_does_not_tell():
 
     assert cost.peak_bytes(Silent()) is None
     assert cost.peak_bytes(Unable()) is None
+
+
+@pytest.mark.parametrize("implementation", ["reference", "blockwise"])
+@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"window": 3}])
+def test_attention_counts_as_its_formula_on_every_implementation(
+    implementation, options
+):
+    shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+    q, k, v = shape(2, 577, 6, 8), shape(2, 600, 3, 8), shape(2, 600, 3, 16)
+    attend = lambda *qkv: ops.dot_product_attention(
+        *qkv, implementation=implementation, **options
+    )
+    assert cost.macs(attend, q, k, v) == 2 * 6 * 577 * 600 * (8 + 16)

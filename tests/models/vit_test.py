@@ -5,11 +5,15 @@ import math
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import attn
 from attn import models
+from attn.modules import position
+from attn.modules.position import POSITIONS
 
 READER = "tests.models.probe:Reader"
 DOUBLE = "tests.models.probe:Double"
@@ -236,3 +240,103 @@ def test_an_image_of_another_size_is_refused_with_those_that_fit(shape, message)
     images = jnp.zeros((1, *shape, 2))
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(functools.partial(host.apply, train=False), variables, images)
+
+
+@pytest.mark.parametrize("name", [*POSITIONS])
+def test_takes_every_position_encoding_by_name(name):
+    """With it the places matter; prefix and parameters are where they belong."""
+    host = tiny(position=name)
+    variables = made(host)
+    y = run(host, variables)
+    turned = np.array(IMAGES[:, ::-1, ::-1]).reshape(3, 2, 4, 3, 4, 2)
+    turned = turned[:, :, ::-1, :, ::-1].reshape(IMAGES.shape)  # patches move alone
+    moved = np.abs(run(host, variables, turned) - y).max()
+    # Distances in a grid turned by 180 degrees are what they were.
+    assert (moved < 1e-4) == (name in ("none", "alibi_2d"))
+
+    encoding = position.create(name, prefix=1)
+    places = (7,) if name == "learned" else (2, 3)
+    count = encoding.parameters(places, channels=12, num_heads=3, head_dim=4)
+    bare = made(tiny(position="none"))["params"]
+    size = lambda tree: sum(a.size for a in jax.tree.leaves(tree))
+    times = 1 if "tokens" in encoding.acts else 2  # blocks
+    assert size(variables["params"]) == size(bare) + times * count
+    if count:
+        of_host = variables["params"]
+        assert "position" in (of_host if times == 1 else of_host["block1"]["mixer"])
+
+
+def test_a_mixer_may_have_a_position_of_its_own():
+    spec = {"name": "multi_head", "position": {"name": "relative_bias"}}
+    params = made(tiny(slots={"block1/mixer": spec}))["params"]
+    assert params["position"].shape == (1, 7, 12)
+    assert "position" not in params["block0"]["mixer"]
+    # 3 x 5 offsets, and those of the class token
+    shapes = jax.tree.map(jnp.shape, params["block1"]["mixer"]["position"])
+    assert shapes == {"table": (3, 5, 3), "prefix_table": (3, 3)}
+
+
+def test_conditional_positions_come_after_the_first_block():
+    host = tiny(position="conditional", pool="mean", depth=1, slots={"mixer": "none"})
+    variables = made(host)
+    seen = {}
+
+    def spy(next_fun, args, kwargs, context):
+        seen.setdefault(context.method_name, []).append(type(context.module).__name__)
+        return next_fun(*args, **kwargs)
+
+    with nn.intercept_methods(spy):
+        host.apply(variables, IMAGES, train=False)
+    calls = seen["__call__"]
+    assert calls.index("Conv") < calls.index("Block") < calls.index("Conv", 2)
+
+
+@pytest.mark.parametrize(
+    "spec", [{"name": "learned", "trained_grid": [2, 3]}, "learned_2d", "relative_bias"]
+)
+def test_another_image_size_interpolates_learned_tables(spec):
+    host = tiny(position=spec)
+    variables = made(host)
+    smooth = jax.tree.map_with_path(
+        lambda path, a: jnp.full_like(a, 0.3) if "position" in str(path) else a,
+        variables,
+    )
+    large = np.random.default_rng(4).normal(size=(3, 16, 12, 2)).astype(np.float32)
+    assert np.all(np.isfinite(run(host, variables, large)))
+    # A table that is the same everywhere is so on every grid.
+    made_there = jax.eval_shape(
+        functools.partial(host.init, jax.random.key(0), train=False), large
+    )
+    there = jax.tree.map_with_path(
+        lambda path, s, a: jnp.full(s.shape, 0.3) if "position" in str(path) else a,
+        made_there,
+        variables,
+    )
+    np.testing.assert_allclose(
+        run(host, smooth, large), run(host, there, large), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_position_that_no_mixer_takes_is_refused():
+    with pytest.raises(ValueError, match="'rotary' acts inside an attention, but no"):
+        tiny(position="rotary", slots={"mixer": READER})
+    with pytest.raises(ValueError, match="unknown position encoding 'rotery'"):
+        tiny(position="rotery")
+    with pytest.raises(ValueError, match="4 divides, such as 4 or 8, got 6"):
+        made(tiny(position="rotary_2d", num_heads=2))
+
+
+def test_a_position_may_come_from_a_config():
+    """Its mappings and lists are no values that a module can be hashed by."""
+    inner = {"name": "learned", "trained_grid": [2, 3]}
+    config = ml_collections.ConfigDict(
+        {
+            "position": inner,
+            "slots": {"mixer": {"name": "multi_head", "position": inner}},
+        }
+    )
+    host = tiny(position=config.position, slots=config.slots)
+    assert hash(host) == hash(host.clone())
+    assert host.position == {"name": "learned", "trained_grid": (2, 3)}
+    params = made(host)["params"]
+    assert params["block1"]["mixer"]["position"]["position"].shape == (1, 7, 12)

@@ -14,7 +14,7 @@ from attn.modules.capture import Kind
 from attn.modules.card import FAMILIES, defaults
 
 each = pytest.mark.parametrize("name", list(MODULES))
-SUPPORTS = {"any resolution", "mask", "cross", "stride"}
+SUPPORTS = {"any resolution", "mask", "cross", "stride", "grid"}
 
 
 @each

@@ -70,6 +70,18 @@ def test_factors_show_the_rows_of_their_product():
     np.testing.assert_allclose(centre.values, wanted)
 
 
+@pytest.mark.parametrize(("heads", "down"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 2)])
+def test_matrices_of_channels_lie_beside_each_other_head_by_head(heads, down):
+    matrix = RNG.uniform(size=(2, heads, 5, 5))
+    (strip,), remarks = strips("channel_matrix", matrix)
+    assert (strip.form, remarks) == ("matrix", [])
+    assert strip.values.shape == (2, 5 * down, 5 * heads // down)
+    for head in range(heads):
+        row, column = divmod(head, heads // down)
+        block = strip.values[:, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5]
+        np.testing.assert_array_equal(block, matrix[:, head])
+
+
 def test_tokens_without_a_grid_are_shown_as_a_matrix():
     matrix = RNG.uniform(size=(2, 2, 3, 5))
     (strip,), _ = strips("token_matrix", matrix)

@@ -3,18 +3,24 @@
 Vaswani et al., "Attention Is All You Need", NeurIPS 2017,
 https://arxiv.org/abs/1706.03762, section 3.2.2. The norm of queries and keys: Dehghani
 et al., "Scaling Vision Transformers to 22 Billion Parameters", 2023,
-https://arxiv.org/abs/2302.05442, equation 1.
+https://arxiv.org/abs/2302.05442, equation 1. Fewer heads of keys and values: Ainslie et
+al., "GQA: Training Generalized Multi-Query Transformer Models", EMNLP 2023,
+https://arxiv.org/abs/2305.13245. The gate: Qiu et al., "Gated Attention for Large
+Language Models", NeurIPS 2025, https://arxiv.org/abs/2505.06708, at its place G1.
 
 Letters used in shapes:
-    B batch, T targets, S sources, C channels, N heads, D channels of one head.
+    B batch, T targets, S sources, C channels, N heads, K heads of keys and values,
+    D channels of one head.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn.modules import position as positions
 from attn.modules.capture import record
 from attn.modules.card import Card, Paper
 from attn.ops import dot_product
@@ -49,17 +55,29 @@ class MultiHead(nn.Module):
     """Token attention: q [B, T, C], kv [B, S, C] or None -> [B, T, C].
 
     Softmax(Q K^T / sqrt(D)) V in N heads, between linear maps. Without `kv` the
-    tokens attend to each other. There is no residual and no position inside: it
-    commutes with permutations of the tokens. `card` tells the count of parameters.
+    tokens attend to each other. There is no residual inside, and no position unless
+    it is asked for: it commutes with permutations of the tokens. `card` tells the
+    count of parameters.
 
     Attributes:
         num_heads: N, which must divide C. None is C / head_dim, or 4 heads.
         head_dim: D, which must divide C. None is C / num_heads. With both, the inner
             width N D may differ from C.
+        num_kv_heads: K, which must divide N: each head of keys and values serves
+            N / K heads of queries in a row. None is N, 1 is multi-query attention.
         qkv_bias: whether queries, keys and values have biases.
         out_bias: whether the last linear map has one.
         qk_norm: whether queries and keys pass through a layer norm (without bias)
             in each head, which bounds the logits; ViT-22B does.
+        gate: factors in (0, 1) on what the heads read, the sigmoid of a linear map of
+            the targets (with a bias where `qkv_bias`): "elementwise" N D of them,
+            "headwise" one a head. None has no gate.
+        position: name of an encoding in `attn.modules.position`, or a mapping with
+            "name" and its settings; None is "none". One that adds to tokens adds to
+            those of which queries and keys are made, not to values, as in DETR.
+        prefix: number of tokens, such as a class token, before those of the grid.
+        normalize: how logits become weights, see `attn.ops.dot_product_attention`.
+        implementation: which program computes it, see there too; None is the fastest.
         attention_dropout: rate at which single weights are dropped in training.
         output_dropout: rate at which outputs are dropped in training.
         dtype: computation type; None takes the type of the input.
@@ -70,13 +88,23 @@ class MultiHead(nn.Module):
     head_dim: int | None = None
     qkv_bias: bool = True
     out_bias: bool = True
+    num_kv_heads: int | None = None
     qk_norm: bool = False
+    gate: Literal["elementwise", "headwise"] | None = None
+    position: str | Mapping[str, Any] | None = None
+    prefix: int = 0
+    normalize: Literal["softmax", "sigmoid", "sparsemax", "entmax15"] = "softmax"
+    implementation: str | None = None
     attention_dropout: float = 0.0
     output_dropout: float = 0.0
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
 
     card: ClassVar[Card]
+
+    def __post_init__(self):
+        self.position = positions.check(self.position)
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -94,40 +122,52 @@ class MultiHead(nn.Module):
             q: tokens that ask, [B, T, C].
             kv: tokens that are asked, [B, S, C]; None takes `q`.
             mask: boolean, True = may attend, broadcastable to [B, N, T, S].
-            grid: (rows, columns) on which the S sources lie, for the record only.
+            grid: (rows, columns) on which the tokens after the prefix lie, for
+                positions and the record.
             train: whether to drop; draws from the random stream "dropout".
 
         Raises:
-            ValueError: heads do not divide C, or `mask` does not fit.
+            ValueError: heads do not divide C, K does not divide N, `mask` does not
+                fit, or `position` needs another grid.
         """
-        dtype, channels = self.dtype or q.dtype, q.shape[-1]
         kv = q if kv is None else kv
-        query, key, value = self._project(q, kv)
-        weights = lambda: dot_product.attention_weights(query, key, mask=mask)
-        record(self, "token_matrix", weights, grid=grid)
-        if train and self.attention_dropout > 0:
-            drop = nn.Dropout(self.attention_dropout, deterministic=False)
-            y = dot_product.read(drop(weights()), value)
-        else:
-            y = dot_product.dot_product_attention(query, key, value, mask=mask)
+        encoding = positions.build(
+            self.position,
+            prefix=self.prefix,
+            param_dtype=self.param_dtype,
+            called="position",
+        )
+        query, key, value = self._project(q, kv, encoding, grid)
+        query, key = encoding.rotate(query, key, grid)
+        options = {"bias": encoding.bias(query, key, grid), "mask": mask}
+        options["normalize"] = self.normalize
+        y = self._read(query, key, value, options, None if self.prefix else grid, train)
+        if self.gate is not None:
+            y = y * self._gate(q, y)
         y = nn.DenseGeneral(
-            channels,
+            q.shape[-1],
             axis=(-2, -1),
             use_bias=self.out_bias,
-            dtype=dtype,
-            param_dtype=self.param_dtype,
             name="out",
+            **self._kinds(q),
         )(y)
         return nn.Dropout(self.output_dropout, deterministic=not train)(y)
 
-    def _project(self, q, kv):
-        """Queries [B, T, N, D], keys and values [B, S, N, D]."""
-        heads = head_shape(q.shape[-1], self.num_heads, self.head_dim)
-        kinds = {"dtype": self.dtype or q.dtype, "param_dtype": self.param_dtype}
-        tokens = {"query": q, "key": kv, "value": kv}
+    def _kinds(self, q):
+        return {"dtype": self.dtype or q.dtype, "param_dtype": self.param_dtype}
+
+    def _project(self, q, kv, encoding, grid):
+        """Queries [B, T, N, D], keys and values [B, S, K, D]."""
+        heads, dim = head_shape(q.shape[-1], self.num_heads, self.head_dim)
+        kv_heads = shared_heads(heads, self.num_kv_heads)
+        kinds = self._kinds(q)
+        placed = encoding.tokens(q, grid)
+        keys = placed if kv is q else encoding.tokens(kv, grid)
+        inputs = {"query": (heads, placed), "key": (kv_heads, keys)}
+        inputs["value"] = (kv_heads, kv)
         query, key, value = (
-            nn.DenseGeneral(heads, use_bias=self.qkv_bias, name=name, **kinds)(x)
-            for name, x in tokens.items()
+            nn.DenseGeneral((n, dim), use_bias=self.qkv_bias, name=name, **kinds)(x)
+            for name, (n, x) in inputs.items()
         )
         if self.qk_norm:
             # The mean of squares minus the squared mean is inexact for few channels.
@@ -136,13 +176,64 @@ class MultiHead(nn.Module):
             key = nn.LayerNorm(name="key_ln", **kinds)(key)
         return query, key, value
 
+    def _read(self, query, key, value, options, grid, train):
+        """What the heads read, [B, T, N, D]."""
+        record(
+            self,
+            "token_matrix",
+            lambda: dot_product.attention_weights(query, key, **options),
+            grid=grid,
+        )
+        if train and self.attention_dropout > 0:
+            options["dropout_rate"] = self.attention_dropout
+            options["dropout_rng"] = self.make_rng("dropout")
+        return dot_product.dot_product_attention(
+            query, key, value, implementation=self.implementation, **options
+        )
+
+    def _gate(self, q, y):
+        """Factors of what the heads read, [B, T, N, D] or [B, T, N, 1]."""
+        heads, dim = y.shape[-2:]
+        logits = nn.DenseGeneral(
+            (heads, dim if self.gate == "elementwise" else 1),
+            use_bias=self.qkv_bias,
+            name="gate",
+            **self._kinds(q),
+        )(q)
+        return nn.sigmoid(logits)
+
+
+def shared_heads(num_heads: int, num_kv_heads: int | None) -> int:
+    """Number of heads of keys and values K; None is N.
+
+    Raises:
+        ValueError: K does not divide N.
+    """
+    if num_kv_heads is None:
+        return num_heads
+    fit = [n for n in range(1, num_heads + 1) if num_heads % n == 0]
+    if num_kv_heads not in fit:
+        raise ValueError(
+            f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}, as"
+            f" {', '.join(map(str, fit))} do"
+        )
+    return num_kv_heads
+
 
 def _parameters(module: MultiHead, shape: tuple[int, ...]) -> int:
-    channels = shape[-1]
+    """Of tokens (T, C), or (H, W, C) on a grid, after the prefix, if positions ask."""
+    *places, channels = shape
     heads, dim = head_shape(channels, module.num_heads, module.head_dim)
     inner = heads * dim
-    biases = 3 * inner * module.qkv_bias + channels * module.out_bias
-    return 4 * channels * inner + biases + 2 * dim * module.qk_norm
+    shared = 2 * shared_heads(heads, module.num_kv_heads) * dim
+    gates = {None: 0, "headwise": heads, "elementwise": inner}[module.gate]
+    biases = (inner + shared + gates) * module.qkv_bias + channels * module.out_bias
+    encoding = positions.build(module.position, prefix=module.prefix)
+    of_positions = encoding.parameters(
+        tuple(places), channels=channels, num_heads=heads, head_dim=dim
+    )
+    maps = channels * (2 * inner + shared + gates)
+    return maps + biases + 2 * dim * module.qk_norm + of_positions
 
 
 MultiHead.card = Card(
@@ -169,6 +260,7 @@ MultiHead.card = Card(
     note=(
         "The four linear maps have biases by default, as in torch, timm and ViT,"
         " 4 C^2 + 4 C parameters; the formula of the paper has none. A token that may"
-        " attend to nothing reads zeros."
+        " attend to nothing reads zeros. With a position encoding of a grid the count"
+        " of parameters is for the shape (H, W, C)."
     ),
 )

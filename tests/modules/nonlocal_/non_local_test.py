@@ -123,7 +123,7 @@ def test_builds_no_tensor_of_all_pairs_times_channels():
     x = np.zeros((2, 12, 10, 8), np.float32)
     pairs = 2 * 120 * 120
     assert largest_intermediate(NonLocal(pairwise="concatenation"), x) == pairs
-    assert largest_intermediate(NonLocal(pairwise="embedded_gaussian"), x) == pairs
+    assert largest_intermediate(NonLocal(pairwise="embedded_gaussian"), x) <= pairs
     assert largest_intermediate(NonLocal(pairwise="dot_product"), x) == x.size
 
 

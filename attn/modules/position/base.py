@@ -1,0 +1,131 @@
+"""What every position encoding offers, and the one that is none.
+
+An encoding acts at one or more of three places, and leaves the others as they are:
+
+    tokens   added to tokens, before blocks or before queries and keys are made
+    rotate   on queries and keys
+    bias     added to the logits of their products
+
+Letters: B batch, T targets, S sources, P prefix tokens, H x W grid, C channels,
+N heads of queries, K heads of keys, D channels of a head.
+
+Tokens of an image are P prefix tokens, such as a class token, and then the H W of the
+grid, row by row. Encodings of a sequence number all of them from 0 and need no grid;
+those of a grid treat a prefix token as one without a place, each as it says.
+"""
+
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Grid = tuple[int, int]
+
+
+class Position(nn.Module):
+    """No position at all: attention as a function of a set.
+
+    Attributes:
+        prefix: P, the number of tokens before those of the grid.
+        param_dtype: type in which parameters are kept.
+    """
+
+    prefix: int = 0
+    param_dtype: jnp.dtype = jnp.float32
+
+    # Of "tokens", "rotate" and "bias".
+    acts: ClassVar[tuple[str, ...]] = ()
+    # How many blocks of a host come before the tokens are changed.
+    blocks_before: ClassVar[int] = 0
+
+    def tokens(self, x: jax.Array, grid: Grid | None) -> jax.Array:
+        """Tokens that know their places: [B, T, C] -> [B, T, C], in their dtype.
+
+        Args:
+            x: tokens.
+            grid: (H, W) with P + H W = T, where the encoding is one of a grid.
+
+        Raises:
+            ValueError: the grid is missing or is not T, or C does not fit.
+        """
+        del grid
+        return x
+
+    def rotate(
+        self, q: jax.Array, k: jax.Array, grid: Grid | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Queries [B, T, N, D] and keys [B, S, K, D] that know their places.
+
+        Arguments and errors as for `tokens`; on a grid T must be S.
+        """
+        del grid
+        return q, k
+
+    def bias(self, q: jax.Array, k: jax.Array, grid: Grid | None) -> jax.Array | None:
+        """What is added to the logits, [1 or B, N, T, S] in float32, or None.
+
+        Arguments and errors as for `rotate`; the queries and keys are those whose
+        products the logits are, before the factor 1 / sqrt(D).
+        """
+        del q, k, grid
+
+    def parameters(
+        self,
+        places: tuple[int, ...],
+        *,
+        channels: int,
+        num_heads: int,
+        head_dim: int,
+    ) -> int:
+        """The exact number of parameters for tokens on `places`: (T,) or (H, W)."""
+        del places, channels, num_heads, head_dim
+        return 0
+
+    def _grid(self, grid: Grid | None, *tokens: jax.Array) -> Grid:
+        """The grid, checked: all of `tokens` have P tokens and those of the grid."""
+        name = type(self).__name__
+        if grid is None:
+            raise ValueError(
+                f"{name} needs to know the grid (rows, columns) on which tokens lie"
+            )
+        if min(grid) < 1:
+            raise ValueError(f"a grid has at least one row and column, got {grid}")
+        height, width = grid
+        for x in tokens:
+            if x.shape[1] != self.prefix + height * width:
+                raise ValueError(
+                    f"{name} with prefix={self.prefix} on the grid {height}x{width}"
+                    f" takes {self.prefix + height * width} tokens, got {x.shape[1]}"
+                )
+        return height, width
+
+    def _kept(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the parameter `name`: as it is, or else as it is to be made."""
+        if self.has_variable("params", name):
+            return self.get_variable("params", name).shape
+        return shape
+
+    def _table(self, name: str, shape: tuple[int, ...], initial: Any) -> jax.Array:
+        """The parameter `name`; made with `shape` if it does not exist."""
+        return self.param(name, initial, self._kept(name, shape), self.param_dtype)
+
+
+def widen(bias: jax.Array, prefix: int, special: jax.Array | None) -> jax.Array:
+    """A bias of a grid with prefix tokens: [N, H W, H W] -> [N, P + H W, P + H W].
+
+    Args:
+        bias: of targets and sources on the grid.
+        prefix: P.
+        special: [3, N], what prefix targets add for the grid, targets of the grid for
+            the prefix, and the prefix for itself, as BEiT's class token; None is 0.
+    """
+    if not prefix:
+        return bias
+    bias = jnp.pad(bias, ((0, 0), (prefix, 0), (prefix, 0)))
+    if special is None:
+        return bias
+    down, right, both = special[:, :, None, None]
+    bias = bias.at[:, :prefix, prefix:].set(down)
+    bias = bias.at[:, prefix:, :prefix].set(right)
+    return bias.at[:, :prefix, :prefix].set(both)

@@ -1,0 +1,58 @@
+"""Rotated queries and keys: their products know how far apart they are.
+
+Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021,
+https://arxiv.org/abs/2104.09864, equation 34. On a grid, axial: Heo et al., "Rotary
+Position Embedding for Vision Transformer", ECCV 2024,
+https://arxiv.org/abs/2403.13298, section 3.2.
+"""
+
+from typing import ClassVar
+
+import jax
+import numpy as np
+
+from attn.modules.position.base import Grid, Position
+from attn.ops import positions
+
+
+class Rotary(Position):
+    """Turns pairs of channels by angles proportional to the number of a token.
+
+    Targets and sources may differ in number; both count from 0. D is even.
+
+    Attributes:
+        temperature: the wave lengths go from 2 pi to 2 pi times this.
+        prefix, param_dtype: as in Position; prefix tokens are the first numbers.
+    """
+
+    temperature: float = 1e4
+    acts: ClassVar[tuple[str, ...]] = ("rotate",)
+
+    def rotate(
+        self, q: jax.Array, k: jax.Array, grid: Grid | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        del grid
+        length, dim = max(q.shape[1], k.shape[1]), q.shape[-1]
+        angles = positions.rotary_angles(length, dim, temperature=self.temperature)
+        q, k = (positions.rotate(x, angles[: x.shape[1]]) for x in (q, k))
+        return q, k
+
+
+class Rotary2d(Position):
+    """Turns half of the pairs by the column, the others by the row; 4 divides D.
+
+    Attributes:
+        temperature: the ratio of the wave lengths; 100 in RoPE-ViT.
+        prefix, param_dtype: as in Position; prefix tokens are not turned.
+    """
+
+    temperature: float = 100.0
+    acts: ClassVar[tuple[str, ...]] = ("rotate",)
+
+    def rotate(
+        self, q: jax.Array, k: jax.Array, grid: Grid | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        grid, dim = self._grid(grid, q, k), q.shape[-1]
+        angles = positions.rotary_angles_2d(grid, dim, temperature=self.temperature)
+        angles = np.pad(angles, ((self.prefix, 0), (0, 0)))
+        return positions.rotate(q, angles), positions.rotate(k, angles)

@@ -1,0 +1,64 @@
+"""Sinusoids added to tokens: nothing learned, and any length.
+
+Vaswani et al., "Attention Is All You Need", NeurIPS 2017,
+https://arxiv.org/abs/1706.03762, section 3.5. In two dimensions: Carion et al.,
+"End-to-End Object Detection with Transformers", ECCV 2020,
+https://arxiv.org/abs/2005.12872, appendix A.4, with its code's order and scale.
+"""
+
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from attn.modules.position.base import Grid, Position
+from attn.ops import positions
+
+
+class Sinusoidal(Position):
+    """Adds sin and cos of the number of a token; C is even.
+
+    Attributes:
+        temperature: the wave lengths go from 2 pi to 2 pi times this.
+        prefix, param_dtype: as in Position; prefix tokens are the first numbers.
+    """
+
+    temperature: float = 1e4
+    acts: ClassVar[tuple[str, ...]] = ("tokens",)
+
+    def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:
+        del grid
+        _, length, channels = x.shape
+        table = positions.sinusoidal(length, channels, temperature=self.temperature)
+        return x + jnp.asarray(table, x.dtype)[None]
+
+
+class Sinusoidal2d(Position):
+    """Adds sinusoids of the row and of the column; 4 divides C.
+
+    Attributes:
+        temperature: the ratio of the wave lengths.
+        normalize: whether places are shares of the image, times `scale`, and not
+            numbers of rows and columns; DETR does so.
+        scale: the place of the last row and column, with `normalize`.
+        prefix, param_dtype: as in Position; prefix tokens stay as they are.
+    """
+
+    temperature: float = 1e4
+    normalize: bool = True
+    scale: float = 2 * math.pi
+    acts: ClassVar[tuple[str, ...]] = ("tokens",)
+
+    def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:
+        grid = self._grid(grid, x)
+        channels = x.shape[-1]
+        table = positions.sinusoidal_2d(
+            grid,
+            channels,
+            temperature=self.temperature,
+            normalize=self.normalize,
+            scale=self.scale,
+        ).reshape(-1, channels)
+        table = jnp.pad(jnp.asarray(table, x.dtype), ((self.prefix, 0), (0, 0)))
+        return x + table[None]

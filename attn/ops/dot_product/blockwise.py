@@ -1,0 +1,266 @@
+"""Exact dot-product attention in blocks: memory for O(T + S), on any platform.
+
+Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018,
+https://arxiv.org/abs/1805.02867, algorithm 3; Rabe & Staats, "Self-attention Does Not
+Need O(n^2) Memory", 2021, https://arxiv.org/abs/2112.05682; Dao, "FlashAttention-2",
+2023, https://arxiv.org/abs/2307.08691, algorithms 1 and 2. For a block of targets, over
+blocks of sources, with logits x:
+
+    m' = max(m, max x),  l' = l exp(m - m') + sum exp(x - m'),
+    o' = o exp(m - m') + exp(x - m') v;  in the end y = o / l and L = m + log l.
+
+The backward pass makes p = exp(x - L) again, block by block, and with
+delta = sum(dy y), dp = dy v^T:
+
+    dv = p^T dy,  ds = p (dp - delta),  dq = ds k,  dk = ds^T q,  dbias = ds.
+
+Weights by a sigmoid (Ramapuram et al., "Theory, Analysis, and Best Practices for
+Sigmoid Self-Attention", 2024, https://arxiv.org/abs/2409.04431) need no maximum, no L,
+and ds = p (1 - p) dp.
+
+A window or causal mask skips the blocks that it hides, lengths those of padding. It
+can be differentiated backward once, and forward after that.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from attn.ops.dot_product import blocks, dropout, heads, tiles
+from attn.ops.dot_product.blocks import Plan
+from attn.ops.dot_product.problem import Asked, Inputs
+from attn.ops.dot_product.tiles import Head
+
+
+def attend(
+    inputs: Inputs, asked: Asked, plans: tuple[Plan, Plan] | None = None
+) -> jax.Array:
+    """The read values [B, T, N, Dv], at least float32.
+
+    Args:
+        inputs: the arrays.
+        asked: the settings.
+        plans: for the forward and the backward pass; None is what `blocks` says.
+
+    Raises:
+        NotImplementedError: the weights are asked for, or normalized by sorting.
+    """
+    if asked.return_weights:
+        raise NotImplementedError("blockwise never has the weights to return")
+    if asked.normalize not in ("softmax", "sigmoid"):
+        raise NotImplementedError(
+            f"blockwise cannot normalize by {asked.normalize}, which needs whole rows"
+        )
+    if plans is None:
+        choose = functools.partial(
+            blocks.plan,
+            inputs.q.shape[1],
+            inputs.k.shape[1],
+            asked,
+            platform=jax.default_backend(),
+        )
+        plans = choose(backward=False), choose(backward=True)
+    seeds = None
+    if asked.dropout_rate > 0:
+        assert inputs.dropout_rng is not None
+        batch, heads_ = inputs.q.shape[0], inputs.q.shape[2]
+        seeds = dropout.seeds(inputs.dropout_rng, batch, heads_)
+    limit = inputs.kv_lengths
+    if limit is not None:
+        limit = jnp.minimum(limit, inputs.k.shape[1])
+    fixed = {"mask": inputs.mask, "limit": limit, "seed": seeds}
+    given = {name: x for name, x in fixed.items() if x is not None}
+    q, k, v, bias = inputs.q, inputs.k, inputs.v, inputs.bias
+    return blockwise_attention(asked, plans, q, k, v, bias, given)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def blockwise_attention(asked, plans, q, k, v, bias, fixed):
+    """`fixed` has what nobody differentiates by: mask, limit and seed, if given."""
+    return _attend_forward(asked, plans, q, k, v, bias, fixed)[0]
+
+
+def _attend_forward(asked, plans, q, k, v, bias, fixed):
+    arrays = heads.Arrays(q, k, v, bias, **fixed)
+    run = functools.partial(forward, asked=asked, plan=plans[0])
+    y, lse = heads.read(run, arrays, plans[0])
+    return y, (q, k, v, bias, fixed, y, lse)
+
+
+def _attend_backward(asked, plans, kept, dy):
+    q, k, v, bias, fixed, y, lse = kept
+    arrays = heads.Arrays(q, k, v, bias, **fixed)
+    run = functools.partial(backward, asked=asked, plan=plans[1])
+    dq, dk, dv, dbias = heads.differentiate(run, arrays, y, lse, dy, plans[1])
+    if bias is not None:
+        dbias = dbias.astype(bias.dtype)
+    grads = (dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), dbias)
+    return *grads, None
+
+
+blockwise_attention.defvjp(_attend_forward, _attend_backward)
+
+
+def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Array]:
+    """One head: its values [J q, Dv] and log-sum-exp [J q] (zeros for a sigmoid)."""
+    softmax = asked.normalize == "softmax"
+    add = _add_softmax if softmax else _add_sigmoid
+    values = head.v.transpose(0, 2, 1)
+    dtype = jnp.promote_types(head.q.dtype, jnp.float32)
+    lowest = jnp.full((1, plan.q), jnp.finfo(dtype).min)
+    start = (
+        lowest,
+        jnp.zeros_like(lowest),
+        jnp.zeros((values.shape[1], plan.q), dtype),
+    )
+
+    def targets(j):
+        def sources(i, carry):
+            x, _ = tiles.logits(head, asked, plan, j, i)
+            return add(carry, x, values[i], tiles.kept(head, asked, plan, j, i))
+
+        first, last = _sources(head, asked, plan, j)
+        top, total, read = tiles.repeat(first, last, sources, start)
+        if not softmax:
+            return read.T, total[0]
+        # A target that sees nothing has no total, or one of things masked alone.
+        total = jnp.where(total > 0, total, 1)
+        return (read / total).T, (top + jnp.log(total))[0]
+
+    y, lse = _over_blocks(targets, head.q.shape[0])
+    return y.reshape(-1, y.shape[-1]), lse.reshape(-1)
+
+
+def _add_softmax(carry, x, values, keep):
+    """One more block of logits [k, q] with values [Dv, k]: running max, sum, values."""
+    top, total, read = carry
+    higher = jnp.maximum(top, jnp.max(x, axis=0, keepdims=True))
+    p = jnp.exp(x - higher)
+    shrink = jnp.exp(top - higher)
+    total = total * shrink + jnp.sum(p, axis=0, keepdims=True)
+    p = p if keep is None else p * keep.astype(p.dtype)
+    return higher, total, read * shrink + tiles.dot(values, p.astype(values.dtype))
+
+
+def _add_sigmoid(carry, x, values, keep):
+    top, total, read = carry
+    p = jax.nn.sigmoid(x)
+    p = p if keep is None else p * keep.astype(p.dtype)
+    return top, total, read + tiles.dot(values, p.astype(values.dtype))
+
+
+def backward(
+    head: Head,
+    y: jax.Array,
+    lse: jax.Array,
+    dy: jax.Array,
+    dbias: jax.Array | None,
+    *,
+    asked: Asked,
+    plan: Plan,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    """Gradients of one head, [J q, D], [I k, D], [I k, Dv], and `dbias` with its own.
+
+    Args:
+        head: what it attended with.
+        y: what it read, [T, Dv].
+        lse: [T].
+        dy: gradient of y, [T, Dv].
+        dbias: gradients so far, of the shape of the bias; None without a bias.
+        asked: the settings.
+        plan: the block lengths.
+    """
+    delta = jnp.sum(dy.astype(y.dtype) * y, axis=-1)
+    delta, lse = (tiles.cut(x, plan.q)[:, None] for x in (delta, lse))  # [J, 1, q]
+    dy = tiles.cut(dy.astype(head.v.dtype), plan.q)
+    count, channels = head.q.shape[0], head.q.shape[2]
+
+    def sources(carry, i):
+        k_transposed = head.k[i].T
+
+        def targets(j, carry):
+            dq, dk, dv, dbias = carry
+            p, ds = _block_gradient(head, asked, plan, j, i, dy[j], (lse[j], delta[j]))
+            if dbias is not None:
+                dbias = _add_block(dbias, ds, head, plan, j, i)
+            ds = (asked.scale * ds).astype(head.k.dtype)
+            dq = dq.at[j].add(tiles.dot(k_transposed, ds))
+            dv = dv + tiles.dot(p.astype(dy.dtype), dy[j])
+            return dq, dk + tiles.dot(ds, head.q[j]), dv, dbias
+
+        dq, dbias = carry
+        zeros = tuple(jnp.zeros(x.shape[1:], delta.dtype) for x in (head.k, head.v))
+        first, last = _targets(head, asked, plan, i)
+        dq, dk, dv, dbias = tiles.repeat(first, last, targets, (dq, *zeros, dbias))
+        return (dq, dbias), (dk, dv)
+
+    dq = jnp.zeros((count, channels, plan.q), delta.dtype)
+    (dq, dbias), (dk, dv) = _scan(sources, (dq, dbias), head.k.shape[0])
+    dq = dq.transpose(0, 2, 1)
+    return *(x.reshape(-1, x.shape[-1]) for x in (dq, dk, dv)), dbias
+
+
+def _block_gradient(
+    head: Head, asked: Asked, plan: Plan, j: Any, i: Any, dy: jax.Array, row: tuple
+) -> tuple[jax.Array, jax.Array]:
+    """Weights of a block, dropped ones as 0, and the gradient of its logits, [k, q]."""
+    lse, delta = row
+    x, slope = tiles.logits(head, asked, plan, j, i)
+    keep = tiles.kept(head, asked, plan, j, i)
+    dp = tiles.dot(head.v[i], dy, transposed=True)
+    dp = dp if keep is None else dp * keep.astype(dp.dtype)
+    if asked.normalize == "softmax":
+        p = jnp.exp(x - lse)
+        ds = p * (dp - delta)
+    else:
+        p = jax.nn.sigmoid(x)
+        ds = p * (1 - p) * dp
+    ds = ds if slope is None else ds * slope
+    return p if keep is None else p * keep.astype(p.dtype), ds
+
+
+def _add_block(dbias, ds, head, plan, j, i):
+    """Adds ds [k, q] at its place in [B, N, T, S], of which any axis may be 1."""
+    start, shape = head.bias.place(plan, j, i)
+    if shape[2] == 1 and plan.q > 1:
+        ds = jnp.sum(ds, axis=1, keepdims=True)
+    if shape[3] == 1 and plan.k > 1:
+        ds = jnp.sum(ds, axis=0, keepdims=True)
+    there = lax.dynamic_slice(dbias, start, shape)
+    return lax.dynamic_update_slice(dbias, there + ds.T[None, None], start)
+
+
+def _sources(head: Head, asked: Asked, plan: Plan, j: Any) -> tuple[Any, Any]:
+    """From which to before which block of sources the targets j see anything."""
+    count = head.k.shape[0]
+    first, last = tiles.span(j, plan.q, plan.k, count, asked.left, asked.right)
+    if isinstance(head.limit, jax.Array) and count > 1:
+        last = jnp.minimum(last, -(-head.limit // plan.k))
+    return first, last
+
+
+def _targets(head: Head, asked: Asked, plan: Plan, i: Any) -> tuple[Any, Any]:
+    """From which to before which block of targets the sources i are seen."""
+    count = head.q.shape[0]
+    first, last = tiles.span(i, plan.k, plan.q, count, asked.right, asked.left)
+    if isinstance(head.limit, jax.Array) and head.k.shape[0] > 1:
+        last = jnp.where(i * plan.k < head.limit, last, first)
+    return first, last
+
+
+def _over_blocks(function, count: int):
+    """`function` of each index below `count`, results stacked."""
+    if count == 1:
+        return jax.tree.map(lambda x: x[None], function(0))
+    return lax.map(function, jnp.arange(count))
+
+
+def _scan(function, carry, count: int):
+    """`lax.scan` over indices, and no loop where there is one."""
+    if count == 1:
+        carry, made = function(carry, 0)
+        return carry, jax.tree.map(lambda x: x[None], made)
+    return lax.scan(function, carry, jnp.arange(count))

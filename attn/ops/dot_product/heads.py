@@ -1,0 +1,242 @@
+"""From batches of heads to single ones and back: in a loop, or all in one.
+
+A CPU is fastest with a loop over examples and heads whose products are two-dimensional
+and whose blocks stay in its cache; accelerators, and a CPU with tiny heads, with all
+heads in one product.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from attn.ops.dot_product import tiles
+from attn.ops.dot_product.blocks import Plan
+from attn.ops.dot_product.tiles import Head, Matrix
+
+
+class Arrays(NamedTuple):
+    """What all heads attend with.
+
+    The shapes are those of `Inputs`; the limit is [B] and the seed [B, N].
+    """
+
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+    bias: jax.Array | None = None
+    mask: jax.Array | None = None
+    limit: jax.Array | None = None
+    seed: jax.Array | None = None
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """In which sums are taken."""
+        return jnp.promote_types(self.q.dtype, jnp.float32)
+
+
+def read(run, arrays: Arrays, plan: Plan):
+    """`run(head) -> values [T, Dv], log-sum-exp [T]` for all heads.
+
+    Returns:
+        Values [B, T, N, Dv] and log-sum-exps [B, N, T], at least float32.
+    """
+    arrays = _prepared(arrays, plan)
+    cast = _cast(arrays, plan)
+    batch, targets, heads, _ = arrays.q.shape
+    if not plan.loop:
+        of_one = lambda leaves: run(_head_of(leaves, plan, arrays, cast))
+        y, lse = _vmapped(of_one, _leaves(arrays), arrays)
+        return _tokens(y)[:, :targets], _rows(lse)[..., :targets]
+
+    def body(index, made):
+        y, lse = made
+        b, n = index // heads, index % heads
+        y_, lse_ = run(_head_at(arrays, b, n, plan, cast))
+        y = lax.dynamic_update_slice(y, y_[None, :targets, None], (b, 0, n, 0))
+        return y, lax.dynamic_update_slice(lse, lse_[None, None, :targets], (b, n, 0))
+
+    y = jnp.zeros((*arrays.q.shape[:3], arrays.v.shape[3]), arrays.dtype)
+    lse = jnp.zeros((batch, heads, targets), arrays.dtype)
+    return lax.fori_loop(0, batch * heads, body, (y, lse))
+
+
+def differentiate(run, arrays: Arrays, y, lse, dy, plan: Plan):
+    """`run(head, y, lse, dy, dbias) -> dq, dk, dv, dbias` for all heads.
+
+    Returns:
+        Gradients of the shapes of q, k, v and the bias, at least float32.
+    """
+    shape = None if arrays.bias is None else arrays.bias.shape
+    arrays = _prepared(arrays, plan)
+    cast = _cast(arrays, plan)
+    inside = _differentiate_in_loop if plan.loop else _differentiate_at_once
+    dq, dk, dv, dbias = inside(run, arrays, y, lse, dy, plan, cast)
+    if shape is not None:
+        dbias = dbias[:, :, : shape[2], : shape[3]]
+    return dq, dk, dv, dbias
+
+
+def _differentiate_in_loop(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
+    batch, _, heads, _ = arrays.q.shape
+    group = heads // arrays.k.shape[2]
+
+    def body(index, made):
+        dq, dk, dv, dbias = made
+        b, n = index // heads, index % heads
+        head = _head_at(arrays, b, n, plan, cast)
+        row = lax.dynamic_slice(lse, (b, n, 0), (1, 1, lse.shape[2]))[0, 0]
+        dq_, dk_, dv_, dbias = run(head, _of(y, b, n), row, _of(dy, b, n), dbias)
+        return (
+            _add(dq, dq_, b, n),
+            *(
+                _add(total, part, b, n // group)
+                for total, part in ((dk, dk_), (dv, dv_))
+            ),
+            dbias,
+        )
+
+    start = [jnp.zeros(x.shape, arrays.dtype) for x in arrays[:3]]
+    dbias = None if arrays.bias is None else jnp.zeros(arrays.bias.shape, arrays.dtype)
+    return lax.fori_loop(0, batch * heads, body, (*start, dbias))
+
+
+def _differentiate_at_once(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
+    key_heads = arrays.k.shape[2]
+
+    def of_one(leaves):
+        head = _head_of(leaves, plan, arrays, cast)
+        dbias = None
+        if head.bias is not None:
+            dbias = jnp.zeros(head.bias.array.shape, arrays.dtype)
+        return run(head, leaves["y"], leaves["lse"], leaves["dy"], dbias)
+
+    leaves = _leaves(arrays) | {
+        "y": _grouped_tokens(y, key_heads),
+        "dy": _grouped_tokens(dy, key_heads),
+        "lse": _grouped_rows(lse, key_heads),
+    }
+    dq, dk, dv, dbias = _vmapped(of_one, leaves, arrays)
+    dq = _tokens(dq)[:, : arrays.q.shape[1]]
+    dk, dv = (
+        jnp.sum(x, axis=2).transpose(0, 2, 1, 3)[:, : arrays.k.shape[1]]
+        for x in (dk, dv)
+    )
+    if arrays.bias is not None:
+        dbias = dbias.reshape(-1, arrays.q.shape[2], *dbias.shape[-2:])
+        axes = tuple(a for a in (0, 1) if arrays.bias.shape[a] == 1)
+        dbias = jnp.sum(dbias, axis=axes, keepdims=True)
+    return dq, dk, dv, dbias
+
+
+def _prepared(arrays: Arrays, plan: Plan) -> Arrays:
+    bias, mask = (tiles.filled(x, plan) for x in (arrays.bias, arrays.mask))
+    return arrays._replace(bias=bias, mask=mask)
+
+
+def _cast(arrays: Arrays, platform: str):
+    """A CPU multiplies in float32, other platforms in the type that they are given."""
+    return lambda x: x.astype(arrays.dtype) if platform == "cpu" else x
+
+
+def _head_at(arrays: Arrays, b, n, plan: Plan, cast) -> Head:
+    """The head n of the example b."""
+    group = arrays.q.shape[2] // arrays.k.shape[2]
+    limit, seed = arrays.limit, arrays.seed
+    return Head(
+        q=tiles.cut(cast(_of(arrays.q, b, n)), plan.q),
+        k=tiles.cut(cast(_of(arrays.k, b, n // group)), plan.k),
+        v=tiles.cut(cast(_of(arrays.v, b, n // group)), plan.k),
+        bias=None if arrays.bias is None else Matrix(arrays.bias, b, n),
+        mask=None if arrays.mask is None else Matrix(arrays.mask, b, n),
+        limit=_padding(arrays, plan) if limit is None else limit[b],
+        seed=None if seed is None else seed[b, n],
+    )
+
+
+def _of(x: jax.Array, b, n) -> jax.Array:
+    """Of [B, T, N, D] one head, [T, D]."""
+    shape = (1, x.shape[1], 1, x.shape[3])
+    return lax.dynamic_slice(x, (b, 0, n, 0), shape)[0, :, 0]
+
+
+def _add(total: jax.Array, part: jax.Array, b, n) -> jax.Array:
+    """Adds [at least T, D] to one head of [B, T, N, D]."""
+    part = _of(total, b, n) + part[: total.shape[1]]
+    return lax.dynamic_update_slice(total, part[None, :, None], (b, 0, n, 0))
+
+
+def _padding(arrays: Arrays, plan: Plan) -> int | None:
+    """S where blocks go beyond it."""
+    return arrays.k.shape[1] if arrays.k.shape[1] % plan.k else None
+
+
+def _leaves(arrays: Arrays) -> dict[str, jax.Array]:
+    """All that is there as [B, K, N / K, ...], of which any of the three may be 1."""
+    key_heads = arrays.k.shape[2]
+    leaves = {
+        "q": _grouped_tokens(arrays.q, key_heads),
+        "k": arrays.k.transpose(0, 2, 1, 3)[:, :, None],
+        "v": arrays.v.transpose(0, 2, 1, 3)[:, :, None],
+    }
+    for name in ("bias", "mask", "seed"):
+        if getattr(arrays, name) is not None:
+            leaves[name] = _grouped_rows(getattr(arrays, name), key_heads)
+    if arrays.limit is not None:
+        leaves["limit"] = arrays.limit[:, None, None]
+    return leaves
+
+
+def _head_of(leaves: dict[str, jax.Array], plan: Plan, arrays: Arrays, cast) -> Head:
+    """The head of which `leaves` has everything, without the first three axes."""
+    whole = lambda name: Matrix(leaves[name][None, None]) if name in leaves else None
+    return Head(
+        q=tiles.cut(cast(leaves["q"]), plan.q),
+        k=tiles.cut(cast(leaves["k"]), plan.k),
+        v=tiles.cut(cast(leaves["v"]), plan.k),
+        bias=whole("bias"),
+        mask=whole("mask"),
+        limit=leaves.get("limit", _padding(arrays, plan)),
+        seed=leaves.get("seed"),
+    )
+
+
+def _vmapped(function, leaves: dict[str, jax.Array], arrays: Arrays):
+    """`function` of single heads over B, K and N / K."""
+    batch, _, heads, _ = arrays.q.shape
+    key_heads = arrays.k.shape[2]
+
+    def over(leaves, sizes):
+        if not sizes:
+            return function(leaves)
+        shared = {k for k, x in leaves.items() if x.shape[0] == 1 and sizes[0] > 1}
+        axes = {k: None if k in shared else 0 for k in leaves}
+        leaves = {k: x[0] if k in shared else x for k, x in leaves.items()}
+        return jax.vmap(lambda x: over(x, sizes[1:]), in_axes=(axes,))(leaves)
+
+    return over(leaves, (batch, key_heads, heads // key_heads))
+
+
+def _grouped_tokens(x: jax.Array, key_heads: int) -> jax.Array:
+    """[B, T, N, D] -> [B, K, N / K, T, D]."""
+    batch, length, heads, channels = x.shape
+    x = x.reshape(batch, length, key_heads, heads // key_heads, channels)
+    return x.transpose(0, 2, 3, 1, 4)
+
+
+def _tokens(x: jax.Array) -> jax.Array:
+    """[B, K, N / K, T, D] -> [B, T, N, D]."""
+    return x.reshape(x.shape[0], -1, *x.shape[3:]).transpose(0, 2, 1, 3)
+
+
+def _grouped_rows(x: jax.Array, key_heads: int) -> jax.Array:
+    """[B, N, ...] -> [B, K, N / K, ...], or [B, 1, 1, ...] where N is 1."""
+    if x.shape[1] == 1:
+        return x[:, None]
+    return x.reshape(x.shape[0], key_heads, -1, *x.shape[2:])
+
+
+def _rows(x: jax.Array) -> jax.Array:
+    """[B, K, N / K, T] -> [B, N, T]."""
+    return x.reshape(x.shape[0], -1, x.shape[3])

@@ -1,0 +1,97 @@
+"""`jax.nn.dot_product_attention` as an implementation: XLA's and cuDNN's.
+
+Queries, keys and values of different widths are filled with zeros to the same one,
+which changes nothing. Masks, windows and lengths go to XLA as one mask.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from attn.ops.dot_product import visible
+from attn.ops.dot_product.problem import Asked, Inputs
+
+
+def xla(inputs: Inputs, asked: Asked) -> jax.Array:
+    """The read values [B, T, N, Dv]; has B N T S numbers in memory.
+
+    Raises:
+        NotImplementedError: an option that `jax.nn` lacks.
+    """
+    refuse("xla", asked)
+    mask = visible.combined(inputs, asked)
+    return _call(inputs, asked, mask=mask, implementation="xla")
+
+
+def cudnn(inputs: Inputs, asked: Asked) -> jax.Array:
+    """The read values [B, T, N, Dv], by NVIDIA's fused kernel.
+
+    Raises:
+        NotImplementedError: no GPU, float32, or what the kernel cannot do.
+    """
+    refuse("cudnn", asked)
+    if jax.default_backend() != "gpu":
+        raise NotImplementedError(f"cudnn needs a GPU, not a {jax.default_backend()}")
+    if inputs.q.dtype not in (jnp.float16, jnp.bfloat16):
+        raise NotImplementedError(
+            f"cudnn computes in float16 and bfloat16, not in {inputs.q.dtype}"
+        )
+    if asked.right or (asked.right is None and asked.left is not None):
+        raise NotImplementedError(
+            "cudnn has windows only where targets see nothing to their right, not"
+            f" {(asked.left, asked.right)}"
+        )
+    options = {
+        "mask": inputs.mask,
+        "is_causal": asked.right == 0,
+        "local_window_size": None if asked.left is None else (asked.left, 0),
+        "query_seq_lengths": inputs.q_lengths,
+        "key_value_seq_lengths": inputs.kv_lengths,
+    }
+    try:
+        return _call(inputs, asked, implementation="cudnn", **options)
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        raise NotImplementedError(f"cudnn says: {error}") from error
+
+
+def refuse(name: str, asked: Asked, *, logits_cap: bool = False) -> None:
+    """Raises NotImplementedError for what no foreign kernel can do.
+
+    Args:
+        name: of the implementation.
+        asked: the settings.
+        logits_cap: whether the implementation can cap logits.
+    """
+    lacks = {
+        "return the weights": asked.return_weights,
+        f"normalize by {asked.normalize}": asked.normalize != "softmax",
+        "drop weights": asked.dropout_rate > 0,
+        "cap logits": asked.logits_cap is not None and not logits_cap,
+    }
+    missing = [what for what, wanted in lacks.items() if wanted]
+    if missing:
+        raise NotImplementedError(f"{name} cannot {' or '.join(missing)}")
+
+
+def widened(inputs: Inputs) -> Inputs:
+    """q, k and v with the same type and width, and a type that all three fit."""
+    dtype = jnp.result_type(inputs.q, inputs.k, inputs.v)
+    width = max(inputs.q.shape[-1], inputs.v.shape[-1])
+    fill = lambda x: jnp.pad(
+        x.astype(dtype), ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1]))
+    )
+    return inputs._replace(q=fill(inputs.q), k=fill(inputs.k), v=fill(inputs.v))
+
+
+def _call(inputs: Inputs, asked: Asked, **options) -> jax.Array:
+    width = inputs.v.shape[-1]
+    inputs = widened(inputs)
+    bias = inputs.bias
+    y = jax.nn.dot_product_attention(
+        inputs.q,
+        inputs.k,
+        inputs.v,
+        bias=None if bias is None else bias.astype(inputs.q.dtype),
+        scale=asked.scale,
+        **options,
+    )
+    return y[..., :width]

@@ -1,0 +1,133 @@
+"""The blocks themselves: memory, what is skipped, sizes, and transformations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attn.ops import dot_product
+from attn.ops.dot_product import blocks, blockwise, problem, tiles
+from attn.ops.dot_product.blocks import Plan
+
+
+def attend(*arrays, **options):
+    return dot_product.dot_product_attention(
+        *arrays, implementation="blockwise", **options
+    )
+
+
+def temporary_bytes(length, **options):
+    """Of the values and all gradients of two heads."""
+    shape = jax.ShapeDtypeStruct((1, length, 2, 16), jnp.float32)
+    bias = jax.ShapeDtypeStruct((2, 1, length), jnp.float32)
+
+    def run(q, k, v, bias, dy):
+        y, back = jax.vjp(
+            lambda *x: attend(*x[:3], bias=x[3], **options), q, k, v, bias
+        )
+        return y, back(dy)
+
+    compiled = jax.jit(run).lower(shape, shape, shape, bias, shape).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_grows_as_the_length_forward_and_backward():
+    options = {"is_causal": True, "dropout_rate": 0.1}
+    options["dropout_rng"] = jax.random.key(0)
+    short, long = (temporary_bytes(n, **options) for n in (4096, 16384))
+    assert long < 4.2 * short
+    assert long < 16384**2 / 8, "a bit for each pair would be more"
+
+
+SIZES = [
+    (4, 3, 0, None),
+    (3, 5, 2, 1),
+    (5, 2, None, 0),
+    (4, 4, 7, 0),
+    (2, 6, None, None),
+]
+
+
+@pytest.mark.parametrize(("here", "there", "left", "right"), SIZES)
+def test_a_block_visits_those_blocks_that_it_sees(here, there, left, right):
+    count = 4
+    far = 10**6
+    for block in range(5):
+        seen = {
+            s // there
+            for t in range(block * here, (block + 1) * here)
+            for s in range(count * there)
+            if -(far if left is None else left) <= s - t
+            and s - t <= (far if right is None else right)
+        }
+        first, last = tiles.span(jnp.asarray(block), here, there, count, left, right)
+        assert set(range(int(first), int(last))) == seen
+
+
+@pytest.mark.parametrize(
+    ("options", "clean"),
+    [
+        ({"window": (8, 0)}, lambda t: (t < 32) | (t >= 48)),
+        ({"is_causal": True}, lambda t: t < 32),
+        ({"kv_lengths": np.array([32])}, lambda t: t >= 0),
+    ],
+)
+def test_what_is_hidden_is_not_visited(options, clean):
+    # A NaN among the values spoils every target whose loop comes by, seen or not.
+    q, k, v = (jnp.ones((1, 64, 1, 4)) for _ in range(3))
+    v = v.at[0, 35].set(jnp.nan)
+    plan = Plan(8, 8, loop=True, wide=True)
+    settings = dict.fromkeys(
+        ["bias", "mask", "scale", "window", "q_lengths", "kv_lengths", "logits_cap"]
+    )
+    settings |= {"is_causal": False, "dropout_rate": 0.0, "dropout_rng": None}
+    settings |= {"return_weights": False, "normalize": "softmax"}
+    inputs, asked = problem.check(q, k, v, **settings | options)
+
+    y = blockwise.attend(inputs, asked, (plan, plan))
+
+    spoilt = np.isnan(np.asarray(y[0, :, 0, 0]))
+    assert not np.any(spoilt & clean(np.arange(64)))
+    assert np.any(spoilt) == ("kv_lengths" not in options)
+
+
+def test_blocks_cover_any_length_evenly():
+    for length in (1, 7, 197, 512, 513, 1025, 16384, 5000):
+        for longest in (128, 512):
+            size = blocks.even(length, longest)
+            count = -(-length // size)
+            assert size <= longest + blocks.ROUND
+            assert count == -(-length // longest)
+            assert count * size - length < count * blocks.ROUND
+
+
+def test_works_under_vmap_and_again_differentiated_forward():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(3, 2, 40, 2, 4)).astype(np.float32) for _ in range(3))
+
+    def curvature(name):
+        def loss(q, k, v):
+            y = dot_product.dot_product_attention(
+                q, k, v, implementation=name, is_causal=True
+            )
+            return jnp.sum(jnp.sin(y))
+
+        def product(q, k, v):
+            slope = lambda q: jax.grad(loss)(q, k, v)
+            return jax.jvp(slope, (q,), (jnp.cos(q),))[1]
+
+        return jax.jit(jax.vmap(product))(q, k, v)
+
+    np.testing.assert_allclose(
+        curvature("blockwise"), curvature("reference"), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_large_logits_do_not_overflow():
+    rng = np.random.default_rng(0)
+    q, k, v = (1e4 * rng.normal(size=(1, 70, 1, 4)).astype(np.float32) for _ in "qkv")
+    run = jax.jit(jax.value_and_grad(lambda *x: jnp.sum(attend(*x)), (0, 1, 2)))
+    value, grads = run(q, k, v)
+    assert np.isfinite(value)
+    for grad in grads:
+        assert np.all(np.isfinite(grad))
