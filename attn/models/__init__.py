@@ -13,12 +13,20 @@ from typing import Any
 import flax.linen as nn
 
 from attn import settings as _settings
+from attn.models.cait import CaiT
+from attn.models.deit import DeiT
 from attn.models.resnet import ResNet
+from attn.models.swin import Swin
 from attn.models.vit import ViT
+from attn.models.xcit import XCiT
 
 MODELS: dict[str, type[nn.Module]] = {
+    "cait": CaiT,
+    "deit": DeiT,
     "resnet": ResNet,
+    "swin": Swin,
     "vit": ViT,
+    "xcit": XCiT,
 }
 
 
@@ -58,4 +66,15 @@ def create(name: str, *, slots: Any = None, **settings: Any) -> nn.Module:
     return _settings.build(find(name), "model", name, settings)
 
 
-__all__ = ["MODELS", "ResNet", "ViT", "create", "find", "names"]
+__all__ = [
+    "MODELS",
+    "CaiT",
+    "DeiT",
+    "ResNet",
+    "Swin",
+    "ViT",
+    "XCiT",
+    "create",
+    "find",
+    "names",
+]

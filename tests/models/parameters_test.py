@@ -2,7 +2,8 @@
 
 SE: https://arxiv.org/abs/1709.01507, tables 10, 13, 14 and 15, whose printed numbers
 count the batch statistics too; CBAM and CIFAR: the counts that pytorchcv asserts;
-ViT and DeiT: timm and the metafiles of mmpretrain; torchvision for plain ResNets.
+ViT and DeiT: timm and the metafiles of mmpretrain; Swin, CaiT and XCiT: timm; plain
+ResNets: torchvision.
 """
 
 import functools
@@ -36,6 +37,13 @@ vit = lambda size, patch=16, pixels=224: (
     "vit",
     {"size": size, "patch_size": patch, "pixels": pixels},
 )
+swin = lambda size, window=7, pixels=224: (
+    "swin",
+    {"size": size, "window": window, "pixels": pixels},
+)
+deit = lambda size, pixels=224: ("deit", {"size": size, "pixels": pixels})
+cait = lambda size, pixels=224: ("cait", {"size": size, "pixels": pixels})
+xcit = lambda size, patch=16: ("xcit", {"size": size, "patch_size": patch})
 PARAMETERS = {
     "resnet18": (imagenet(18), 11_689_512),
     "resnet34": (imagenet(34), 21_797_672),
@@ -117,6 +125,30 @@ PARAMETERS = {
     "vit_base_patch16_384": (vit("base", pixels=384), 86_859_496),
     "vit_large_patch16_224": (vit("large"), 304_326_632),
     "vit_large_patch32_384": (vit("large", 32, 384), 306_632_680),
+    "swin_tiny_patch4_window7_224": (swin("tiny"), 28_288_354),
+    "swin_small_patch4_window7_224": (swin("small"), 49_606_258),
+    "swin_base_patch4_window7_224": (swin("base"), 87_768_224),
+    "swin_base_patch4_window12_384": (swin("base", 12, 384), 87_903_584),
+    "swin_large_patch4_window7_224": (swin("large"), 196_532_476),
+    "deit_tiny_distilled_patch16_224": (deit("tiny"), 5_910_800),
+    "deit_small_distilled_patch16_224": (deit("small"), 22_436_432),
+    "deit_base_distilled_patch16_224": (deit("base"), 87_338_192),
+    "deit_base_distilled_patch16_384": (deit("base", 384), 87_630_032),
+    "cait_xxs24_224": (cait("xxs24"), 11_956_264),
+    "cait_xxs36_384": (cait("xxs36", 384), 17_372_680),
+    "cait_xs24_384": (cait("xs24", 384), 26_670_088),
+    "cait_s24_224": (cait("s24"), 46_916_200),
+    "cait_s36_384": (cait("s36", 384), 68_366_632),
+    "cait_m36_384": (cait("m36", 384), 271_221_352),
+    "cait_m48_448": (cait("m48", 448), 356_460_520),
+    "xcit_nano_12_p16_224": (xcit("nano_12"), 3_053_224),
+    "xcit_nano_12_p8_224": (xcit("nano_12", 8), 3_049_016),
+    "xcit_tiny_12_p16_224": (xcit("tiny_12"), 6_716_272),
+    "xcit_tiny_24_p16_224": (xcit("tiny_24"), 12_116_896),
+    "xcit_small_12_p16_224": (xcit("small_12"), 26_253_304),
+    "xcit_small_24_p8_224": (xcit("small_24", 8), 47_631_112),
+    "xcit_medium_24_p16_224": (xcit("medium_24"), 84_395_752),
+    "xcit_large_24_p16_224": (xcit("large_24"), 189_096_136),
 }
 # Millions, as published by timm, pytorchcv (two decimals) and mmpretrain (ViT, exact).
 MACS = {
@@ -135,6 +167,14 @@ MACS = {
     "vit_base_patch8_224": 78_220,
     "vit_base_patch16_384": 55_540,
     "vit_large_patch16_224": 61_600,
+    "swin_tiny_patch4_window7_224": 4_510,
+    "swin_base_patch4_window7_224": 15_470,
+    "swin_base_patch4_window12_384": 47_190,
+    "deit_base_distilled_patch16_224": 17_680,
+    "cait_xxs24_224": 2_530,
+    "cait_s24_224": 9_350,
+    "xcit_small_24_p8_224": 35_810,
+    "xcit_medium_24_p16_224": 16_130,
 }
 
 

@@ -1,0 +1,103 @@
+"""Makes timm.npz: logits of tiny networks of timm, computed by torch in float64.
+
+    python tests/golden/make_timm.py
+
+Needs torch and timm. Weights and images are not stored: `draw` makes each array from
+its name, here and in the tests; names and shapes of the state dicts are stored.
+"""
+
+import pathlib
+import zlib
+
+import numpy as np
+
+SWIN = {"patch_size": 2, "embed_dim": 8, "num_heads": (2, 4), "num_classes": 5}
+TOKENS = {"embed_dim": 12, "depth": 2, "num_heads": 3, "num_classes": 5}
+XCIT = {**TOKENS, "embed_dim": 16, "num_heads": 2, "patch_size": 8}
+# Class in timm.models, its settings, and the image, (height, width).
+CASES = {
+    "vit": ("VisionTransformer", {**TOKENS, "patch_size": 4}, (8, 12)),
+    "vit_mean": (
+        "VisionTransformer",
+        {
+            **TOKENS,
+            "patch_size": 4,
+            "class_token": False,
+            "global_pool": "avg",
+            "fc_norm": False,
+            "qkv_bias": False,
+        },
+        (8, 12),
+    ),
+    "deit": ("VisionTransformerDistilled", {**TOKENS, "patch_size": 4}, (8, 12)),
+    # Windows of 3x3 on grids of 12x18 and 6x9, which they divide.
+    "swin": ("SwinTransformer", {**SWIN, "depths": (2, 3), "window_size": 3}, (24, 36)),
+    # Windows of 4x6 and then of 2x3: as large as the grid, so that nothing is shifted.
+    "swin_clamped": (
+        "SwinTransformer",
+        {**SWIN, "depths": (2, 2), "window_size": 6},
+        (8, 12),
+    ),
+    "cait": ("Cait", {**TOKENS, "patch_size": 4, "init_values": 0.3}, (8, 12)),
+    # What a class layer does to the patches tells in the third.
+    "xcit": (
+        "Xcit",
+        {**XCIT, "eta": 0.3, "tokens_norm": True, "cls_attn_layers": 3},
+        (16, 24),
+    ),
+    "xcit_nano": (
+        "Xcit",
+        {**XCIT, "patch_size": 16, "eta": 0.3, "tokens_norm": False},
+        (32, 48),
+    ),
+}
+
+
+def draw(name, shape):
+    """An array for a name, of about the size that a trained network has there."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if name.endswith(("weight", "running_var")) and len(shape) == 1:  # of a norm
+        return rng.uniform(0.5, 1.5, shape)
+    if name == "patch_embed.proj.bias":
+        return 0.01 * rng.normal(size=shape)
+    width = np.prod(shape[1:]) ** -0.5 if len(shape) in (2, 4) else 0.3
+    return (3 if len(shape) == 4 else 1.2) * width * rng.normal(size=shape)
+
+
+def images(case):
+    """Three of them; Swin's are faint, so that the epsilon of its norms tells."""
+    faint = 0.02 if case.startswith("swin") else 1
+    return faint * np.random.default_rng(0).normal(size=(3, *CASES[case][2], 3))
+
+
+def main():
+    import timm
+    import torch
+    from timm.models import cait, deit, swin_transformer, vision_transformer, xcit
+
+    torch.set_default_dtype(torch.float64)
+    versions = f"timm {timm.__version__}, torch {torch.__version__}"
+    arrays = {"versions": np.array(versions)}
+    for case, (kind, settings, size) in CASES.items():
+        homes = (vision_transformer, cait, deit, swin_transformer, xcit)
+        home = next(home for home in homes if hasattr(home, kind))
+        model = getattr(home, kind)(img_size=size, **settings).eval()
+        state = {
+            name: torch.tensor(draw(name, tuple(value.shape)))
+            for name, value in model.state_dict().items()
+        }
+        model.load_state_dict(state)
+        with torch.no_grad():
+            x = torch.tensor(images(case)).permute(0, 3, 1, 2)
+            arrays[f"{case}/logits"] = model(x).numpy()
+        arrays[f"{case}/names"] = np.array(list(state))
+        arrays[f"{case}/shapes"] = np.array(
+            ["x".join(map(str, value.shape)) for value in state.values()]
+        )
+    np.savez_compressed(pathlib.Path(__file__).with_name("timm.npz"), **arrays)
+
+
+if __name__ == "__main__":
+    main()
