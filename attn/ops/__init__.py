@@ -4,6 +4,7 @@ Nothing here has parameters or knows Flax. Letters in shapes: B examples, H x W
 positions, C channels, N heads, T targets and S sources of D and Dv features.
 """
 
+from attn.ops.additive import additive_logits
 from attn.ops.dot_product import (
     attention_weights,
     dot_product_attention,
@@ -21,6 +22,7 @@ from attn.ops.sample import bilinear_sample
 from attn.ops.sparsemax import entmax15, sparsemax
 
 __all__ = [
+    "additive_logits",
     "affine_grid",
     "attention_weights",
     "bilinear_sample",

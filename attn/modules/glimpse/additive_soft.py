@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from attn.modules.capture import record
 from attn.modules.card import Card, Paper
 from attn.ops import dot_product
+from attn.ops.additive import additive_logits
 from attn.settings import Positive
 
 
@@ -77,9 +78,9 @@ class AdditiveSoft(nn.Module):
         hidden = self.hidden or kv.shape[-1]
         asked = nn.Dense(hidden, use_bias=self.bias, name="query", **kinds)(q)
         found = nn.Dense(hidden, use_bias=False, name="key", **kinds)(kv)
-        pairs = nn.tanh(asked[:, :, None, :] + found[:, None, :, :])
-        score = nn.Dense(1, use_bias=False, name="score", **kinds)
-        logits = score(pairs)[..., 0]
+        start = nn.initializers.normal(hidden**-0.5)
+        score = self.param("score", start, (hidden,), self.param_dtype)
+        logits = additive_logits(asked, found, score.astype(asked.dtype))
         weights = dot_product.masked_softmax(logits[:, None], mask)
         record(self, "token_matrix", weights, grid=grid)
         z = dot_product.read(weights, kv[:, :, None])[:, :, 0]

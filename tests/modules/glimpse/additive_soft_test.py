@@ -27,7 +27,7 @@ def oracle(params, q, kv, mask):
         for s in np.flatnonzero(mask[b, 0, t]):
             inner = q[b, t] @ p["query"]["kernel"] + kv[b, s] @ p["key"]["kernel"]
             inner = np.tanh(inner + p["query"].get("bias", 0))
-            weights[b, t, s] = np.exp(inner @ p["score"]["kernel"][:, 0])
+            weights[b, t, s] = np.exp(inner @ p["score"])
         weights[b, t] /= weights[b, t].sum()
         z[b, t] = sum(weights[b, t, s] * kv[b, s] for s in range(kv.shape[1]))
         if "gate_of_query" in p:
