@@ -135,9 +135,9 @@ def _prepared(arrays: Arrays, plan: Plan) -> Arrays:
     return arrays._replace(bias=bias, mask=mask)
 
 
-def _cast(arrays: Arrays, platform: str):
+def _cast(arrays: Arrays, plan: Plan):
     """A CPU multiplies in float32, other platforms in the type that they are given."""
-    return lambda x: x.astype(arrays.dtype) if platform == "cpu" else x
+    return lambda x: x.astype(arrays.dtype) if plan.wide else x
 
 
 def _head_at(arrays: Arrays, b, n, plan: Plan, cast) -> Head:
