@@ -15,19 +15,22 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from attn.models import slots
-from attn.models.vit import NORMAL, dense
+
+NORMAL = nn.initializers.truncated_normal(0.02)
 
 
 class Block(nn.Module):
     """Tokens of a grid, with P tokens before them: [B, P + H W, C] -> the same.
 
-    With the default settings it is the block of `vit`, variables included.
+    With the default settings it is the block of ViT.
 
     Attributes:
         fill: what fills the slots "block.pre", "mixer" and "block.post" of this block.
         given: settings of the host for attentions that have them, such as num_heads.
+        of_mixer: such settings for the mixer alone.
         mlp_ratio: hidden width of the MLP over C.
         layer_scale: what the factors of LayerScale start from; None has no factors.
         epsilon: of the layer norms.
@@ -46,6 +49,7 @@ class Block(nn.Module):
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
+    of_mixer: Mapping[str, Any] = FrozenDict()
 
     @nn.compact
     def __call__(
@@ -67,7 +71,8 @@ class Block(nn.Module):
         return x
 
     def _attend(self, place, x, grid, train) -> jax.Array:
-        module = slots.build(self, place, **self.given)
+        given = {**self.given, **(self.of_mixer if place == "mixer" else {})}
+        module = slots.build(self, place, **given)
         if module is None:
             return x
         return slots.on_tokens(module, x, grid=grid, train=train)
@@ -78,6 +83,12 @@ class Block(nn.Module):
             y = layer_scale(self, name, y, self.layer_scale)
         whole = tuple(range(1, y.ndim))
         return nn.Dropout(self.drop_path, whole, deterministic=not train)(y)
+
+
+def dense(parent: nn.Module, name: str, x: jax.Array, features: int) -> jax.Array:
+    """A linear layer on the channels."""
+    kinds = {"dtype": x.dtype, "param_dtype": parent.param_dtype}
+    return nn.Dense(features, kernel_init=NORMAL, name=name, **kinds)(x)
 
 
 def layer_norm(

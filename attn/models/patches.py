@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn.models.vit import NORMAL
+from attn.models.block import NORMAL
 
 
 def patch_grid(x: jax.Array, patch: int) -> tuple[int, int]:

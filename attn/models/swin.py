@@ -17,6 +17,7 @@ from flax.core import FrozenDict
 from attn import settings
 from attn.models import slots
 from attn.models.block import (
+    NORMAL,
     Block,
     check_rates,
     check_sizes,
@@ -26,7 +27,6 @@ from attn.models.block import (
     mean_pool,
 )
 from attn.models.patches import embed_patches, patch_grid
-from attn.models.vit import NORMAL
 
 # Width of the first stage, depths and numbers of heads of the four.
 SIZES: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {

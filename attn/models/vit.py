@@ -18,6 +18,15 @@ from flax.core import FrozenDict
 
 from attn import settings
 from attn.models import slots
+from attn.models.block import (
+    Block,
+    check_sizes,
+    classify,
+    drop,
+    layer_norm,
+    mean_pool,
+)
+from attn.models.patches import embed_patches, patch_grid, token
 from attn.modules import position as positions
 
 # Width, depth and number of heads.
@@ -29,57 +38,6 @@ SIZES: dict[str, tuple[int, int, int]] = {
 }
 # How many scopes may narrow each slot.
 PLACES = {"block.pre": 1, "mixer": 1, "block.post": 1, "pool": 0}
-NORMAL = nn.initializers.truncated_normal(0.02)
-
-
-class Block(nn.Module):
-    """One pre-norm transformer block: tokens [B, T, C] -> [B, T, C].
-
-    Attributes:
-        given: settings of the host for attentions that have them.
-        position: what a mixer gets as `position` if it has that setting.
-        others: as in ViT, `fill` narrowed to this block.
-    """
-
-    given: Mapping[str, Any]
-    position: Mapping[str, Any]
-    mlp_ratio: float
-    dropout: float
-    fill: Mapping[str, Any]
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
-    axis_name: str | None
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, *, grid: tuple[int, int], train: bool
-    ) -> jax.Array:
-        x = self._attend("block.pre", x, grid, train)
-        if slots.filled(self.fill, "mixer"):
-            y = self._attend("mixer", layer_norm(self, "norm1", x), grid, train)
-            x = x + self._drop(y, train)
-        x = x + self._mlp(layer_norm(self, "norm2", x), train)
-        return self._attend("block.post", x, grid, train)
-
-    def _attend(
-        self, place: str, x: jax.Array, grid: tuple[int, int], train: bool
-    ) -> jax.Array:
-        given = dict(self.given)
-        if place == "mixer":
-            given["position"] = self.position
-        module = slots.build(self, place, **given)
-        if module is None:
-            return x
-        return slots.on_tokens(module, x, grid=grid, train=train)
-
-    def _mlp(self, x: jax.Array, train: bool) -> jax.Array:
-        channels = x.shape[-1]
-        hidden = dense(self, "mlp_in", x, int(channels * self.mlp_ratio))
-        hidden = self._drop(nn.gelu(hidden, approximate=False), train)
-        return self._drop(dense(self, "mlp_out", hidden, channels), train)
-
-    def _drop(self, x: jax.Array, train: bool) -> jax.Array:
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
 
 
 class ViT(nn.Module):
@@ -154,9 +112,16 @@ class ViT(nn.Module):
     def __post_init__(self):
         if self.size not in SIZES:
             raise settings.unknown("size of a ViT", self.size, SIZES)
-        self._check_sizes()
+        width, depth, num_heads = self._sizes()
+        check_sizes(
+            "ViT",
+            width,
+            num_heads,
+            depth=depth,
+            patch_size=self.patch_size,
+            num_classes=self.num_classes,
+        )
         self.position = positions.check(self.position)
-        depth = self._sizes()[1]
         self.fill = slots.check(
             {"mixer": {"name": "multi_head"}, **slots.flatten(self.fill)},
             places=PLACES,
@@ -174,16 +139,18 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        depth, grid, encoding = self._sizes()[1], self._grid(x), self._encoding()
+        depth, encoding = self._sizes()[1], self._encoding()
+        grid = patch_grid(x, self.patch_size)
         of_tokens = "tokens" in encoding.acts
         x = self._embed(x.astype(self.dtype or x.dtype))
         if not encoding.blocks_before:
             x = encoding.tokens(x, grid)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = drop(self, x, train)
+        position = positions.check("none" if of_tokens else self.position)
         for index in range(depth):
             block = Block(
                 given=self._given(),
-                position=positions.check("none" if of_tokens else self.position),
+                of_mixer=FrozenDict(position=position),
                 mlp_ratio=self.mlp_ratio,
                 dropout=self.dropout,
                 fill=slots.narrow(self.fill, f"block{index}"),
@@ -196,13 +163,7 @@ class ViT(nn.Module):
             if index + 1 == encoding.blocks_before:
                 x = encoding.tokens(x, grid)
         x = self._pool(layer_norm(self, "norm", x), grid, train)
-        return nn.Dense(
-            self.num_classes,
-            kernel_init=NORMAL,
-            dtype=jnp.float32,
-            param_dtype=self.param_dtype,
-            name="classifier",
-        )(x.astype(jnp.float32))
+        return classify(self, x)
 
     def _sizes(self) -> tuple[int, int, int]:
         """Width, depth and number of heads."""
@@ -215,43 +176,12 @@ class ViT(nn.Module):
         prefix = 1 if self.pool == "class" else 0
         return FrozenDict({"num_heads": self._sizes()[2], "prefix": prefix})
 
-    def _grid(self, x: jax.Array) -> tuple[int, int]:
-        """Rows and columns of patches of the images."""
-        _, height, width, _ = x.shape
-        patch = self.patch_size
-        if height % patch or width % patch:
-            low, high = (
-                "x".join(
-                    str(max(1, up(side, patch)) * patch) for side in (height, width)
-                )
-                for up in (int.__floordiv__, lambda a, b: -(-a // b))
-            )
-            fit = low if low == high else f"{low} or {high}"
-            raise ValueError(
-                f"patch_size={patch} does not divide the image of {height}x{width};"
-                f" images of {fit} fit"
-            )
-        return height // patch, width // patch
-
     def _embed(self, x: jax.Array) -> jax.Array:
         """Images [B, H, W, C] to tokens [B, T, C], the class token first."""
-        width, _, _ = self._sizes()
-        batch, patch = len(x), self.patch_size
-        kinds = {"dtype": x.dtype, "param_dtype": self.param_dtype}
-        patches = nn.Conv(
-            width,
-            (patch, patch),
-            (patch, patch),
-            padding="VALID",
-            kernel_init=NORMAL,
-            name="embed",
-            **kinds,
-        )(x)
-        tokens = patches.reshape(batch, -1, width)
+        tokens = embed_patches(self, x, self._sizes()[0])
         if self.pool == "class":
-            token = self.param("class_token", NORMAL, (1, 1, width), self.param_dtype)
-            token = jnp.broadcast_to(token.astype(x.dtype), (batch, 1, width))
-            tokens = jnp.concatenate([token, tokens], axis=1)
+            first = token(self, "class_token", tokens)
+            tokens = jnp.concatenate([first, tokens], axis=1)
         return tokens
 
     def _encoding(self) -> positions.Position:
@@ -266,35 +196,11 @@ class ViT(nn.Module):
 
     def _pool(self, x: jax.Array, grid: tuple[int, int], train: bool) -> jax.Array:
         """Tokens [B, T, C] to the vector to classify, [B, C]."""
+        if self.pool == "mean":
+            return mean_pool(self, x, self._given(), grid, train)
         module = slots.build(self, "pool", **self._given())
-        if module is not None and slots.contract(type(module)) == "map":
-            x = slots.on_tokens(module, x, grid=grid, train=train)
-            module = None
-        if self.pool == "class":
-            query = x[:, :1]
-        else:
-            query = x.mean(axis=1, keepdims=True, dtype=jnp.float32).astype(x.dtype)
-        y = query if module is None else module(query, x, train=train)
+        y = x[:, :1] if module is None else module(x[:, :1], x, train=train)
         return y[:, 0]
-
-    def _check_sizes(self) -> None:
-        width, depth, num_heads = self._sizes()
-        for name, value in (
-            ("num_classes", self.num_classes),
-            ("patch_size", self.patch_size),
-            ("width", width),
-            ("depth", depth),
-            ("num_heads", num_heads),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} of a ViT must be at least 1, got {value}")
-        if width % num_heads:
-            fit = [n for n in range(1, width + 1) if width % n == 0]
-            fit = sorted(fit, key=lambda n: abs(n - num_heads))[:3]
-            raise ValueError(
-                f"num_heads={num_heads} does not divide width={width};"
-                f" heads that do: {', '.join(map(str, sorted(fit)))}"
-            )
 
     def _check_reach(self) -> None:
         """Refuses a filling with which the class token never sees the image."""
@@ -330,21 +236,3 @@ class ViT(nn.Module):
                 f"position {name!r} acts inside an attention, but no mixer of this ViT"
                 " has a setting 'position', as 'multi_head' has"
             )
-
-
-def layer_norm(parent: nn.Module, name: str, x: jax.Array) -> jax.Array:
-    """Normalises each token over its channels, with scale and bias."""
-    return nn.LayerNorm(
-        epsilon=1e-6, dtype=x.dtype, param_dtype=parent.param_dtype, name=name
-    )(x)
-
-
-def dense(parent: nn.Module, name: str, x: jax.Array, features: int) -> jax.Array:
-    """A linear layer on the channels."""
-    return nn.Dense(
-        features,
-        kernel_init=NORMAL,
-        dtype=x.dtype,
-        param_dtype=parent.param_dtype,
-        name=name,
-    )(x)

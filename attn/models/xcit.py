@@ -22,6 +22,7 @@ from attn.models.block import (
     check_scopes,
     check_sizes,
     classify,
+    dense,
     drop,
     layer_norm,
     layer_scale,
@@ -29,7 +30,6 @@ from attn.models.block import (
 )
 from attn.models.patches import patch_grid, token
 from attn.models.resnet import batch_norm
-from attn.models.vit import dense
 from attn.ops import positions
 
 # Width, depth, number of heads, what LayerScale starts from, and whether the second
