@@ -6,6 +6,13 @@ An experiment is a Python file of plain data:
     sweep(arg)      -> yields (axes, changes): what distinguishes a point, for the
                        record, and the fields of the config it sets, by dotted path
     BASELINE        -> the axes of the point that others are compared with; optional
+    MATCH           -> "parameters", "macs" or "latency", or {"by": one of these,
+                       "budget": a number}: every point's widths are scaled to the
+                       budget, the baseline's where none is given; optional
+    published(arg)  -> the paper's table: {"source": text, "rows": [(axes, values)]},
+                       or None; optional. With "columns": AXIS the values are test
+                       errors by the value of that axis, otherwise they are by name:
+                       "error", "parameters", "macs", or whatever else there is.
 
 Its docstring begins with the title. Without `sweep` there is one point.
 """
@@ -28,6 +35,10 @@ from attn import settings
 from attn.train import loop, partition, workdir
 from attn.train.interruption import Interruption
 from attn.train.program import SECTIONS, Program
+
+
+# What the widths of the points of a sweep can be scaled to agree in.
+MATCHES = ("parameters", "macs", "latency")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +65,8 @@ class Experiment:
     description: str
     baseline: dict[str, Any]
     points: list[Point]
+    match: dict[str, Any] | None = None
+    published: dict[str, Any] | None = None
 
     def select(self, only: Sequence[str]) -> list[Point]:
         """The points of which a name, or "axis=value", is in `only`; all if empty.
@@ -170,6 +183,7 @@ def load(
     try:
         base = plain(module.get_config(arg))
         changes = list(module.sweep(arg)) if hasattr(module, "sweep") else [({}, {})]
+        table = module.published(arg) if hasattr(module, "published") else None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:
@@ -197,7 +211,28 @@ def load(
         description=description.strip(),
         baseline=dict(getattr(module, "BASELINE", {})),
         points=list(points.values()),
+        match=_match(path, getattr(module, "MATCH", None)),
+        published=_published(table),
     )
+
+
+def _match(path: pathlib.Path, wanted: Any) -> dict[str, Any] | None:
+    if wanted is None:
+        return None
+    wanted = plain(wanted) if isinstance(wanted, Mapping) else {"by": wanted}
+    if wanted.get("by") not in MATCHES or wanted.keys() - {"by", "budget"}:
+        raise ValueError(
+            f'{path}: MATCH must be one of {", ".join(MATCHES)}, or {{"by": one of'
+            f' these, "budget": a number}}, got {wanted}'
+        )
+    return wanted
+
+
+def _published(table: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if table is None:
+        return None
+    rows = [{"axes": dict(a), "values": dict(v)} for a, v in table["rows"]]
+    return {**table, "rows": rows}
 
 
 def _label(arg: str) -> str:
@@ -359,6 +394,8 @@ def _describe(experiment: Experiment, directory: pathlib.Path) -> None:
             "description": experiment.description,
             "axes": axes,
             "baseline": experiment.baseline,
+            "match": experiment.match,
+            "published": experiment.published,
             "points": [*points, *begun],
         },
     )
