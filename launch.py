@@ -4,8 +4,13 @@
     python launch.py --config=experiments/FILE.py:ARG --workdir=DIR
     python launch.py --config.train.steps=200 --config.seed=7 --only=cbam,none
     python launch.py --dry_run                         points, costs and time only
+    python launch.py --match=parameters[=400000]       widths of one budget; or macs,
+                                                       latency, none
     python launch.py evaluate --workdir=DIR [--only=POINT] [--checkpoint=best]
     python launch.py report --workdir=DIR[,DIR...] [--output=FILE.html]
+    python launch.py report --workdir=DIR --save=FILE.json      results in one file
+    python launch.py report --workdir=DIR --against=FILE.json   then and now
+    python launch.py report --results=FILE.json [--markdown]    its table again
     python launch.py modules [--markdown]              the table of attentions
 
 Running the same command again skips the points that are done and resumes the one
@@ -16,14 +21,18 @@ Exit status: 0 done; 1 a training failed; 2 a mistake in the command or the conf
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging
 
+STARTED = time.perf_counter()
 STOPPED = 75  # EX_TEMPFAIL: what schedulers take as "start me again"
 DEFAULT = "experiments/attention_sweep.py"
 
@@ -34,12 +43,25 @@ flags.DEFINE_string(
 )
 flags.DEFINE_list("only", [], "Points to take, by name, value or axis=value.")
 flags.DEFINE_bool("dry_run", False, "Show points, costs and time; train nothing.")
+flags.DEFINE_string(
+    "parallel", "auto", "Points side by side: auto, off, devices (one on each) or vmap."
+)
+flags.DEFINE_string(
+    "match",
+    None,
+    "Scale widths to equal parameters, macs or latency, of the baseline or =BUDGET.",
+)
 flags.DEFINE_string("checkpoint", "last", "For evaluate: last, best or a step.")
 flags.DEFINE_string(
     "output", None, "For report: the page (default: WORKDIR/report.html)."
 )
 flags.DEFINE_bool("traceback", False, "Show where in the code a mistake was found.")
-flags.DEFINE_bool("markdown", False, "For modules: the table as Markdown.")
+flags.DEFINE_bool(
+    "markdown", False, "For modules and report --results: the table as Markdown."
+)
+flags.DEFINE_string("save", None, "For report: the file to write the results to.")
+flags.DEFINE_string("against", None, "For report: results to compare with.")
+flags.DEFINE_string("results", None, "For report: results to show, without a workdir.")
 flags.DEFINE_string(
     "compilation_cache",
     os.path.join(
@@ -127,25 +149,36 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     begin()
     from attn import report as reports
     from attn.report import terminal
-    from attn.train import interruption, loop, sweep
+    from attn.train import interruption, loop, match, sweep
+    from attn.train.progress import Silence
 
     file, _, arg = FLAGS.config.partition(":")
     experiment = sweep.load(pathlib.Path(file), arg, overrides)
+    if FLAGS.match is not None:
+        experiment = dataclasses.replace(experiment, match=match.wanted(FLAGS.match))
     points = experiment.select(FLAGS.only)
     directory = pathlib.Path(FLAGS.workdir or f"runs/{experiment.name}")
+    listener = terminal.Progress() if first_host() else Silence()
     if FLAGS.dry_run:
+        with listener as progress:
+            experiment, points = match.match(
+                experiment, points, directory, progress=progress
+            )
         sweep.unchanged(points, directory)
         plan(experiment, points)
         return
     try:
-        listener = terminal.Progress() if first_host() else sweep.Silence()
         with listener as progress, interruption.watch() as asked:
+            experiment, points = match.match(
+                experiment, points, directory, progress=progress
+            )
             diverged = sweep.run(
                 experiment,
                 points,
                 directory,
                 progress=progress,
                 interruption=asked,
+                parallel=FLAGS.parallel,
             )
     except loop.Stopped as stopped:
         print(f"stopped: {stopped}; run the same command to go on", file=sys.stderr)
@@ -169,26 +202,22 @@ def first_host() -> bool:
 
 
 def plan(experiment, points) -> None:
-    """Shows what a run would do, with a time from a few steps of each program."""
+    """Shows what a run would do, with a time from a rehearsal of each program."""
+    from attn import report as reports
     from attn.report import terminal
     from attn.train import estimate, sweep
 
-    rows, total, timed = [], 0.0, None
-    for point, program in sweep.programs(points):
-        if timed is None or timed[0] is not program:
-            with terminal.status(f"timing {point.name}"):
-                timed = (program, estimate.seconds(program))
-            total += timed[1]["compile"]
-        total += timed[1]["train"]
-        rows.append(
-            {
-                "point": point.name,
-                **program.costs,
-                "ms_per_step": timed[1]["ms_per_step"],
-                "seconds": timed[1]["train"],
-            }
+    seconds = time.perf_counter() - STARTED  # a run starts and matches, too
+    with tempfile.TemporaryDirectory() as place:
+        directory = pathlib.Path(place) / "sweep"
+        rows, trained = estimate.rehearse(
+            points, directory, parallel=FLAGS.parallel, status=terminal.status
         )
-    terminal.plan(experiment.title, rows, total)
+        began = time.perf_counter()
+        sweep.describe(experiment, directory)
+        reports.write([directory], directory / "report.html")
+        seconds += trained + time.perf_counter() - began
+    terminal.plan(experiment.title, rows, seconds)
 
 
 def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
@@ -220,12 +249,23 @@ def report(overrides: Sequence[tuple[str, str]]) -> None:
 
     if overrides:
         raise ValueError("report reads work directories; it takes no --config.FIELD")
+    if FLAGS.results:
+        if FLAGS.workdir or FLAGS.save or FLAGS.against:
+            raise ValueError("report --results=FILE stands alone, or with --markdown")
+        reports.quote(FLAGS.results, markdown=FLAGS.markdown)
+        return
     if not FLAGS.workdir:
-        raise ValueError("report needs --workdir=DIR[,DIR...]")
+        raise ValueError("report needs --workdir=DIR[,DIR...] or --results=FILE")
     directories = [pathlib.Path(part) for part in FLAGS.workdir.split(",")]
+    if len(directories) > 1 and (FLAGS.save or FLAGS.against):
+        raise ValueError("--save and --against take one work directory, got several")
+    if FLAGS.markdown:
+        raise ValueError("report --markdown needs --results=FILE; --save writes one")
     output = pathlib.Path(FLAGS.output or directories[0] / "report.html")
-    reports.show(directories)
-    print(f"report: {reports.write(directories, output)}")
+    reports.show(directories, FLAGS.against)
+    print(f"report: {reports.write(directories, output, FLAGS.against)}")
+    if FLAGS.save:
+        print(f"results: {reports.save(directories[0], FLAGS.save)}")
 
 
 def modules(overrides: Sequence[tuple[str, str]]) -> None:

@@ -6,7 +6,8 @@
 Efficiency: steps per second of a point (data, logging and checkpoints included, the
 evaluation left out) over those of the bare compiled step on one batch that stays
 where it is. Both in one process, in turn, so that a noisy machine meets both; the
-median of the ratios is the figure.
+median of the ratios is the figure. Beside it stands the same in processor time, which
+does not count the wait for cores that others use, but all that threads do meanwhile.
 
 Start: seconds from the command to the end of the first step, in processes of their
 own, with an empty compilation cache and with a full one.
@@ -19,28 +20,45 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
-import jax
 from absl import app, flags, logging
 
 from attn.train import interruption, loop, sweep, workdir
+from attn.train.pace import Pace
 from attn.train.program import Program
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 400  # those of the experiment, with its one checkpoint on the way
+BARE = 100  # steps alone, before and after
 
-flags.DEFINE_integer("rounds", 5, "Pairs of measurements; the median counts.")
+flags.DEFINE_integer("rounds", 7, "Pairs of measurements; the median counts.")
 FLAGS = flags.FLAGS
+
+
+class Clock(NamedTuple):
+    """A moment, or a difference of two."""
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> "Clock":
+        return cls(time.perf_counter(), time.process_time())
+
+    def per(self, steps: int, since: "Clock") -> "Clock":
+        """Seconds a step since another moment."""
+        return Clock(*((a - b) / steps for a, b in zip(self, since, strict=True)))
 
 
 class Stopwatch:
     """A listener that notes when each line of metrics was there."""
 
     def __init__(self):
-        self.times = {}
+        self.times: dict[int, Clock] = {}
 
     def update(self, *, step: int, **values: object) -> None:
-        self.times[step] = time.perf_counter()
+        self.times[step] = Clock.now()
 
     def note(self, text: str) -> None: ...
 
@@ -53,24 +71,15 @@ def config() -> dict:
     return made
 
 
-def bare(program: Program) -> float:
-    """Steps per second of the compiled step alone."""
-    with program.dataset.train(program.train.batch_size, seed=0) as batches:
-        batch = next(batches)
-    batch = {name: batch[name] for name in ("image", "label")}
-    batch = jax.device_put(program.partition.split(batch))
-    state = program.start(0)
-    state, loss = program.update(state, batch)
-    loss.block_until_ready()
-    began = time.perf_counter()
-    for _ in range(STEPS - 1):
-        state, loss = program.update(state, batch)
-    loss.block_until_ready()
-    return (STEPS - 1) / (time.perf_counter() - began)
+def bare(steps: Pace) -> Clock:
+    """Seconds of the compiled step alone."""
+    began = Clock.now()
+    steps.seconds(BARE)
+    return Clock.now().per(BARE, began)
 
 
-def whole(program: Program, config: dict, directory: pathlib.Path) -> float:
-    """Steps per second of a point, from its first line of metrics to its last."""
+def whole(program: Program, config: dict, directory: pathlib.Path) -> Clock:
+    """Seconds of a step of a point, from its first line of metrics to its last."""
     stopwatch = Stopwatch()
     training = loop.Loop(
         program,
@@ -81,29 +90,36 @@ def whole(program: Program, config: dict, directory: pathlib.Path) -> float:
     )
     training.run({})
     first, last = min(stopwatch.times), max(stopwatch.times)
-    return (last - first) / (stopwatch.times[last] - stopwatch.times[first])
+    return stopwatch.times[last].per(last - first, stopwatch.times[first])
 
 
 def efficiency(rounds: int) -> None:
-    """Prints the ratio of `whole` to `bare`."""
+    """Prints the ratio of `bare` to `whole`."""
     made = config()
     program = Program(made)
-    bare(program)
-    ratios, rates = [], []
+    steps = Pace(program)
+    bare(steps)
+    found = []
     with tempfile.TemporaryDirectory() as place:
         whole(program, made, pathlib.Path(place) / "warm")
         for number in range(rounds):
-            before = bare(program)
-            rate = whole(program, made, pathlib.Path(place) / str(number))
-            after = bare(program)
-            rates.append((before + after) / 2)
-            ratios.append(rate / rates[-1])
-            print(f"  round {number + 1}: {ratios[-1]:.3f}", flush=True)
-    print(
-        f"loop over bare step: {statistics.median(ratios):.3f}"
-        f" (lowest {min(ratios):.3f}, highest {max(ratios):.3f};"
-        f" bare {statistics.median(rates):.1f} steps/s)"
-    )
+            before = bare(steps)
+            full = whole(program, made, pathlib.Path(place) / str(number))
+            after = bare(steps)
+            means = [(a + b) / 2 for a, b in zip(before, after, strict=True)]
+            found.append(Clock(*(a / b for a, b in zip(means, full, strict=True))))
+            print(
+                f"  round {number + 1}: {found[-1].wall:.3f}, in processor time"
+                f" {found[-1].processor:.3f} (bare step {1000 * means[0]:.1f} ms;"
+                f" load {os.getloadavg()[0]:.1f})",
+                flush=True,
+            )
+    for name in Clock._fields:
+        ratios = [getattr(clock, name) for clock in found]
+        print(
+            f"loop over bare step, {name} time: {statistics.median(ratios):.3f}"
+            f" (lowest {min(ratios):.3f}, highest {max(ratios):.3f})"
+        )
 
 
 def first_step(cache: pathlib.Path, directory: pathlib.Path) -> float:

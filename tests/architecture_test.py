@@ -21,7 +21,7 @@ DOORS = {
     "tensorflow_datasets": ["attn/data/"],
     "grain": ["attn/data/"],
     "tensorboardX": ["attn/train/writers.py"],
-    "rich": ["attn/report/terminal.py"],
+    "rich": ["attn/report/console.py", "attn/report/terminal.py"],
     "matplotlib": ["attn/report/"],
     "jinja2": ["attn/report/"],
     "absl.flags": ["launch.py"],

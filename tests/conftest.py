@@ -10,9 +10,12 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 CACHE = pathlib.Path(tempfile.gettempdir()) / f"attn-tests-{os.getuid()}"
-# the digits, prepared once and kept between runs, as their present builder makes them
-BUILDER = pathlib.Path(__file__).parents[1] / "attn/data/builders/mnist_5k.py"
-VERSION = hashlib.sha256(BUILDER.read_bytes()).hexdigest()[:12]
+# sets of ours, prepared once and kept between runs, as their present builders make them
+BUILDERS = sorted(
+    (pathlib.Path(__file__).parents[1] / "attn/data/builders").glob("*.py")
+)
+CODE = b"".join(path.read_bytes() for path in BUILDERS)
+VERSION = hashlib.sha256(CODE).hexdigest()[:12]
 os.environ["TFDS_DATA_DIR"] = str(CACHE / f"data-{VERSION}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

@@ -1,10 +1,19 @@
-"""Every experiment expands, and every one of its points can be built."""
+"""Every experiment expands, each of its points can be built, and tables are aligned."""
 
+import collections
+import functools
+import importlib
+import json
 import pathlib
+import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from attn.train import sweep
+from attn import data, models, settings, tasks
+from attn.models import cost
+from attn.train import optimizer, program, sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(
@@ -12,20 +21,223 @@ NAMES = sorted(
     for path in ROOT.glob("experiments/*.py")
     if path.stem not in ("__init__", "common")
 )
+TABLES = [
+    (name, table)
+    for name in NAMES
+    for table in getattr(importlib.import_module(f"experiments.{name}"), "TABLES", [""])
+]
+PAPER = [(name, table) for name, table in TABLES if table]
+# Parameters of networks on ImageNet: the authors' code or its ports, counted.
+EXACT = {
+    ("cbam", "imagenet"): {
+        "ResNet-18-none-0": 11_689_512,
+        "ResNet-18-squeeze_excite-0": 11_778_592,
+        "ResNet-18-cbam-0": 11_779_392,
+        "ResNet-34-cbam-0": 21_960_468,
+        "ResNet-50-none-0": 25_557_032,
+        "ResNet-50-squeeze_excite-0": 28_088_024,
+        "ResNet-50-cbam-0": 28_089_624,
+        "ResNet-101-cbam-0": 49_330_172,
+    },
+    ("efficient_channel", "kernel"): {
+        "ECA_adaptive-0": 25_557_118,
+        "ECA_k=3-0": 25_557_032 + 16 * 3,
+        "SE-0": 28_071_976,
+    },
+    ("efficient_channel", "imagenet"): {
+        "ResNet-50-ECA_released-0": 25_557_112,
+        "ResNet-101-ECA_released-0": 44_549_317,
+        "ResNet-152-ECA_released-0": 60_193_042,
+    },
+    # One block has 2 C^2 + 9 C / 2 parameters: C is 256, 512 and 1,024.
+    ("non_local", "stage"): {
+        "res2-0": 25_557_032 + 132_224,
+        "res4-0": 27_658_792,
+    },
+    ("non_local", "number"): {
+        "ResNet-50-every_other-0": 25_557_032 + 2 * 526_592 + 3 * 2_101_760,
+        "ResNet-50-every-0": 25_557_032 + 4 * 526_592 + 6 * 2_101_760,
+    },
+}
+
+
+@functools.cache
+def load(name, arg):
+    return sweep.load(ROOT / "experiments" / f"{name}.py", arg)
+
+
+def argument(table, size):
+    return ",".join(filter(None, (table, size)))
+
+
+def without_seed(axes):
+    return {axis: value for axis, value in axes.items() if axis != "seed"}
+
+
+def first_seeds(experiment):
+    return [point for point in experiment.points if point.axes.get("seed", 0) == 0]
+
+
+def parameters(point):
+    """How many a point's network has, without making it."""
+    host = models.create(**{"num_classes": 1000, **point.config["model"]})
+    init = functools.partial(host.init, train=False)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    return cost.parameters(jax.eval_shape(init, jax.random.key(0), image))
+
+
+def printed(experiment, point):
+    """The parameters that the paper prints for a point; None if it prints none."""
+    rows = [(row["axes"], row["values"]) for row in experiment.published["rows"]]
+    found = [values for axes, values in rows if axes == without_seed(point.axes)]
+    return found[0].get("parameters") if found else None
+
+
+@pytest.mark.parametrize("size", ["", "paper", "tiny"])
+@pytest.mark.parametrize(("name", "table"), TABLES)
+def test_expands(name, table, size):
+    if size == "paper" and not table:
+        pytest.skip("has no paper")
+    experiment = load(name, argument(table, size))
+    module = importlib.import_module(f"experiments.{name}")
+    assert experiment.title
+    # none is lost, because it was called as another or is another
+    assert len(experiment.points) == len(list(module.sweep(argument(table, size))))
+    configs = {json.dumps(point.config, sort_keys=True) for point in experiment.points}
+    assert len(configs) == len(experiment.points)
+    found = [point.axes for point in experiment.points]
+    assert any(axes.items() >= experiment.baseline.items() for axes in found)
+    if size == "tiny":
+        assert len(experiment.points) <= 12
+        assert all(point.config["train"]["steps"] <= 10 for point in experiment.points)
+    else:
+        counts = collections.Counter(str(without_seed(axes)) for axes in found)
+        assert len(set(counts.values())) == 1  # each has as many seeds
+
+
+@pytest.mark.parametrize("size", ["", "paper"])
+@pytest.mark.parametrize(("name", "table"), PAPER)
+def test_the_published_table_has_the_rows_of_ours(name, table, size):
+    experiment = load(name, argument(table, size))
+    if experiment.published is None:
+        return
+    assert experiment.published["source"]
+    column = experiment.published.get("columns")
+    found = [without_seed(point.axes) for point in experiment.points]
+    ours = [{a: v for a, v in axes.items() if a != column} for axes in found]
+    theirs = [row["axes"] for row in experiment.published["rows"]]
+    assert len({json.dumps(axes, sort_keys=True) for axes in theirs}) == len(theirs)
+    for axes in theirs:
+        assert axes.keys() == ours[0].keys()
+    # the small form of a table of networks may have networks of its own
+    assert size != "paper" or sum(axes in ours for axes in theirs) >= 2
+    for row in experiment.published["rows"]:
+        values = row["values"]
+        errors = list(values.values()) if column else [values["error"]]
+        assert errors
+        assert all(0 < error < 100 for error in errors)
+        assert column or values.get("top-5 error", 0) < values["error"]
+
+
+@pytest.mark.parametrize("size", ["", "paper"])
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [(n, t) for n, t in PAPER if n in ("cbam", "non_local", "efficient_channel")],
+)
+def test_the_plain_network_and_two_more_are_in_both_tables(name, table, size):
+    experiment = load(name, argument(table, size))
+    theirs = [row["axes"] for row in experiment.published["rows"]]
+    found = [without_seed(point.axes) for point in first_seeds(experiment)]
+    both = [axes for axes in theirs if axes in found]
+    assert len(both) >= 3
+    assert any(axes.items() >= experiment.baseline.items() for axes in both)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_expands_and_builds(name):
-    experiment = sweep.load(ROOT / "experiments" / f"{name}.py", "")
-    assert experiment.title
-    assert experiment.points
-    for axis, value in experiment.baseline.items():
-        assert any(point.axes[axis] == value for point in experiment.points)
-    sweep.check(experiment.points)
+def test_small_points_can_be_built(name):
+    tables = [table for other, table in TABLES if other == name]
+    points = {
+        json.dumps(point.config, sort_keys=True): point
+        for table in tables
+        for point in first_seeds(load(name, table))
+    }
+    sweep.check(list(points.values()))
+
+
+@pytest.mark.parametrize(("name", "table"), PAPER)
+def test_paper_points_can_be_built(name, table):
+    """All but their data, which need not be there."""
+    for point in load(name, argument(table, "paper")).points:
+        config = point.config
+        models.create(**{"num_classes": 1000, **config["model"]})
+        tasks.create(config["task"])
+        train = settings.build(program.Train, "section", "train", config["train"])
+        rate = optimizer.schedule(config["schedule"], train.steps)
+        optimizer.create(config["optimizer"], rate)
+        rest = {key: v for key, v in config["data"].items() if key != "name"}
+        settings.check(data.Config, "data set", config["data"]["name"], rest)
+
+
+@pytest.mark.parametrize(("name", "table"), EXACT)
+def test_paper_points_have_the_published_parameters(name, table):
+    experiment = load(name, argument(table, "paper"))
+    points = {point.name: point for point in experiment.points}
+    for point, expected in EXACT[name, table].items():
+        assert parameters(points[point]) == expected
+        rounded = printed(experiment, points[point])
+        # SENet's count the statistics of batch norms, others are rounded
+        assert rounded is None or rounded == pytest.approx(expected, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "digit"),
+    [
+        ("cbam", "WRN-18 x1.5", 1e4),
+        ("cbam", "WRN-18 x2.0", 1e4),
+        ("cbam", "ResNeXt-50", 1e4),
+        ("efficient_channel", "ResNet-50", 0.02 * 2**20),  # CBAM without biases
+    ],
+)
+def test_printed_parameters_are_ours(name, network, digit):
+    """To their last digit."""
+    experiment = load(name, "imagenet,paper")
+    chosen = [p for p in experiment.points if p.axes["network"] == network]
+    pairs = [(point, printed(experiment, point)) for point in chosen]
+    assert [rounded for _, rounded in pairs].count(None) <= 1
+    for point, rounded in pairs:
+        if rounded is not None:
+            assert abs(parameters(point) - rounded) < digit
+
+
+@pytest.mark.parametrize(
+    ("network", "number", "blocks"),
+    [
+        ("ResNet-50", "one", 1),
+        ("ResNet-50", "every other", 5),
+        ("ResNet-50", "every", 10),
+        ("ResNet-101", "one", 1),
+        ("ResNet-101", "every other", 5),
+    ],
+)
+def test_as_many_non_local_blocks_as_in_the_paper(network, number, blocks):
+    wanted = {"network": network, "number": number}
+    found = load("non_local", "number,paper").points
+    (point,) = (p for p in found if without_seed(p.axes) == wanted)
+    assert len(point.config["model"]["slots"]) == blocks
+
+
+def test_imagenet_is_trained_as_torchvision_does():
+    config = load("cbam", "channel_pooling,paper").points[0].config
+    assert config["train"]["batch_size"] == 256
+    assert config["train"]["steps"] == round(90 * 1_281_167 / 256)
+    rate = optimizer.schedule(config["schedule"], config["train"]["steps"])
+    epoch = 1_281_167 / 256
+    at = [float(rate(int(epoch * k))) for k in (0, 29.9, 30.1, 59.9, 60.1, 89)]
+    assert at == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
 def test_the_default_sweeps_six_attentions_and_three_seeds():
-    experiment = sweep.load(ROOT / "experiments" / "attention_sweep.py", "")
+    experiment = load("attention_sweep", "")
     attentions = {point.axes["attention"] for point in experiment.points}
     assert attentions == {
         "none",
@@ -40,9 +252,37 @@ def test_the_default_sweeps_six_attentions_and_three_seeds():
 
 
 @pytest.mark.parametrize(
-    ("arg", "says"),
-    [("tniy", "unknown argument 'tniy'"), ("tiny=3", "tiny must be bool, got '3'")],
+    ("name", "arg", "says"),
+    [
+        ("attention_sweep", "tniy", "unknown argument 'tniy'"),
+        ("attention_sweep", "tiny=3", "tiny must be bool, got '3'"),
+        ("cbam", "ordre", "'ordre' .valid: channel_pooling, spatial, order, imagenet,"),
+        ("cbam", "order,spatial", "one table at a time, got spatial and order"),
+        ("cbam", "order,tiny,paper", "one size at a time, got paper and tiny"),
+        ("cbam", "order,seeds=0", "seeds must be at least 1, got 0"),
+    ],
 )
-def test_an_argument_that_does_not_exist_is_one_sentence(arg, says):
+def test_an_argument_that_does_not_exist_is_one_sentence(name, arg, says):
     with pytest.raises(ValueError, match=says):
-        sweep.load(ROOT / "experiments" / "attention_sweep.py", arg)
+        sweep.load(ROOT / "experiments" / f"{name}.py", arg)
+
+
+@pytest.mark.parametrize(
+    ("arg", "rows", "seeds"),
+    [("", 4, 3), ("order", 5, 3), ("order,seeds=2", 5, 2), ("order,paper", 5, 1)],
+)
+def test_an_argument_chooses_table_size_and_seeds(arg, rows, seeds):
+    points = load("cbam", arg).points
+    assert len(points) == rows * seeds
+    assert {point.axes["seed"] for point in points} == set(range(seeds))
+
+
+def test_commands_in_the_readme_and_in_the_files_name_tables_that_exist():
+    texts = [ROOT / "README.md", *(ROOT / f"experiments/{name}.py" for name in NAMES)]
+    found = set()
+    for path in texts:
+        commands = r"--config=experiments/([a-z_]+)\.py(?::([a-z0-9_,=]+))?"
+        found |= set(re.findall(commands, path.read_text()))
+    assert {name for name, _ in PAPER} <= {name for name, _ in found}
+    for name, arg in found:
+        assert load(name, arg.strip(",")).points

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -84,6 +85,20 @@ def test_a_changed_config_is_refused_with_the_difference(done, place):
     assert (directory / "8-0" / "result.json").read_bytes() == result
 
 
+def test_seeds_train_together_where_it_is_asked_for(done, place, tmp_path):
+    directory = tmp_path / "runs"
+    arguments = [f"--config={place}/widths.py", f"--workdir={directory}"]
+    run = launch(*arguments, "--only=8", "--parallel=devices", devices=2)
+    assert run.returncode == 0, run.stderr
+    assert "[2/2] 8-1: test error" in run.stdout
+    for name in ("8-0", "8-1"):
+        result = json.loads((directory / name / "result.json").read_text())
+        assert result["together"] == 2
+        alone = json.loads((done[0] / name / "result.json").read_text())
+        assert alone["together"] == 1
+        assert result["test"]["loss"] == pytest.approx(alone["test"]["loss"], rel=1e-4)
+
+
 def test_evaluates_checkpoints(done):
     directory, _ = done
     run = launch("evaluate", f"--workdir={directory}", "--only=8-0,4-1")
@@ -125,6 +140,24 @@ def test_writes_a_report_from_work_directories(done, tmp_path):
     assert_one_line(run, str(tmp_path))
 
 
+def test_results_are_saved_compared_and_quoted(done, tmp_path):
+    file, page = tmp_path / "results.json", f"--output={tmp_path}/page.html"
+    run = launch("report", f"--workdir={done[0]}", page, f"--save={file}")
+    assert run.returncode == 0, run.stderr
+    assert f"results: {file}" in run.stdout
+    run = launch("report", f"--workdir={done[0]}", page, f"--against={file}")
+    assert run.returncode == 0, run.stderr
+    assert "2 the same" in run.stdout
+    assert "Against results.json" in (tmp_path / "page.html").read_text()
+    run = launch("report", f"--results={file}", "--markdown")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("| width | test error, % |")
+    assert_one_line(
+        launch("report", f"--workdir={done[0]}", f"--against={tmp_path}/page.html"),
+        "page.html is no results file",
+    )
+
+
 def test_a_dry_run_trains_and_writes_nothing(place, tmp_path):
     run = launch(
         f"--config={place}/widths.py", f"--workdir={tmp_path}/new", "--dry_run"
@@ -132,6 +165,24 @@ def test_a_dry_run_trains_and_writes_nothing(place, tmp_path):
     assert run.returncode == 0, run.stderr
     for name in ("8-0", "8-1", "4-0", "4-1", "parameters", "MACs"):
         assert name in run.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_shows_the_widths_that_cost_the_same(place, tmp_path):
+    text = FILE.replace("small.config(", "small.config(model__name='fcn', ")
+    text = text.replace('"model.width": width', '"model.widths": (width, 16)')
+    (place / "layers.py").write_text(text)
+    run = launch(
+        f"--config={place}/layers.py",
+        f"--workdir={tmp_path}/new",
+        "--only=seed=0",
+        "--match=parameters",
+        "--dry_run",
+    )
+    assert run.returncode == 0, run.stderr
+    # 785 x 8 + 9 x 16 + 17 x 10
+    assert "matched 8-0: 6,594 parameters (+0.0 %) as it is" in run.stdout
+    assert re.search(r"matched 4-0: 6,\d\d\d parameters \(.0.. %\) with", run.stdout)
     assert not list(tmp_path.iterdir())
 
 
@@ -175,11 +226,13 @@ def assert_one_line(run, says):
         (["--only=cbm"], "did you mean 'cbam'"),
         (["--workdri=x"], "Unknown command line flag 'workdri'"),
         (["--dry_run=perhaps"], "dry_run"),
+        (["--match=flops"], "unknown match 'flops'"),
         (["--config.train.steps", "--dry_run"], "--config.train.steps needs a value"),
         (["trian"], "unknown command 'trian' (valid: run, evaluate, report, modules)"),
         (["evaluate"], "evaluate needs --workdir"),
         (["report"], "report needs --workdir"),
         (["--distributed=here"], "--distributed must be auto, off or"),
+        (["--parallel=vmpa"], "'vmpa'; did you mean 'vmap'"),
     ],
 )
 def test_a_mistake_is_one_line_with_status_2_and_nothing_written(

@@ -5,6 +5,7 @@ with dataset.train(128, seed=0) as batches:      # endless; batch k depends on (
     batch = next(batches)                        # image, label, index
 for batch in dataset.test(250):                  # image, label, index, weight
     ...
+scenes = attn.data.open({"name": "digits_scene"})  # and boxes, labels, caption
 
 Batches are NumPy arrays that threads make ahead of time. `Dataset` says more.
 """
@@ -14,8 +15,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from attn import settings
-from attn.data import normalise, source
+from attn.data import compositions, normalise, prepare, source
 from attn.data.augment import AUGMENTATIONS, Size
+from attn.data.compositions import Composition
 from attn.data.distortions import DISTORTIONS, SIDE
 from attn.data.pipeline import Batches, Dataset
 
@@ -27,12 +29,18 @@ class Config:
     """What to train and test on.
 
     Attributes:
-        name: "mnist_5k", which prepares itself on first use, or any prepared
-            image-classification set of TensorFlow Datasets ("cifar10",
-            "imagenet2012"). `attn.data.prepare` says where it looks.
+        name: "mnist_5k" and "photos", which prepare themselves on first use, or any
+            prepared image-classification set of TensorFlow Datasets ("cifar10",
+            "imagenet2012"). `attn.data.prepare` says where it looks. "digits_scene"
+            is mnist_5k with composition "scene".
         train, test: splits in the words of TFDS: "train[:90%]", "validation".
         distortion: of both splits, of 28x28 digits: "none" or one of
             `attn.data.distortions`.
+        composition: of both splits, of 28x28 digits of ten classes, instead of a
+            distortion: "none" or one of `attn.data.compositions`, which makes one
+            example of several digits of the split.
+        canvas: side in pixels of what a composition draws on, for those that leave
+            it open; None for its usual one.
         augment: of the training split: "none" or one of `attn.data.augment`.
         image_size: side in pixels to which images are cropped and resized; None
             leaves them as they are, if all have one size.
@@ -44,6 +52,8 @@ class Config:
     train: str = "train"
     test: str = "test"
     distortion: str = "none"
+    composition: str = "none"
+    canvas: int | None = None
     augment: str = "none"
     image_size: int | None = None
     directory: str = ""
@@ -56,48 +66,94 @@ def open(config: Mapping[str, Any]) -> Dataset:
     a quarter of a second, and some seconds once, when it is prepared.
 
     Raises:
-        ValueError: an unknown field, data set, split, distortion or augmentation, a
-            wrong type, settings that do not go together, or a set that is not
-            prepared; the message is one line.
+        ValueError: an unknown field, data set, split, distortion, composition or
+            augmentation, a wrong type, settings that do not go together, or a set
+            that is not prepared; the message is one line.
     """
     rest = dict(config)
     name = rest.pop("name", None)
     if not isinstance(name, str) or not name:
         raise ValueError(f"the data set needs a name such as 'mnist_5k', got {name!r}")
     chosen = settings.build(Config, "data set", name, rest)
-    chosen = dataclasses.replace(chosen, name=name)
+    chosen = _composed(dataclasses.replace(chosen, name=name))
     distortions = {"none": None, **DISTORTIONS}
     if chosen.distortion not in distortions:
         raise settings.unknown("distortion", chosen.distortion, distortions)
     if chosen.augment not in AUGMENTATIONS:
         raise settings.unknown("augmentation", chosen.augment, AUGMENTATIONS)
     distortion = distortions[chosen.distortion]
+    composition = _composition(chosen)
     augmentation = AUGMENTATIONS[chosen.augment]
     train, test = (
         source.open_split(chosen.name, split, chosen.directory)
         for split in (chosen.train, chosen.test)
     )
-    if distortion:
-        _fits_distortion(chosen, train)
+    statistics = normalise.statistics(chosen.name, train.shape[-1])
+    if composition:
+        _fits_digits(chosen, f"composition {chosen.composition!r}", train)
+        _ten_classes(chosen, train)
+        size = (composition.side, composition.side)
+        statistics = composition.statistics or normalise.statistics(
+            chosen.name, composition.channels
+        )
+    elif distortion:
+        _fits_digits(chosen, f"distortion {chosen.distortion!r}", train)
         size = (distortion.size, distortion.size)
     else:
         size = _size(chosen, train)
-    statistics = normalise.statistics(chosen.name, train.shape[-1])
-    return Dataset(train, test, size, distortion, augmentation, statistics)
+    return Dataset(train, test, size, distortion, augmentation, statistics, composition)
 
 
-def _fits_distortion(config: Config, split: source.Source) -> None:
-    """Refuses what a distortion cannot be combined with."""
+def _composed(config: Config) -> Config:
+    """Puts the digits and the composition in the place of a name for both."""
+    if config.name not in prepare.COMPOSED:
+        return config
+    digits, composition = prepare.COMPOSED[config.name]
+    if config.composition not in ("none", composition):
+        raise ValueError(
+            f"data set {config.name!r} is {digits!r} with composition {composition!r},"
+            f" got composition {config.composition!r}"
+        )
+    return dataclasses.replace(config, name=digits, composition=composition)
+
+
+def _composition(config: Config) -> Composition | None:
+    """The composition, if there is one; refuses what only goes with one."""
+    if config.composition == "none":
+        if config.canvas is not None:
+            raise ValueError(
+                f"canvas {config.canvas} needs a composition (valid:"
+                f" {', '.join(compositions.COMPOSITIONS)})"
+            )
+        return None
+    composition = compositions.create(config.composition, config.canvas)
+    if config.distortion != "none":
+        raise ValueError(
+            f"composition {config.composition!r} distorts digits itself: distortion"
+            f" must be 'none', got {config.distortion!r}"
+        )
+    return composition
+
+
+def _fits_digits(config: Config, what: str, split: source.Source) -> None:
+    """Refuses what a distortion or composition cannot be combined with."""
     if split.shape != (SIDE, SIDE, 1):
         raise ValueError(
-            f"distortion {config.distortion!r} is of {SIDE}x{SIDE} grey digits, but"
-            f" images of data set {config.name!r} are {_describe(split.shape)}"
+            f"{what} is of {SIDE}x{SIDE} grey digits, but images of data set"
+            f" {config.name!r} are {_describe(split.shape)}"
         )
     if config.augment != "none" or config.image_size is not None:
         raise ValueError(
-            f"distortion {config.distortion!r} settles the image: augment must be"
-            f" 'none' and image_size None, got {config.augment!r} and"
-            f" {config.image_size}"
+            f"{what} settles the image: augment must be 'none' and image_size None, got"
+            f" {config.augment!r} and {config.image_size}"
+        )
+
+
+def _ten_classes(config: Config, split: source.Source) -> None:
+    if len(split.class_names) != 10:
+        raise ValueError(
+            f"composition {config.composition!r} is of ten digits, but data set"
+            f" {config.name!r} has {len(split.class_names)} classes"
         )
 
 

@@ -31,6 +31,7 @@ from typing import NamedTuple
 import numpy as np
 
 from attn.data import warp
+from attn.data.draws import between, normal, others, whole
 
 SIDE = 28  # of the digits
 CENTRE = (SIDE - 1) / 2
@@ -41,7 +42,7 @@ CONTROL = 4  # points along an edge
 
 def rotated(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """r. Draws: angle. A positive angle turns against the clock as one sees it."""
-    angle = _between(draws[:, 0], -np.pi / 2, np.pi / 2)
+    angle = between(draws[:, 0], -np.pi / 2, np.pi / 2)
     still, moved = np.ones_like(angle), np.zeros((len(angle), 2))
     return _similar(digits[rows], angle, still, moved, SIDE)
 
@@ -49,11 +50,11 @@ def rotated(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarr
 def placed(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """rts. Draws: angle, scale, column, row."""
     canvas = 42
-    angle = _between(draws[:, 0], -np.pi / 4, np.pi / 4)
-    scale = _between(draws[:, 1], 0.7, 1.2)
+    angle = between(draws[:, 0], -np.pi / 4, np.pi / 4)
+    scale = between(draws[:, 1], 0.7, 1.2)
     room = (canvas - SIDE * scale[:, None]) / 2
     return _similar(
-        digits[rows], angle, scale, _between(draws[:, 2:4], -room, room), canvas
+        digits[rows], angle, scale, between(draws[:, 2:4], -room, room), canvas
     )
 
 
@@ -63,10 +64,10 @@ def projected(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.nda
     Where corners move so far that the frame is no longer convex, the side of the
     horizon is shown on which the centre of the digit is.
     """
-    scale = _between(draws[:, 0], 0.75, 1.0)[:, None, None]
+    scale = between(draws[:, 0], 0.75, 1.0)[:, None, None]
     frame = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) - 0.5
     corners = CENTRE + scale * (SIDE - 1) * frame
-    corners = corners + 5.0 * _normal(draws[:, 1:9]).reshape(-1, 4, 2)
+    corners = corners + 5.0 * normal(draws[:, 1:9]).reshape(-1, 4, 2)
 
     forward = warp.quadrilateral(corners)
     backward = np.linalg.inv(forward)
@@ -81,8 +82,8 @@ def projected(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.nda
 
 def stretched(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """e. Draws: scale, then x and y of 16 points, two numbers to two normals."""
-    zoom = 1 / _between(draws[:, 0], 0.75, 1.0)
-    moves = 1.5 * _normal(draws[:, 1:33]).reshape(len(rows), -1, 2)
+    zoom = 1 / between(draws[:, 0], 0.75, 1.0)
+    moves = 1.5 * normal(draws[:, 1:33]).reshape(len(rows), -1, 2)
     matrix = np.zeros((len(rows), 2, 3))
     matrix[:, 0, 0] = matrix[:, 1, 1] = zoom
     matrix[:, :, 2] = (CENTRE * (1 - zoom))[:, None]
@@ -105,19 +106,19 @@ def stretched(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.nda
 def cluttered(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """tc. Draws: column and row of the digit; of each patch which other digit, its
     column and row there, its column and row on the canvas."""
-    canvas, others = 60, len(digits) - 1
+    canvas = 60
     image = np.zeros((len(rows), canvas, canvas), np.uint8)
-    place = _whole(draws[:, :2], canvas - SIDE + 1)
-    at = _windows(np.arange(len(rows)), place, SIDE, canvas)
+    place = whole(draws[:, :2], canvas - SIDE + 1)
+    at = warp.windows(np.arange(len(rows)), place, SIDE, canvas)
     image.reshape(-1)[at] = digits[rows, :, :, 0]
 
     draws = draws[:, 2:].reshape(len(rows), PATCHES, 5)
-    other = (rows[:, None] + 1 + _whole(draws[..., 0], others)) % len(digits)
-    source = _whole(draws[..., 1:3], SIDE - PATCH + 1)
-    target = _whole(draws[..., 3:5], canvas - PATCH + 1)
+    other = others(draws[..., 0], rows, len(digits))
+    source = whole(draws[..., 1:3], SIDE - PATCH + 1)
+    target = whole(draws[..., 3:5], canvas - PATCH + 1)
     for k in range(PATCHES):  # one after the other, as they may overlap
-        patch = digits.reshape(-1)[_windows(other[:, k], source[:, k], PATCH, SIDE)]
-        at = _windows(np.arange(len(rows)), target[:, k], PATCH, canvas)
+        patch = digits.reshape(-1)[warp.windows(other[:, k], source[:, k], PATCH, SIDE)]
+        at = warp.windows(np.arange(len(rows)), target[:, k], PATCH, canvas)
         image.reshape(-1)[at] = np.maximum(image.reshape(-1)[at], patch)
     return image[..., None].astype(np.float32)
 
@@ -152,42 +153,10 @@ def _similar(
     size: int,
 ) -> np.ndarray:
     """Turned by `angle` [B], scaled by `scale` [B], moved by (x, y) [B, 2]."""
-    cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale
-    turn = np.array([[cosine, -sine], [sine, cosine]]).transpose(2, 0, 1)
     origin = (size - 1) / 2 + moved
-    shift = CENTRE - np.sum(turn * origin[:, None], axis=-1)
-    matrix = np.concatenate([turn, shift[:, :, None]], axis=2)
+    matrix = warp.similar(angle, scale, origin, np.array([CENTRE, CENTRE]))
     return _warped(images, lambda part: warp.affine(matrix[part], size), size)
 
 
 def _warped(images: np.ndarray, where: warp.Where, size: int) -> np.ndarray:
     return warp.warped(images[..., 0], where, size)[..., None]
-
-
-def _windows(
-    image: np.ndarray, corner: np.ndarray, side: int, width: int
-) -> np.ndarray:
-    """Flat indices of square windows in [N, width, width]: [B, side, side].
-
-    `image` [B] says of which image, `corner` [B, 2] the window's first column, row.
-    """
-    first = (image * width + corner[:, 1]) * width + corner[:, 0]
-    inside = np.arange(side)[:, None] * width + np.arange(side)
-    return first[:, None, None] + inside
-
-
-def _between(draws: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    return low + (high - low) * draws
-
-
-def _whole(draws: np.ndarray, count: int) -> np.ndarray:
-    """Whole numbers 0 to count - 1."""
-    return (draws * count).astype(np.intp)
-
-
-def _normal(draws: np.ndarray) -> np.ndarray:
-    """Standard normals by Box and Muller, from pairs of draws: [B, n], n even."""
-    radius = np.sqrt(-2 * np.log1p(-draws[:, 0::2]))
-    angle = 2 * np.pi * draws[:, 1::2]
-    pair = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-    return pair.reshape(draws.shape)

@@ -1,9 +1,10 @@
 """Mean and standard deviation by which the pixels of a data set are normalised.
 
 x / 255, less the mean, over the deviation, by channel. Known sets have the constants
-that published training code uses (mnist_5k: those of its training split); every other
-set has 0.5 and 0.5, which maps 0..255 to -1..1. A distortion that adds black around a
-digit does not change them.
+that published training code uses, sets of ours those of their training split; every
+other set has 0.5 and 0.5, which maps 0..255 to -1..1. A distortion that adds black
+around a digit does not change them, and where digits are several channels each has
+them.
 """
 
 from typing import NamedTuple
@@ -22,13 +23,20 @@ STATISTICS = {
     "cifar10": Statistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": Statistics((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "imagenet2012": Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "mnist": Statistics((0.1307,), (0.3081,)),
     "mnist_5k": Statistics((0.1309,), (0.3080,)),
+    # of what `attn.data.scene` makes of the training split of mnist_5k
+    "digits_scene": Statistics((0.338, 0.338, 0.338), (0.184, 0.184, 0.184)),
+    "photos": Statistics((0.461, 0.375, 0.332), (0.299, 0.248, 0.256)),
 }
 
 
 def statistics(name: str, channels: int) -> Statistics:
     """The constants of the data set `name`, or one half for each of its channels."""
-    return STATISTICS.get(name, Statistics((0.5,) * channels, (0.5,) * channels))
+    known = STATISTICS.get(name, Statistics((0.5,), (0.5,)))
+    if len(known.mean) == channels:
+        return known
+    return Statistics(known.mean * channels, known.deviation * channels)
 
 
 def normalise(pixels: np.ndarray, of: Statistics) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from attn.data import normalise, order
 from attn.data.augment import Augmentation, Size, centre_crops
+from attn.data.compositions import Composition
 from attn.data.distortions import Distortion
 from attn.data.source import Source
 
@@ -63,9 +64,12 @@ class Dataset:
     `attn.data.open` makes one. Batches are dicts of NumPy arrays:
 
         image   float32 [B, H, W, C], normalised (`picture` undoes that)
-        label   int32 [B]
+        label   int32 [B], or [B, n] where a composition gives sequences
         index   int64 [B], row of the split; -1 for padding
         weight  float32 [B], 1, or 0 for padding; in batches of `test` only
+
+    and what else a composition makes: boxes, labels and captions of scenes
+    (`attn.data.scene`).
 
     Attributes:
         training, testing: the two splits.
@@ -73,6 +77,7 @@ class Dataset:
         distortion: of both splits, or None.
         augmentation: of the training images.
         statistics: by which images are normalised.
+        composition: of both splits, or None; instead of a distortion.
     """
 
     training: Source
@@ -81,16 +86,18 @@ class Dataset:
     distortion: Distortion | None
     augmentation: Augmentation
     statistics: normalise.Statistics
+    composition: Composition | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the images in a batch."""
-        return (*self.size, self.training.shape[-1])
+        return (*self.size, len(self.statistics.mean))
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each label."""
-        return self.training.class_names
+        names = self.composition and self.composition.class_names
+        return names or self.training.class_names
 
     @property
     def num_classes(self) -> int:
@@ -175,17 +182,27 @@ class Dataset:
         return Batches(load, 0, count, threads=_threads(source))
 
     def picture(self, image: np.ndarray) -> np.ndarray:
-        """Undoes the normalisation, for reports: [..., C] -> float32 in [0, 1]."""
-        return normalise.picture(image, self.statistics)
+        """Undoes the normalisation, for reports: [..., C] -> float32 in [0, 1].
+
+        Two channels, which no picture has, become red and cyan ones of three.
+        """
+        picture = normalise.picture(image, self.statistics)
+        return picture[..., [0, 1, 1]] if picture.shape[-1] == 2 else picture
 
     def _draws(self, *, train: bool) -> int:
         """Random numbers that an example takes."""
+        if self.composition:
+            return self.composition.draws
         if self.distortion:
             return self.distortion.draws
         return self.augmentation.draws if train else 0
 
     def _batch(self, rows: np.ndarray, draws: np.ndarray, *, train: bool) -> Batch:
         source = self.training if train else self.testing
+        if self.composition:
+            arrays = self.composition.apply(source.pixels, source.labels, rows, draws)
+            image = normalise.normalise(arrays["image"], self.statistics)
+            return {**arrays, "image": image, "index": rows}
         if self.distortion:
             images = self.distortion.apply(source.pixels, rows, draws)
             labels = source.labels[rows]

@@ -19,7 +19,12 @@ from typing import Any
 
 # Builders of ours, which prepare themselves on first use. Paths, as importing one
 # imports TFDS.
-BUILDERS = {"mnist_5k": "attn.data.builders.mnist_5k:Mnist5k"}
+BUILDERS = {
+    "mnist_5k": "attn.data.builders.mnist_5k:Mnist5k",
+    "photos": "attn.data.builders.photos:Photos",
+}
+# Sets that are another one under a composition: (data set, composition).
+COMPOSED = {"digits_scene": ("mnist_5k", "scene")}
 
 
 def builder(name: str, directory: str) -> Any:
@@ -110,10 +115,11 @@ def _not_prepared(name: str, directory: str) -> ValueError:
     base = name.partition(":")[0].partition("/")[0]
     looked = directory or os.path.expanduser(tfds.core.constants.DATA_DIR)
     if base not in known:
-        near = difflib.get_close_matches(base, [*BUILDERS, *known], n=1)
+        ours = [*BUILDERS, *COMPOSED]
+        near = difflib.get_close_matches(base, [*ours, *known], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return ValueError(
-            f"unknown data set {name!r}{hint} (valid: {', '.join(BUILDERS)}, the"
+            f"unknown data set {name!r}{hint} (valid: {', '.join(ours)}, the"
             f" sets of TensorFlow Datasets, and what is prepared in {looked})"
         )
     manual = tfds.builder_cls(base).MANUAL_DOWNLOAD_INSTRUCTIONS

@@ -104,6 +104,26 @@ def affine(matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return plane(0), plane(1)
 
 
+def similar(
+    angle: np.ndarray, scale: np.ndarray, origin: np.ndarray, centre: np.ndarray
+) -> np.ndarray:
+    """The backward map that shows images turned and scaled about a point.
+
+    Args:
+        angle: [B], radians, positive against the clock as one sees it.
+        scale: [B], above 1 enlarges.
+        origin: [B, 2], (x, y) of that point in the output.
+        centre: [2] or [B, 2], of the same point in the input.
+
+    Returns:
+        [B, 2, 3], as `affine` takes it.
+    """
+    cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale
+    turn = np.array([[cosine, -sine], [sine, cosine]]).transpose(2, 0, 1)
+    shift = centre - np.sum(turn * origin[:, None], axis=-1)
+    return np.concatenate([turn, shift[:, :, None]], axis=2)
+
+
 def projective(matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Where a projective map takes each pixel of a square output.
 
@@ -175,6 +195,20 @@ def spline_basis(side: int, size: int) -> np.ndarray:
     basis = np.ascontiguousarray(basis.T, np.float32)
     basis.setflags(write=False)
     return basis
+
+
+def windows(image: np.ndarray, corner: np.ndarray, side: int, width: int) -> np.ndarray:
+    """Flat indices of square windows in images [N, width, width]: [B, side, side].
+
+    Args:
+        image: [B], of which image.
+        corner: [B, 2], the window's first column and row.
+        side: of the windows.
+        width: of the images.
+    """
+    first = (image * width + corner[:, 1]) * width + corner[:, 0]
+    inside = np.arange(side)[:, None] * width + np.arange(side)
+    return first[:, None, None] + inside
 
 
 def _spline_terms(at: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -14,7 +14,10 @@ import flax.linen as nn
 
 from attn import settings as _settings
 from attn.models.cait import CaiT
+from attn.models.cnn import CNN
 from attn.models.deit import DeiT
+from attn.models.fcn import FCN
+from attn.models.parts import Parts
 from attn.models.resnet import ResNet
 from attn.models.swin import Swin
 from attn.models.vit import ViT
@@ -22,7 +25,10 @@ from attn.models.xcit import XCiT
 
 MODELS: dict[str, type[nn.Module]] = {
     "cait": CaiT,
+    "cnn": CNN,
     "deit": DeiT,
+    "fcn": FCN,
+    "parts": Parts,
     "resnet": ResNet,
     "swin": Swin,
     "vit": ViT,
@@ -55,7 +61,7 @@ def create(name: str, *, slots: Any = None, **settings: Any) -> nn.Module:
 
     Returns:
         A module that maps images to logits: `host(x [B, H, W, C], *, train)`, float32
-        [B, num_classes].
+        [B, num_classes], unless a setting of the host says otherwise.
 
     Raises:
         ValueError: an unknown name, setting, slot or attention, or a setting of the
@@ -67,9 +73,12 @@ def create(name: str, *, slots: Any = None, **settings: Any) -> nn.Module:
 
 
 __all__ = [
+    "CNN",
+    "FCN",
     "MODELS",
     "CaiT",
     "DeiT",
+    "Parts",
     "ResNet",
     "Swin",
     "ViT",

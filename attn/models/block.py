@@ -32,6 +32,7 @@ class Block(nn.Module):
         given: settings of the host for attentions that have them, such as num_heads.
         of_mixer: such settings for the mixer alone.
         mlp_ratio: hidden width of the MLP over C.
+        mlp_dim: that width itself, instead of `mlp_ratio`.
         layer_scale: what the factors of LayerScale start from; None has no factors.
         epsilon: of the layer norms.
         dropout: rate after the mixer and both layers of the MLP.
@@ -50,6 +51,7 @@ class Block(nn.Module):
     param_dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
     of_mixer: Mapping[str, Any] = FrozenDict()
+    mlp_dim: int | None = None
 
     @nn.compact
     def __call__(
@@ -61,7 +63,8 @@ class Block(nn.Module):
             y = self._attend("mixer", y, grid, train)
             x = x + self._branch("scale1", drop(self, y, train), train)
         x = self._between(x, grid, train)
-        y = mlp(self, layer_norm(self, "norm2", x, self.epsilon), train)
+        y = layer_norm(self, "norm2", x, self.epsilon)
+        y = mlp(self, y, train, self.mlp_dim)
         x = x + self._branch("scale2", y, train)
         return self._attend("block.post", x, grid, train)
 
@@ -107,10 +110,15 @@ def layer_scale(parent: nn.Module, name: str, x: jax.Array, start: float) -> jax
     return x * jnp.expand_dims(factors, tuple(range(x.ndim - 1))).astype(x.dtype)
 
 
-def mlp(parent: nn.Module, x: jax.Array, train: bool) -> jax.Array:
-    """Two linear layers, GELU between them, `mlp_ratio` and `dropout` of the parent."""
+def mlp(
+    parent: nn.Module, x: jax.Array, train: bool, width: int | None = None
+) -> jax.Array:
+    """Two linear layers with GELU between them, and the `dropout` of the parent.
+
+    The hidden width is `width`, or the `mlp_ratio` of the parent times the channels.
+    """
     channels = x.shape[-1]
-    hidden = dense(parent, "mlp_in", x, int(channels * parent.mlp_ratio))
+    hidden = dense(parent, "mlp_in", x, width or int(channels * parent.mlp_ratio))
     hidden = drop(parent, nn.gelu(hidden, approximate=False), train)
     return drop(parent, dense(parent, "mlp_out", hidden, channels), train)
 

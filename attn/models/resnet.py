@@ -1,7 +1,9 @@
 """ResNet, for ImageNet and for CIFAR, with slots for attention.
 
 He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016,
-https://arxiv.org/abs/1512.03385, table 1 and section 4.2.
+https://arxiv.org/abs/1512.03385, table 1 and section 4.2. With groups it is ResNeXt:
+Xie, Girshick, Dollár, Tu, He, "Aggregated Residual Transformations for Deep Neural
+Networks", CVPR 2017, https://arxiv.org/abs/1611.05431, figure 3(c).
 
 Differs from the paper: the stride of a bottleneck is at its 3x3 convolution unless
 `stride_at` says otherwise, as in torchvision and timm ("v1.5"), and the CIFAR
@@ -9,6 +11,7 @@ networks have projection shortcuts (option B), not padded ones.
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,6 +22,8 @@ from flax.core import FrozenDict
 
 from attn import settings
 from attn.models import slots
+from attn.models.convolution import batch_norm, conv, shrink
+from attn.models.dials import Dial, step_of
 
 IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
@@ -42,7 +47,6 @@ PLACES = {
     "stage.end": 1,
     "head": 0,
 }
-HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # torch.nn.Linear's: uniform within 1 / sqrt(inputs).
 LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -91,12 +95,16 @@ class Block(nn.Module):
     Attributes:
         kind: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3 and 1x1.
         features: channels of the output.
+        inner: channels of the 3x3 convolution of a bottleneck.
+        cardinality: into how many groups that is split.
         stride: 2 halves the map (sizes are rounded up).
         others: as in ResNet, `fill` narrowed to this block.
     """
 
     kind: str
     features: int
+    inner: int
+    cardinality: int
     stride: int
     stride_at: str
     zero_init_residual: bool
@@ -115,7 +123,8 @@ class Block(nn.Module):
             if number == 2 and slots.filled(self.fill, "block.conv2"):
                 y = shrink(attend("block.conv2", y), stride)
             else:
-                y = conv(self, f"conv{number}", y, features, size, stride)
+                groups = self.cardinality if number == 2 else 1
+                y = conv(self, f"conv{number}", y, features, size, stride, groups)
             last = number == len(convolutions)
             y = norm(f"norm{number}", y, zero=last and self.zero_init_residual)
             y = y if last else nn.relu(y)
@@ -137,11 +146,10 @@ class Block(nn.Module):
         """Features, kernel size and stride of each convolution."""
         if self.kind == "basic":
             return [(self.features, 3, self.stride), (self.features, 3, 1)]
-        narrow = self.features // EXPANSION["bottleneck"]
         first, second = (
             (self.stride, 1) if self.stride_at == "conv1" else (1, self.stride)
         )
-        return [(narrow, 1, first), (narrow, 3, second), (self.features, 1, 1)]
+        return [(self.inner, 1, first), (self.inner, 3, second), (self.features, 1, 1)]
 
 
 class Stage(nn.Module):
@@ -155,6 +163,8 @@ class Stage(nn.Module):
     size: int
     kind: str
     features: int
+    inner: int
+    cardinality: int
     stride: int
     stride_at: str
     zero_init_residual: bool
@@ -169,6 +179,8 @@ class Stage(nn.Module):
             block = Block(
                 kind=self.kind,
                 features=self.features,
+                inner=self.inner,
+                cardinality=self.cardinality,
                 stride=self.stride if index == 0 else 1,
                 stride_at=self.stride_at,
                 zero_init_residual=self.zero_init_residual,
@@ -211,7 +223,8 @@ class ResNet(nn.Module):
         head                the last map, before it is pooled
 
     Attributes:
-        num_classes: number of logits.
+        num_classes: number of logits; None leaves out the pooling and the classifier,
+            and the output is the last map.
         depth: 18, 34, 50, 101 or 152 on ImageNet; 6n + 2 on CIFAR, or 9n + 2 with
             bottlenecks.
         layout: "imagenet", a 7x7 stem of stride 2 with a max-pool and four stages, or
@@ -219,6 +232,13 @@ class ResNet(nn.Module):
         block: "basic" or "bottleneck"; None takes what `plan` says.
         width: channels of the stem, which every stage but the first doubles; None
             takes the paper's, 64 on ImageNet and 16 on CIFAR.
+        widths: channels of the stem and of every stage, instead of `width`; the
+            output of a bottleneck has four times as many.
+        cardinality: into how many groups the 3x3 convolution of a bottleneck is
+            split, 32 in ResNeXt-50 (32x4d).
+        group_width: channels of each group where the stage has 64, as torchvision
+            counts them: 4 in ResNeXt-50 (32x4d), 128 in a Wide ResNet-50-2 of one
+            group. The 3x3 has cardinality * (width * group_width // 64) channels.
         stem_stride: stride of the stem; None takes 2 on ImageNet and 1 on CIFAR.
         stride_at: where a bottleneck has its stride. "conv2", the 3x3, is what
             torchvision and timm do (default); "conv1" is the original Caffe models.
@@ -237,14 +257,18 @@ class ResNet(nn.Module):
 
     Raises:
         ValueError: when it is made, a depth that the layout does not have, a size
-            below 1, or a slot, attention or setting that does not exist.
+            below 1, widths for other stages, groups of a basic block, or a slot,
+            attention or setting that does not exist.
     """
 
-    num_classes: int
+    num_classes: int | None
     depth: int = 50
     layout: Literal["imagenet", "cifar"] = "imagenet"
     block: Literal["basic", "bottleneck"] | None = None
     width: int | None = None
+    widths: tuple[int, ...] | None = None
+    cardinality: int = 1
+    group_width: int = 64
     stem_stride: int | None = None
     stride_at: Literal["conv2", "conv1"] = "conv2"
     zero_init_residual: bool = False
@@ -254,11 +278,14 @@ class ResNet(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self):
-        for name in ("num_classes", "width", "stem_stride"):
+        names = ("num_classes", "width", "stem_stride", "cardinality", "group_width")
+        for name in names:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} of a ResNet must be at least 1, got {value}")
-        _, sizes = plan(self.depth, self.layout, self.block)
+        self.widths = self.widths and tuple(self.widths)
+        kind, sizes = plan(self.depth, self.layout, self.block)
+        self._check_widths(kind, len(sizes))
         scopes = {
             f"stage{number}": {f"block{index}": {} for index in range(size)}
             for number, size in enumerate(sizes, 1)
@@ -271,6 +298,12 @@ class ResNet(nn.Module):
         """The names of the slots, in the order in which an image meets them."""
         return list(PLACES)
 
+    def dials(self) -> dict[str, Dial]:
+        """The settings that scale its width, which groups and heads restrict."""
+        groups = 64 // math.gcd(64, self.group_width)  # so that the 3x3 follows
+        step = math.lcm(groups, step_of(self.fill, {}))
+        return {"widths": Dial(self._widths(), step)}
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         dtype = self.dtype or x.dtype
@@ -278,10 +311,13 @@ class ResNet(nn.Module):
         attend = functools.partial(slots.attend, self, train=train)
         x = self._stem(attend("input", x.astype(dtype)), train=train)
         for number, size in enumerate(sizes, 1):
+            width = self._widths()[number]
             stage = Stage(
                 size=size,
                 kind=kind,
-                features=self._width() * 2 ** (number - 1) * EXPANSION[kind],
+                features=width * EXPANSION[kind],
+                inner=self._inner(width),
+                cardinality=self.cardinality,
                 stride=1 if number == 1 else 2,
                 stride_at=self.stride_at,
                 zero_init_residual=self.zero_init_residual,
@@ -292,7 +328,10 @@ class ResNet(nn.Module):
                 name=f"stage{number}",
             )
             x = stage(x, train=train)
-        x = attend("head", x).astype(jnp.float32).mean(axis=(1, 2))
+        x = attend("head", x)
+        if self.num_classes is None:
+            return x
+        x = x.astype(jnp.float32).mean(axis=(1, 2))
         return nn.Dense(
             self.num_classes,
             kernel_init=LINEAR,
@@ -301,63 +340,43 @@ class ResNet(nn.Module):
             name="classifier",
         )(x)
 
-    def _width(self) -> int:
-        return self.width or (64 if self.layout == "imagenet" else 16)
+    def _widths(self) -> tuple[int, ...]:
+        """Channels of the stem and of each stage, before expansion."""
+        if self.widths is not None:
+            return self.widths
+        _, sizes = plan(self.depth, self.layout, self.block)
+        width = self.width or (64 if self.layout == "imagenet" else 16)
+        return (width, *(width * 2**stage for stage in range(len(sizes))))
+
+    def _inner(self, width: int) -> int:
+        """Channels of the 3x3 convolution of a bottleneck in a stage of `width`."""
+        return self.cardinality * (width * self.group_width // 64)
+
+    def _check_widths(self, kind: str, stages: int) -> None:
+        """Refuses widths and groups of which there is no network."""
+        widths = self._widths()
+        if len(widths) != 1 + stages or min(widths) < 1:
+            raise ValueError(
+                f"widths of a ResNet of {stages} stages must be {1 + stages} numbers"
+                f" of at least 1, the stem's first, got {widths}"
+            )
+        if kind == "basic" and (self.cardinality, self.group_width) != (1, 64):
+            raise ValueError(
+                "cardinality and group_width are of bottlenecks, but this ResNet of"
+                f" depth {self.depth} has block='basic'"
+            )
+        if self._inner(min(widths)) < 1:
+            raise ValueError(
+                f"group_width={self.group_width} leaves a stage of width {min(widths)}"
+                f" no channel in a group; it must be at least {-(-64 // min(widths))}"
+            )
 
     def _stem(self, x: jax.Array, *, train: bool) -> jax.Array:
         size, stride = (7, 2) if self.layout == "imagenet" else (3, 1)
         stride = self.stem_stride or stride
-        x = conv(self, "stem_conv", x, self._width(), size, stride)
+        x = conv(self, "stem_conv", x, self._widths()[0], size, stride)
         x = nn.relu(batch_norm(self, "stem_norm", x, train=train))
         x = slots.attend(self, "stem", x, train=train)
         if self.layout == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         return x
-
-
-def conv(
-    parent: nn.Module, name: str, x: jax.Array, features: int, size: int, stride: int
-) -> jax.Array:
-    """A convolution without bias, padded by half its kernel on every side."""
-    # Not "SAME", which pads a strided convolution on one side only.
-    return nn.Conv(
-        features,
-        (size, size),
-        stride,
-        padding=size // 2,
-        use_bias=False,
-        kernel_init=HE_NORMAL,
-        dtype=parent.dtype or x.dtype,
-        param_dtype=parent.param_dtype,
-        name=name,
-    )(x)
-
-
-def batch_norm(
-    parent: nn.Module, name: str, x: jax.Array, *, train: bool, zero: bool = False
-) -> jax.Array:
-    """Batch normalisation, whose scale starts at one, or at zero if `zero`."""
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        scale_init=nn.initializers.zeros if zero else nn.initializers.ones,
-        dtype=parent.dtype or x.dtype,
-        param_dtype=parent.param_dtype,
-        axis_name=parent.axis_name,
-        name=name,
-    )(x)
-
-
-def shrink(x: jax.Array, stride: int) -> jax.Array:
-    """Average pooling by `stride` in place of a strided convolution.
-
-    The map is rounded up as the convolution does it: where `stride` does not divide
-    it, the last window is smaller.
-    """
-    if stride == 1:
-        return x
-    _, height, width, _ = x.shape
-    padding = ((0, -height % stride), (0, -width % stride))
-    window = (stride, stride)
-    return nn.avg_pool(x, window, window, padding=padding, count_include_pad=False)

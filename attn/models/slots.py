@@ -74,15 +74,15 @@ def _collect(path: str, value: Any, flat: dict[str, dict[str, Any]]) -> None:
     if path in flat:
         raise ValueError(f"slot {path!r} is filled twice")
     # Settings of an attention that a config has switched off mean nothing.
-    spec = {key: _hashable(value) for key, value in spec.items()}
+    spec = {key: frozen(value) for key, value in spec.items()}
     flat[path] = {"name": name} if name == "none" else {**spec, "name": name}
 
 
-def _hashable(value: Any) -> Any:
-    """A setting without the lists of JSON and the mappings of configs."""
+def frozen(value: Any) -> Any:
+    """A setting that can be hashed: no lists of JSON, no mappings of configs."""
     if hasattr(value, "items"):
-        return FrozenDict({key: _hashable(inner) for key, inner in value.items()})
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+        return FrozenDict({key: frozen(inner) for key, inner in value.items()})
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
 def check(
@@ -130,12 +130,12 @@ def check(
 
 def _check_attention(key: str, spec: Mapping, given: Mapping[str, Any]) -> None:
     try:
-        modules.create(spec["name"], **_settings(spec, given))
+        modules.create(spec["name"], **settings_of(spec, given))
     except (ValueError, TypeError) as error:
         raise ValueError(f"slot {key!r}: {error}") from error
 
 
-def _settings(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a filling, and those of the host that its attention has."""
     own = {key: value for key, value in spec.items() if key != "name"}
     fields = dataclasses.fields(modules.find(spec["name"]))
@@ -186,7 +186,7 @@ def build(parent: nn.Module, place: str, **given: Any) -> nn.Module | None:
     if module is None:
         return None
     inherited = {name: getattr(parent, name) for name in INHERITED}
-    own = _settings(parent.fill[place], {**inherited, **given})
+    own = settings_of(parent.fill[place], {**inherited, **given})
     return module(name=place.rpartition(".")[2], **own)
 
 

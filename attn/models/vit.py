@@ -8,6 +8,7 @@ data-efficient image transformers", ICML 2021, https://arxiv.org/abs/2012.12877.
 Differs from the paper: the classifier is one linear layer also in pre-training.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -26,8 +27,10 @@ from attn.models.block import (
     layer_norm,
     mean_pool,
 )
+from attn.models.dials import Dial, step_of
 from attn.models.patches import embed_patches, patch_grid, token
 from attn.modules import position as positions
+from attn.settings import Positive
 
 # Width, depth and number of heads.
 SIZES: dict[str, tuple[int, int, int]] = {
@@ -70,6 +73,7 @@ class ViT(nn.Module):
         patch_size: side of a patch, in pixels; it must divide the image.
         width, depth, num_heads: instead of what `size` has.
         mlp_ratio: hidden width of the MLP over the width.
+        mlp_dim: that hidden width itself, instead of `mlp_ratio`.
         position: name of an encoding in `attn.modules.position`, or a mapping with
             "name" and its settings. One that adds to tokens does so after the patches
             are embedded, "conditional" after the first block; others act in the
@@ -101,6 +105,7 @@ class ViT(nn.Module):
     depth: int | None = None
     num_heads: int | None = None
     mlp_ratio: float = 4.0
+    mlp_dim: Positive | None = None
     position: str | Mapping[str, Any] = "learned"
     pool: Literal["class", "mean"] = "class"
     dropout: float = 0.0
@@ -137,6 +142,19 @@ class ViT(nn.Module):
         """The names of the slots, in the order in which tokens meet them."""
         return list(PLACES)
 
+    def dials(self) -> dict[str, Dial]:
+        """The settings that scale its width, which heads and positions restrict."""
+        width, _, num_heads = self._sizes()
+        encoding = positions.find(self.position["name"])
+        if "tokens" in encoding.acts:
+            own, position = encoding.divisor, "none"
+        else:
+            own, position = 1, self.position
+        inside = step_of(self.fill, {**self._given(), "position": position})
+        step = math.lcm(num_heads, own, inside)
+        hidden = self.mlp_dim or int(width * self.mlp_ratio)
+        return {"width": Dial(width, step), "mlp_dim": Dial(hidden, 1)}
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         depth, encoding = self._sizes()[1], self._encoding()
@@ -152,6 +170,7 @@ class ViT(nn.Module):
                 given=self._given(),
                 of_mixer=FrozenDict(position=position),
                 mlp_ratio=self.mlp_ratio,
+                mlp_dim=self.mlp_dim,
                 dropout=self.dropout,
                 fill=slots.narrow(self.fill, f"block{index}"),
                 dtype=x.dtype,

@@ -28,8 +28,8 @@ from attn.models.block import (
     layer_scale,
     mlp,
 )
+from attn.models.convolution import batch_norm
 from attn.models.patches import patch_grid, token
-from attn.models.resnet import batch_norm
 from attn.ops import positions
 
 # Width, depth, number of heads, what LayerScale starts from, and whether the second

@@ -13,6 +13,7 @@ import flax.linen as nn
 from attn import settings as _settings
 from attn.modules.capture import Map, capture, record
 from attn.modules.card import Card, Paper
+from attn.modules.channel.efficient_channel import EfficientChannel
 from attn.modules.channel.squeeze_excite import SqueezeExcite
 from attn.modules.glimpse.additive_soft import AdditiveSoft
 from attn.modules.mixed.cbam import CBAM
@@ -37,6 +38,7 @@ MODULES: dict[str, type[nn.Module]] = {
     "class_attention": ClassAttention,
     "cross_attention": CrossAttention,
     "cross_covariance": CrossCovariance,
+    "efficient_channel": EfficientChannel,
     "linear": Linear,
     "linformer": Linformer,
     "multi_head": MultiHead,

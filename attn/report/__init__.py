@@ -2,6 +2,7 @@
 
 attn.report.show(["runs/sweep"])                    # the table
 attn.report.write(["runs/sweep"], "report.html")    # the page
+attn.report.save("runs/sweep", "sweep.json")        # the results in one small file
 
 Work directories are read and nothing else, so that a report can be made while
 training goes on, later, or on another machine.
@@ -12,37 +13,75 @@ from collections.abc import Sequence
 
 # The functions import what they need when they run: the launcher imports this
 # package before training, and matplotlib alone would cost half a second there.
+Path = str | pathlib.Path
 
 
 def write(
-    sweep_directories: Sequence[str | pathlib.Path], output: str | pathlib.Path
+    sweep_directories: Sequence[Path], output: Path, against: Path | None = None
 ) -> pathlib.Path:
     """Writes one self-contained page about some sweeps.
 
     Args:
         sweep_directories: directories with an `experiment.json`, done or not.
         output: the file to write; in a directory that exists it is `report.html`.
+        against: a file that `save` wrote earlier, which they are held against.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: a directory is no sweep.
+        ValueError: a directory is no sweep, or the file no record of one.
     """
-    from attn.report import page, results
+    from attn.report import page, record, results
 
     output = pathlib.Path(output)
     if output.is_dir():
         output = output / "report.html"
-    return page.write([results.read(path) for path in sweep_directories], output)
+    then = None if against is None else record.read(against)
+    return page.write([results.read(path) for path in sweep_directories], output, then)
 
 
-def show(sweep_directories: Sequence[str | pathlib.Path]) -> None:
+def show(sweep_directories: Sequence[Path], against: Path | None = None) -> None:
     """Prints the table of each sweep, and what is not finished, on the terminal.
 
-    Raises:
-        ValueError: a directory is no sweep.
-    """
-    from attn.report import results, terminal
+    Args:
+        sweep_directories: directories with an `experiment.json`, done or not.
+        against: a file that `save` wrote earlier, which they are held against.
 
-    terminal.show([results.read(path) for path in sweep_directories])
+    Raises:
+        ValueError: a directory is no sweep, or the file no record of one.
+    """
+    from attn.report import console, record, results
+
+    then = None if against is None else record.read(against)
+    console.show([results.read(path) for path in sweep_directories], then=then)
+
+
+def save(sweep_directory: Path, output: Path) -> pathlib.Path:
+    """Writes the results of a sweep into one small file, to be checked in.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: the directory is no sweep, or none of its points is finished.
+    """
+    from attn.report import record, results
+
+    return record.save(results.read(sweep_directory), output)
+
+
+def quote(path: Path, *, markdown: bool = False) -> None:
+    """Prints the table of a file that `save` wrote, as Markdown for a README if asked.
+
+    Raises:
+        ValueError: the file is no record of a sweep.
+    """
+    from attn.report import console, record
+    from attn.report import markdown as writer
+
+    sweep = record.read(path)
+    if markdown:
+        print(writer.text(sweep))
+    else:
+        console.show([sweep])

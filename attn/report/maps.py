@@ -7,6 +7,7 @@ positions, C channels, N heads, T targets, S sources, R rank.
 
 import dataclasses
 import json
+import pathlib
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -28,6 +29,10 @@ DAMAGES = (
     zipfile.BadZipFile,
     zlib.error,
 )
+# The channels of an image that are shown as red, green and blue: of two the first is
+# red and the second cyan.
+CHANNELS = {1: [0, 0, 0], 2: [0, 1, 1], 3: [0, 1, 2]}
+NOTHING = "none"  # the class of a place without a character, in a row of classes
 Form = Literal["heat", "bars", "grid", "matrix"]
 
 
@@ -73,14 +78,18 @@ class Strip:
 
 def read(point: Point, most: int) -> tuple[Attention | None, str | None]:
     """The attention of a point on its first `most` images, or None and why not."""
-    path = point.directory / "attention.npz"
+    return load(point.directory / "attention.npz", most)
+
+
+def load(path: pathlib.Path, most: int) -> tuple[Attention | None, str | None]:
+    """The attention in a file on its first `most` images, or None and why not."""
     if not path.is_file():
-        return None, "it has no attention.npz"
+        return None, f"it has no {path.name}"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return _attention(archive, most), None
     except DAMAGES as error:
-        return None, f"its attention.npz cannot be read ({type(error).__name__})"
+        return None, f"its {path.name} cannot be read ({type(error).__name__})"
 
 
 def strips(attention: Attention) -> tuple[list[Strip], list[str]]:
@@ -110,13 +119,13 @@ def _attention(archive: Any, most: int) -> Attention:
     images = np.nan_to_num(np.asarray(archive["images"], np.float32))
     total = len(images)
     images = images[:most]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+    if images.ndim != 4 or images.shape[-1] not in CHANNELS:
         raise ValueError(f"images of shape {images.shape}")
+    images = images[..., CHANNELS[images.shape[-1]]]
     count = len(images)
     names = [str(name) for name in archive["classes"]]
     called = lambda key: tuple(
-        names[i] if 0 <= i < len(names) else str(i)
-        for i in np.asarray(archive[key]).astype(int)[:count]
+        _called(label, names) for label in np.asarray(archive[key])[:count]
     )
     first = lambda array: np.nan_to_num(
         np.asarray(array[:count] if len(array) == total else array, np.float32)
@@ -132,11 +141,22 @@ def _attention(archive: Any, most: int) -> Attention:
         for entry in index
     )
     return Attention(
-        images=np.clip(np.broadcast_to(images, (*images.shape[:3], 3)), 0.0, 1.0),
+        images=np.clip(images, 0.0, 1.0),
         labels=called("labels"),
         predictions=called("predictions"),
         maps=maps,
     )
+
+
+def _called(label: np.ndarray, names: Sequence[str]) -> str:
+    """A class by its name; a row of classes as one word, without those named none."""
+    classes = [
+        names[i] if 0 <= i < len(names) else str(i)
+        for i in np.ravel(label).astype(int).tolist()
+    ]
+    if np.ndim(label) == 0:
+        return classes[0]
+    return "".join(name for name in classes if name != NOTHING) or NOTHING
 
 
 def _spread(maps: Sequence[Map], remarks: list[str]) -> list[Map]:

@@ -1,35 +1,52 @@
 """Writes sweeps as one HTML page that needs nothing but itself."""
 
-import datetime
 import os
 import pathlib
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 import markupsafe
 
-from attn.report import maps, pictures, plots, statistics, table
-from attn.report.plots import Look
-from attn.report.results import Point, Sweep
+from attn.report import (
+    against,
+    excitation,
+    figure,
+    looked,
+    pictures,
+    plots,
+    provenance,
+    published,
+    sentences,
+    statistics,
+    table,
+)
+from attn.report.results import Sweep
 from attn.report.table import Row
-from attn.train import workdir
 
-IMAGES = 8
 COSTS = {"parameters": "parameters", "macs": "MACs", "ms_per_step": "ms per step"}
-TIME_KEYS = ("started", "time", "date", "when")
-# What an environment says is shown apart from these, which every point has its own.
-OWN_KEYS = (*TIME_KEYS, "hostname", "pid", "argv", "command", "workdir")
+CURVES = {"loss": ("train", "training loss"), "error": ("test", "test error, %")}
+# Bytes of pictures on a page, for what was looked at and for that over training.
+LOOKED, OVER_TRAINING = 3_000_000, 1_200_000
 
 
-def write(sweeps: Sequence[Sweep], output: pathlib.Path) -> pathlib.Path:
+def write(
+    sweeps: Sequence[Sweep],
+    output: pathlib.Path,
+    record: Sweep | None = None,
+) -> pathlib.Path:
     """Writes the page of some sweeps to `output` and returns its path.
 
     The file appears whole or not at all.
+
+    Args:
+        sweeps: what the page is about.
+        output: the file.
+        record: an earlier record, against which each of the sweeps is held.
     """
-    page = render(sweeps)
+    page = render(sweeps, record)
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f".{output.name}.{os.getpid()}")
     part.write_text(page, encoding="utf-8")
@@ -37,7 +54,7 @@ def write(sweeps: Sequence[Sweep], output: pathlib.Path) -> pathlib.Path:
     return output
 
 
-def render(sweeps: Sequence[Sweep]) -> str:
+def render(sweeps: Sequence[Sweep], record: Sweep | None = None) -> str:
     """The page as text."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
@@ -47,47 +64,127 @@ def render(sweeps: Sequence[Sweep]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("page.html").render(
-        sweeps=[_sweep(sweep) for sweep in sweeps],
+        sweeps=[_sweep(sweep, record, len(sweeps)) for sweep in sweeps],
         title=", ".join(sweep.title for sweep in sweeps),
         colour_scale=pictures.colour_scale(),
         confidence=f"{statistics.CONFIDENCE:.0%}".replace("%", " %"),
     )
 
 
-def _sweep(sweep: Sweep) -> dict[str, Any]:
-    """What the template says about one sweep."""
+def _sweep(sweep: Sweep, record: Sweep | None, sharers: int) -> dict[str, Any]:
+    """What the template says about one of so many sweeps that share a page."""
     rows = table.rows(sweep)
-    looks = plots.looks(rows)
-    learning = [
-        plots.learning(rows, "train", "loss", "training loss"),
-        plots.learning(rows, "test", "error", "test error, %"),
-    ]
-    costs = [plots.against(rows, cost, label) for cost, label in COSTS.items()]
+    drawn = list(zip(rows, figure.looks(rows), strict=True))
+    over_training = looked.over_training(drawn, looked.Share(OVER_TRAINING // sharers))
+    blocks = looked.blocks(drawn, looked.Share(LOOKED // sharers))
+    bases = [row.label for row in rows if row.baseline]
+    axis = table.column_axis(sweep)
     return {
         "title": sweep.title,
         "description": _paragraphs(sweep.description),
         "facts": _facts(sweep),
-        "axes": table.axes(sweep) or ["sweep"],
-        "rows": _cells(sweep, rows, looks),
-        "compared": bool(sweep.baseline) and any(row.baseline for row in rows),
-        "baseline": next((row.label for row in rows if row.baseline), None),
+        "column_axis": axis,
+        "axes": [name for name in table.axes(sweep) if name != axis] or ["sweep"],
+        "groups": _groups(sweep, drawn),
+        "compared": bool(sweep.baseline) and bool(bases),
         "macs_prefix": table.unit(row.cost("macs") for row in rows)[1],
-        "summary": table.summary(rows),
-        "notes": table.notes(sweep, rows),
-        "legend": list(zip(rows, looks, strict=True)),
-        "learning": [plot for plot in learning if plot],
-        "costs": [plot for plot in costs if plot],
-        "looked": [
-            _looked(row, look)
-            for row, look in zip(rows, looks, strict=True)
-            if row.done
-        ],
+        "summary": sentences.summary(rows),
+        "notes": sentences.notes(sweep, rows),
+        "legend": list({row.kind: (row, look) for row, look in drawn}.values()),
+        "published": _published(sweep, drawn),
+        "against": _against(sweep, record),
+        **_plots(drawn),
+        "over_training": over_training,
+        "excitation": excitation.section(drawn),
+        "looked": blocks,
         "unseen": [row.label for row in rows if not row.done],
         "open": sweep.unfinished,
         "counts": (len(sweep.points) - len(sweep.done), len(sweep.points)),
-        "varying": _varying(sweep, rows),
-        "shared": _shared([workdir.flat(point.config) for point in sweep.points]),
-        "environments": _environments(sweep.points),
+        "varying": provenance.listings(rows),
+        "shared": provenance.shared(sweep),
+        "environments": [
+            (name.removeprefix("packages."), value)
+            for name, value in provenance.environment(sweep.points).items()
+        ],
+    }
+
+
+def _plots(drawn: plots.Drawn) -> dict[str, Any]:
+    """The learning curves and plots against costs, and what is not worth a plot."""
+    rows = [row for row, _ in drawn]
+    learning = [
+        (label, plots.learning(drawn, split, quantity, label))
+        for quantity, (split, label) in CURVES.items()
+    ]
+    same = [label for cost, label in COSTS.items() if plots.alike(rows, cost)]
+    costs = [
+        (label, plots.against(drawn, cost, label))
+        for cost, label in COSTS.items()
+        if label not in same
+    ]
+    return {
+        "learning": [(label.capitalize(), svgs) for label, svgs in learning if svgs],
+        "costs": [(f"Against {label}", svgs) for label, svgs in costs if svgs],
+        "same_costs": same,
+    }
+
+
+def _published(sweep: Sweep, drawn: plots.Drawn) -> dict[str, Any] | None:
+    """The paper's table beside ours."""
+    comparison = published.compare(sweep, [row for row, _ in drawn])
+    if comparison is None:
+        return None
+    look = {row.label: look for row, look in drawn}
+    best = published.best(comparison)
+    lines = [
+        {
+            "label": line.label,
+            "remark": line.remark,
+            "look": look[line.row.label] if line.row else None,
+            "baseline": bool(line.row and line.row.baseline),
+            "cells": [
+                {**_pair(cell), "best": (k, i) in best}
+                for i, cell in enumerate(line.cells)
+            ],
+        }
+        for k, line in enumerate(comparison.lines)
+    ]
+    return {
+        "source": comparison.source,
+        "note": comparison.note,
+        "axis": comparison.axis,
+        "names": [axis for axis in table.axes(sweep) if axis != comparison.axis],
+        "columns": comparison.columns,
+        "lines": lines,
+        "said": published.sentences(comparison),
+        "agreements": comparison.agreements if comparison.axis else None,
+        "plots": plots.beside(comparison, lambda row: look[row.label]),
+    }
+
+
+def _pair(cell: published.Cell) -> dict[str, Any]:
+    mean, sign, half = published.ours(cell).partition(f" {table.PLUS_MINUS} ")
+    part = cell.row is not None and 0 < len(cell.row.done) < len(cell.row.points)
+    return {
+        "mean": mean,
+        "half": sign.replace(" ", "\N{NO-BREAK SPACE}") + half,
+        "theirs": published.theirs(cell),
+        "seeds": f"{len(cell.row.done)} of {len(cell.row.points)} seeds"
+        if cell.row is not None and part
+        else "",
+        "own": cell.quantity in published.OWN,
+    }
+
+
+def _against(sweep: Sweep, record: Sweep | None) -> dict[str, Any] | None:
+    """The sweep against an earlier record."""
+    if record is None:
+        return None
+    comparison = against.compare(sweep, record)
+    return {
+        "source": comparison.source,
+        "said": against.sentences(comparison),
+        "lines": against.cells(comparison),
     }
 
 
@@ -116,47 +213,34 @@ def _facts(sweep: Sweep) -> list[str]:
     seconds = [p.result.seconds for p in done if p.result.seconds is not None]
     if seconds:
         facts.append(f"{table.duration(sum(seconds))} of training in all")
-    when = _when(sweep.points)
+    when = provenance.when(sweep.points)
     return [*facts, when] if when else facts
 
 
-def _when(points: Sequence[Point]) -> str | None:
-    """The first start of a point: as its environment tells, else from its file."""
-    for point in points:
-        for key in TIME_KEYS:
-            if isinstance(point.environment.get(key), str):
-                time = point.environment[key]
-                zone = " UTC" if time.endswith(("+00:00", "Z")) else ""
-                return time.replace("T", " ")[:16] + zone
-        path = point.directory / "environment.json"
-        if path.is_file():
-            time = datetime.datetime.fromtimestamp(path.stat().st_mtime)
-            return time.strftime("%Y-%m-%d %H:%M")
-    return None
-
-
-def _cells(
-    sweep: Sweep, rows: Sequence[Row], looks: Sequence[Look]
-) -> list[dict[str, Any]]:
-    """The cells of the table as text, with figures aligned by column."""
+def _groups(sweep: Sweep, drawn: plots.Drawn) -> list[dict[str, Any]]:
+    """The cells of the table as text by column, with figures aligned in all of it."""
+    rows = [row for row, _ in drawn]
     cells = table.cells(rows)
     reach = max(
         (abs(end) for row in rows if row.difference for end in _ends(row)), default=0.0
     )
-    for column in ("error", "difference", "ms_per_step"):
-        _align(cells, column)
-    for cell, row, look in zip(cells, rows, looks, strict=True):
-        cell["axes"] = [
-            table.text(row.axes.get(axis, "")) for axis in table.axes(sweep)
-        ] or [row.label]
-        cell["row"] = row
-        cell["look"] = look
-        cell["whisker"] = (
-            plots.whisker(row.difference, reach or 1.0, look.colour)
+    for name in ("error", "difference", "ms_per_step"):
+        _align(cells, name)
+    axis = table.column_axis(sweep)
+    names = [name for name in table.axes(sweep) if name != axis]
+    groups: dict[str | None, list[dict[str, Any]]] = {}
+    for cell, (row, look) in zip(cells, drawn, strict=True):
+        shown = {
+            "axes": [table.text(row.axes.get(name, "")) for name in names]
+            or [row.label],
+            "row": row,
+            "look": look,
+            "whisker": plots.whisker(row.difference, reach or 1.0, look.colour)
             if row.difference
-            else ""
-        )
-    return cells
+            else "",
+        }
+        groups.setdefault(row.column, []).append({**cell, **shown})
+    return [{"column": column, "rows": part} for column, part in groups.items()]
 
 
 def _align(cells: Sequence[dict[str, Any]], column: str) -> None:
@@ -174,127 +258,3 @@ def _align(cells: Sequence[dict[str, Any]], column: str) -> None:
 
 def _ends(row: Row) -> tuple[float, float]:
     return row.difference.low, row.difference.high
-
-
-def _looked(row: Row, look: Look) -> dict[str, Any]:
-    """The strips of the first finished point of a row that has some."""
-    block = {"row": row, "look": look, "images": [], "strips": [], "remarks": []}
-    attention = None
-    for point in row.done:
-        attention, problem = maps.read(point, IMAGES)
-        if attention is not None:
-            break
-        block["remarks"].append(f"{point.name}: {problem}")
-    if attention is None:
-        return block
-    block["point"] = point
-    block["images"] = [
-        {"picture": _picture(image), "label": label, "said": said}
-        for image, label, said in zip(
-            map(pictures.plain, attention.images),
-            attention.labels,
-            attention.predictions,
-            strict=True,
-        )
-    ]
-    found, remarks = maps.strips(attention)
-    block["remarks"] += remarks
-    for strip in found:
-        block["strips"].extend(_strip(strip, attention))
-    if not attention.maps:
-        block["remarks"].append("it records no attention")
-    return block
-
-
-def _strip(strip: maps.Strip, attention: maps.Attention) -> list[dict[str, Any]]:
-    """A line of pictures; a sampling grid has a second one, of what it read."""
-    low, high = pictures.scale(strip)
-    drawn = pictures.draw(strip, attention.images)
-    scaled = strip.form != "grid" and low < high
-    same = strip.form == "heat" and low == high
-    line = {
-        "path": strip.path,
-        "what": f"{strip.what}, {table.span(low, high)[0]} everywhere"
-        if same
-        else strip.what,
-        "form": strip.form,
-        "scale": table.span(low, high) if scaled else None,
-        "pictures": [_picture(picture) for picture in drawn],
-    }
-    if strip.form != "grid":
-        return [line]
-    pairs = zip(attention.images, strip.values, strict=True)
-    warped = [_picture(pictures.warp(*pair)) for pair in pairs]
-    return [line, {**line, "what": "what the grid reads", "pictures": warped}]
-
-
-def _picture(picture: Any) -> dict[str, Any]:
-    width, height = picture.size
-    return {"source": pictures.encode(picture), "width": width, "height": height}
-
-
-def _varying(sweep: Sweep, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The settings in which rows differ: {"name", "values" (one a row)}.
-
-    Those that differ within a row, as the seed does, are not told.
-    """
-    firsts = [workdir.flat(_first_config(row)) for row in rows]
-    own = {
-        name
-        for row in rows
-        for name in _differing([workdir.flat(p.config) for p in row.points])
-    }
-    differing = [name for name in _differing(firsts) if name not in own]
-    # "slots": {} in some rows tells no more than the slots that others fill
-    empty = lambda name: all(flat.get(name, {}) == {} for flat in firsts)
-    names = [name for name in differing if not empty(name)]
-    show = lambda flat, name: table.text(flat[name]) if name in flat else table.DASH
-    return [
-        {"name": name, "values": [show(flat, name) for flat in firsts]}
-        for name in names
-    ]
-
-
-def _first_config(row: Row) -> Mapping[str, Any]:
-    return next((point.config for point in row.points if point.config), {})
-
-
-def _differing(flats: Sequence[Mapping[str, Any]]) -> list[str]:
-    flats = [flat for flat in flats if flat]
-    names = dict.fromkeys(name for flat in flats for name in flat)
-    absent = object()
-    return [
-        name
-        for name in names
-        if any(flat.get(name, absent) != flats[0].get(name, absent) for flat in flats)
-    ]
-
-
-def _shared(flats: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """What is the same in all of some flat mappings, as (name, value) texts."""
-    flats = [flat for flat in flats if flat]
-    if not flats:
-        return []
-    differ = set(_differing(flats))
-    return [
-        (name, table.text(value))
-        for name, value in flats[0].items()
-        if name not in differ
-    ]
-
-
-def _environments(points: Sequence[Point]) -> list[tuple[str, str]]:
-    """What ran where: each fact with its value, or with the values and who had them."""
-    flats = {p.name: workdir.flat(p.environment) for p in points if p.environment}
-    facts = []
-    for name in dict.fromkeys(name for flat in flats.values() for name in flat):
-        if name in OWN_KEYS or not any(flat.get(name) for flat in flats.values()):
-            continue
-        groups: dict[str, list[str]] = {}
-        for point, flat in flats.items():
-            groups.setdefault(table.text(flat.get(name)), []).append(point)
-        usual = max(groups, key=lambda value: len(groups[value]))
-        rest = [f"{v} in {', '.join(who)}" for v, who in groups.items() if v != usual]
-        name = name.removeprefix("packages.")
-        facts.append((name, "; ".join([usual, *rest])))
-    return facts

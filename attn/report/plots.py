@@ -1,152 +1,137 @@
-"""Plots as SVG that stand inline in a page: learning curves, error against cost.
+"""Plots of a sweep: learning curves, error against cost, ours against the paper's.
 
-Text and axes are `currentColor` and the ground is transparent, so that one plot
-suits a light, a dark and a printed page. Figures are made without pyplot and leave
-no state behind. Colours are those of Okabe and Ito, which the colour-blind tell
-apart; beyond six rows the dashes of the lines and the shapes of the marks differ too.
+Each is a list of SVGs: one, or where the sweep has columns one for each column, on
+common axes. What they have in common is in `attn.report.figure`.
 """
 
-import dataclasses
-import io
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
-import matplotlib
 import matplotlib.axes
-import matplotlib.figure
-import matplotlib.ticker
 import numpy as np
 
-from attn.report import placement, table
+from attn.report import figure, placement, table
+from attn.report.figure import FONT, INK, Look
+from attn.report.published import Cell, Comparison
 from attn.report.results import Curve, Point
 from attn.report.statistics import Interval
 from attn.report.table import Row
 
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
-BASELINE = "#808080"
-DASHES = ((), (5, 1.6), (1.4, 1.4), (7, 1.6, 1.4, 1.6))
-MARKS = ("o", "s", "^", "D")
-INK = "#0a0b0c"  # stands for currentColor until the SVG is written
-FONT = 8.5
-SETTINGS = {
-    "svg.fonttype": "none",
-    "font.size": FONT,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.6,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
+# A row with the way it is drawn; all plots of a page take the same.
+Drawn = Sequence[tuple[Row, Look]]
+MOST_STEPS = 160  # of a curve are drawn
 
 
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """How a row is drawn in every plot: colour, dashes of its lines, shape of marks."""
-
-    colour: str
-    dashes: tuple[float, ...]
-    mark: str
-
-    @property
-    def dasharray(self) -> str:
-        """The dashes as SVG writes them."""
-        return " ".join(map(str, self.dashes)) or "none"
-
-
-def looks(rows: Sequence[Row]) -> list[Look]:
-    """A look for each row; the baseline is grey."""
-    found, used = [], 0
-    for row in rows:
-        if row.baseline:
-            found.append(Look(BASELINE, (), "o"))
-            continue
-        turn, colour = divmod(used, len(OKABE_ITO))
-        found.append(
-            Look(
-                OKABE_ITO[colour],
-                DASHES[turn % len(DASHES)],
-                MARKS[turn % len(MARKS)],
-            )
-        )
-        used += 1
-    return found
+def columns(drawn: Drawn) -> list[tuple[str | None, Drawn]]:
+    """The rows by their column, in order; all under None if there are none."""
+    found: dict[str | None, list[tuple[Row, Look]]] = {}
+    for row, look in drawn:
+        found.setdefault(row.column, []).append((row, look))
+    return list(found.items())
 
 
 def learning(
-    rows: Sequence[Row],
+    drawn: Drawn,
     split: str,
     quantity: Literal["loss", "error"],
     label: str,
-) -> str | None:
-    """Curves over the steps, as SVG; None if no point has one.
+) -> list[str]:
+    """Curves over the steps, as SVGs; none if no point has one.
 
     A line is the mean over the finished seeds of a row and its band reaches from the
     lowest to the highest seed. Points that are not finished are thin dotted lines.
     """
-    with matplotlib.rc_context(SETTINGS):
-        axes = _axes(width=4.4, height=3.0)
-        shown = []
-        for look, row in zip(looks(rows), rows, strict=True):
-            done, rest = _split(row.points, split)
-            for curve in rest:
-                values = getattr(curve, quantity)
-                axes.plot(curve.steps, values, ":", color=look.colour, linewidth=0.9)
-                shown.append(values)
-            if done:
-                shown.append(_band(axes, look, done, quantity, row.baseline))
-        if not shown:
-            return None
-        _log_if_wide(axes, "y", np.concatenate(shown))
-        axes.set_xlabel("step")
-        axes.set_title(label, loc="left", fontsize=FONT + 0.5)
-        return _svg(axes, f"{label} over the steps")
+    reach = figure.finite_range(
+        [
+            getattr(curve, quantity)
+            for row, _ in drawn
+            for point in row.points
+            for name, curve in point.curves.items()
+            if name == split
+        ]
+    )
+    if reach is None:
+        return []
+    panels = columns(drawn)
+    size = figure.SMALL if len(panels) > 1 else figure.WIDE
+    found = []
+    for column, part in panels:
+        with figure.axes(*size) as axes:
+            shown = []
+            for row, look in part:
+                done, rest = _split(row.points, split)
+                for curve in rest:
+                    curve = _thinned(curve)
+                    values = getattr(curve, quantity)
+                    axes.plot(
+                        curve.steps, values, ":", color=look.colour, linewidth=0.9
+                    )
+                    shown.append(values)
+                if done:
+                    shown.append(_band(axes, look, done, quantity, row.baseline))
+            if len(panels) > 1:
+                figure.log_if_wide(axes, "y", np.array(reach))
+                axes.set_ylim(*_widened(reach, axes.get_yscale()))
+            elif shown:
+                figure.log_if_wide(axes, "y", np.concatenate(shown))
+            axes.set_xlabel("step")
+            figure.head(axes, column or label)
+            found.append(figure.svg(axes, _titled(f"{label} over the steps", column)))
+    return found
 
 
-def against(rows: Sequence[Row], cost: str, label: str) -> str | None:
-    """Test error against a cost, with intervals and labels, as SVG.
+def against(drawn: Drawn, cost: str, label: str) -> list[str]:
+    """Test error against a cost, with intervals and labels, as SVGs.
+
+    Side by side the plots have no room for labels and rely on the legend.
 
     Args:
-        rows: rows without a finished point or without this cost are left out.
+        drawn: rows without a finished point or without this cost are left out.
         cost: "parameters", "macs" or "ms_per_step".
         label: name of the cost, without its prefix of size.
 
     Returns:
-        None if nothing can be drawn.
+        Nothing if nothing can be drawn.
     """
     known = [
-        (row, look, _cost(row, cost))
-        for row, look in zip(rows, looks(rows), strict=True)
+        (row, look)
+        for row, look in drawn
         if row.error is not None and _cost(row, cost) is not None
     ]
     if not known:
-        return None
-    factor, prefix = table.unit(at.mean for _, _, at in known)
-    with matplotlib.rc_context(SETTINGS):
-        axes = _axes(width=3.7, height=3.3)
-        for row, look, at in known:
-            axes.errorbar(
-                at.mean / factor,
-                row.error.mean,
-                xerr=None if at.half is None else at.half / factor,
-                yerr=row.error.half,
-                fmt=look.mark,
-                markersize=5,
-                color=look.colour,
-                elinewidth=0.9,
-                capsize=2,
-            )
-        axes.margins(x=0.16, y=0.08)
-        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))  # intervals know no limit
-        _log_if_wide(axes, "x", np.array([at.mean / factor for _, _, at in known]))
-        axes.set_xlabel(f"{label} ({prefix})" if prefix else label)
-        axes.set_title("test error, %", loc="left", fontsize=FONT + 0.5)
-        _name([(row, at.mean / factor, at.half) for row, _, at in known], axes, factor)
-        return _svg(axes, f"test error against {label}")
+        return []
+    factor, prefix = table.unit(_cost(row, cost).mean for row, _ in known)
+    share = lambda row: _scaled(_cost(row, cost), factor)
+    return _scatter(
+        [(row, look, share(row), row.error) for row, look in known],
+        f"{label} ({prefix})" if prefix else label,
+        "test error, %",
+        f"test error against {label}",
+    )
+
+
+def alike(rows: Iterable[Row], cost: str) -> bool:
+    """Whether a cost agrees within 1 % in all rows, so that it orders nothing."""
+    costs = [_cost(row, cost) for row in rows]
+    known = [at.mean for at in costs if at is not None]
+    return len(known) > 1 and min(known) > 0 and max(known) <= 1.01 * min(known)
+
+
+def beside(comparison: Comparison, look: Callable[[Row], Look]) -> list[str]:
+    """Our test error against the paper's, a mark a row, as SVGs; [] without errors."""
+    marks = []
+    for line in comparison.lines:
+        for column, cell in zip(comparison.columns, line.cells, strict=True):
+            if column.ranked and cell.complete:
+                marks.append((*_pair(cell), Interval(cell.theirs, None, 1)))
+    return _scatter(
+        [(row, look(row), theirs, ours) for row, ours, theirs in marks],
+        "the paper's, %",
+        "ours, %",
+        "our test error against the paper's",
+        shared=False,
+    )
 
 
 def whisker(interval: Interval, reach: float, colour: str) -> str:
@@ -165,11 +150,103 @@ def whisker(interval: Interval, reach: float, colour: str) -> str:
     )
 
 
+def _pair(cell: Cell) -> tuple[Row, Interval]:
+    assert cell.row is not None and cell.ours is not None
+    return cell.row, cell.ours
+
+
+def _titled(title: str, column: str | None) -> str:
+    return f"{title}, {column}" if column else title
+
+
+def _scatter(
+    marks: Sequence[tuple[Row, Look, Interval, Interval]],
+    across: str,
+    upwards: str,
+    title: str,
+    *,
+    shared: bool = True,
+) -> list[str]:
+    """Marks with intervals, labelled unless they are spread over several columns.
+
+    Args:
+        marks: row, its look, what it is across and what it is upwards.
+        across, upwards: what the axes show.
+        title: of the SVGs.
+        shared: whether plots side by side have their axes in common.
+    """
+    if not marks:
+        return []
+    found: dict[str | None, list[tuple[Row, Look, Interval, Interval]]] = {}
+    for mark in marks:
+        found.setdefault(mark[0].column, []).append(mark)
+    size = figure.SMALL if len(found) > 1 else figure.TALL
+    svgs = []
+    for column, part in found.items():
+        with figure.axes(*size) as axes:
+            for _, look, x, y in part:
+                axes.errorbar(
+                    x.mean,
+                    y.mean,
+                    xerr=x.half,
+                    yerr=y.half,
+                    fmt=look.mark,
+                    markersize=5,
+                    color=look.colour,
+                    elinewidth=0.9,
+                    capsize=2,
+                )
+            axes.margins(x=0.16, y=0.08)
+            common = marks if shared else part
+            if len(found) > 1:
+                _limit(axes, [x for _, _, x, _ in common], [y for *_, y in common])
+            axes.set_ylim(
+                bottom=max(0.0, axes.get_ylim()[0])
+            )  # intervals know no limit
+            figure.log_if_wide(axes, "x", np.array([x.mean for _, _, x, _ in common]))
+            axes.set_xlabel(across)
+            figure.head(axes, column or upwards)
+            if len(found) == 1:
+                _name(axes, [(row, x, y) for row, _, x, y in part])
+            svgs.append(figure.svg(axes, _titled(title, column)))
+    return svgs
+
+
+def _limit(
+    axes: matplotlib.axes.Axes, across: Sequence[Interval], upwards: Sequence[Interval]
+) -> None:
+    """Limits in which all of some marks lie, with their intervals."""
+    low, high = min(x.mean for x in across), max(x.mean for x in across)
+    log = low > 0 and high >= 4 * low
+    if not log:
+        low, high = min(x.low for x in across), max(x.high for x in across)
+    axes.set_xlim(*_widened((low, high), "log" if log else "linear", 0.12))
+    ends = min(y.low for y in upwards), max(y.high for y in upwards)
+    axes.set_ylim(*_widened(ends, "linear", 0.06))
+
+
+def _widened(
+    reach: tuple[float, float], scale: str, share: float = 0.05
+) -> tuple[float, float]:
+    """Limits a little wider than a range."""
+    low, high = reach
+    if scale == "log":
+        factor = (high / low) ** share
+        return low / factor, high * factor
+    room = share * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
+
+
 def _cost(row: Row, name: str) -> Interval | None:
     if name == "ms_per_step":
         return row.ms_per_step
     cost = row.cost(name)
     return None if cost is None else Interval(float(cost), None, 1)
+
+
+def _scaled(interval: Interval, factor: float) -> Interval:
+    half = None if interval.half is None else interval.half / factor
+    return Interval(interval.mean / factor, half, interval.count)
 
 
 def _split(points: Sequence[Point], split: str) -> tuple[list[Curve], list[Curve]]:
@@ -179,6 +256,18 @@ def _split(points: Sequence[Point], split: str) -> tuple[list[Curve], list[Curve
         if split in point.curves:
             (rest if point.result is None else done).append(point.curves[split])
     return done, rest
+
+
+def _some(count: int) -> np.ndarray:
+    """Places of at most MOST_STEPS of `count` steps, the first and last included."""
+    if count <= MOST_STEPS:
+        return np.arange(count)
+    return np.linspace(0, count - 1, MOST_STEPS).round().astype(int)
+
+
+def _thinned(curve: Curve) -> Curve:
+    some = _some(len(curve.steps))
+    return Curve(curve.steps[some], curve.loss[some], curve.error[some])
 
 
 def _band(
@@ -194,6 +283,7 @@ def _band(
         for curve in curves
     ]
     steps = sorted(set.intersection(*(set(one) for one in series)))
+    steps = [steps[i] for i in _some(len(steps))]
     values = np.array([[one[step] for step in steps] for one in series])
     means = values.mean(axis=0)
     if len(curves) > 1:
@@ -212,25 +302,21 @@ def _band(
 
 
 def _name(
-    marks: Sequence[tuple[Row, float, float | None]],
-    axes: matplotlib.axes.Axes,
-    factor: float,
+    axes: matplotlib.axes.Axes, marks: Sequence[tuple[Row, Interval, Interval]]
 ) -> None:
     """Writes the label of each row beside its mark, with a line if it is far off."""
     to_screen = axes.transData.transform
     axes.autoscale_view()
     axes.autoscale(False)  # labels must not widen the axes
     anchors, obstacles, sizes = [], [], []
-    for row, x, half in marks:
-        error = row.error
-        center = to_screen((x, error.mean))
-        reach = (half or 0.0) / factor
-        ends = to_screen([(x - reach, error.low), (x + reach, error.high)])
+    for row, x, y in marks:
+        center = to_screen((x.mean, y.mean))
+        ends = to_screen([(x.low, y.low), (x.high, y.high)])
         anchors.append(tuple(center))
         obstacles.append((*(center - 4), *(center + 4)))
         obstacles.append((center[0] - 1.5, ends[0, 1], center[0] + 1.5, ends[1, 1]))
         obstacles.append((ends[0, 0], center[1] - 1.5, ends[1, 0], center[1] + 1.5))
-        sizes.append((0.6 * FONT * len(row.label), 1.25 * FONT))
+        sizes.append((0.6 * FONT * len(row.kind), 1.25 * FONT))
     box = axes.bbox
     bounds = (box.x0 + 2, box.y0 + 2, box.x1, box.y1)
     centres = placement.place(anchors, sizes, obstacles, bounds)
@@ -248,63 +334,9 @@ def _name(
             axes.plot(*ends.T, color=INK, alpha=0.35, linewidth=0.6, zorder=1)
         axes.text(
             *back(centre),
-            row.label,
+            row.kind,
             ha="center",
             va="center",
             fontsize=FONT,
             parse_math=False,
         )
-
-
-def _axes(width: float, height: float) -> matplotlib.axes.Axes:
-    """Axes of a new figure, inches; at 72 dpi a pixel is a unit of the SVG."""
-    figure = matplotlib.figure.Figure((width, height), dpi=72, layout=None)
-    left, bottom = 0.42, 0.44
-    place = (
-        left / width,
-        bottom / height,
-        1 - (left + 0.1) / width,
-        1 - (bottom + 0.27) / height,
-    )
-    axes = figure.add_axes(place)
-    axes.grid(color=INK, alpha=0.13, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=2.5, width=0.6)
-    return axes
-
-
-def _log_if_wide(
-    axes: matplotlib.axes.Axes, side: Literal["x", "y"], values: np.ndarray
-) -> None:
-    """A logarithmic axis where the values are positive and span a factor of 4."""
-    values = values[np.isfinite(values)]
-    if not len(values) or values.min() <= 0 or values.max() < 4 * values.min():
-        return
-    axes.set(**{f"{side}scale": "log"})
-    axis = getattr(axes, f"{side}axis")
-    subs = (1, 2, 5) if values.max() > 30 * values.min() else (1, 2, 3, 5, 7)
-    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs, numticks=12))
-    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-    axis.set_minor_locator(matplotlib.ticker.NullLocator())
-
-
-def _svg(axes: matplotlib.axes.Axes, title: str) -> str:
-    """The figure as an SVG element that takes its colour and font from the page."""
-    buffer = io.StringIO()
-    # Ids within one page must differ, and the same input must give the same page.
-    with matplotlib.rc_context({"svg.hashsalt": title}):
-        axes.figure.savefig(
-            buffer, format="svg", transparent=True, metadata={"Date": None}
-        )
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r"font-family: [^;\"]*; ", "", svg)
-    svg = re.sub(
-        r' width="[\d.]+pt"| height="[\d.]+pt"| xmlns(:xlink)?="[^"]*"', "", svg
-    )
-    svg = svg.replace("xlink:href", "href").replace("\n", " ")
-    svg = svg.replace(INK, "currentColor")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

@@ -19,6 +19,8 @@ from attn.train import workdir
 
 SEED = "seed"
 SPLITS = ("train", "test")
+# What is a whole number in a result.
+WHOLE = {"steps", "parameters", "macs", "examples", "together"}
 # Names under which an environment may tell the version of the code.
 CODE_KEYS = ("commit", "git_commit", "code_version", "code", "revision")
 
@@ -45,6 +47,8 @@ class Result:
         macs: multiply-adds of one example, forward.
         ms_per_step: median duration of a step, milliseconds.
         seconds: duration of the whole point.
+        together: number of points that were trained in one program with it, itself
+            included; times are then its share of theirs.
     """
 
     error: float
@@ -55,6 +59,7 @@ class Result:
     macs: int | None = None
     ms_per_step: float | None = None
     seconds: float | None = None
+    together: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +101,17 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """An experiment and all of its points, done or not, in their order."""
+    """An experiment and all of its points, done or not, in their order.
+
+    Attributes:
+        directory: where it is.
+        name, title, description: what it is called and says.
+        axes: the names of its axes, the seed's among them.
+        baseline: the axes of the point that others are compared with.
+        points: done or not, in their order.
+        match: what the widths were scaled to, {"by", "budget"}; None if they were not.
+        published: the paper's table, {"source", "columns", "note", "rows"}, or None.
+    """
 
     directory: pathlib.Path
     name: str
@@ -105,6 +120,8 @@ class Sweep:
     axes: tuple[str, ...]
     baseline: Mapping[str, Any]
     points: tuple[Point, ...]
+    match: Mapping[str, Any] | None = None
+    published: Mapping[str, Any] | None = None
 
     @property
     def done(self) -> list[Point]:
@@ -141,7 +158,25 @@ def read(directory: str | pathlib.Path) -> Sweep:
         axes=tuple(axes),
         baseline=experiment.get("baseline") or {},
         points=points,
+        match=_match(experiment.get("match")),
+        published=published(experiment.get("published")),
     )
+
+
+def published(table: Any) -> Mapping[str, Any] | None:
+    """The paper's table of an experiment's record; None if there is none."""
+    if not isinstance(table, dict) or not isinstance(table.get("rows"), list):
+        return None
+    usable = lambda row: (
+        isinstance(row, dict)
+        and isinstance(row.get("axes"), dict)
+        and isinstance(row.get("values"), dict)
+    )
+    return {**table, "rows": [row for row in table["rows"] if usable(row)]}
+
+
+def _match(record: Any) -> Mapping[str, Any] | None:
+    return record if isinstance(record, dict) and record.get("by") else None
 
 
 def _experiment(directory: pathlib.Path) -> dict[str, Any]:
@@ -237,11 +272,12 @@ def _result(path: pathlib.Path) -> tuple[Result | None, str | None]:
         return None, "failed: its test error is not a number"
     costs = {
         name: _number(record.get(name))
-        for name in ("steps", "parameters", "macs", "ms_per_step", "seconds")
+        for name in (*WHOLE, "ms_per_step", "seconds")
+        if name != "examples"
     }
     costs |= {name: _number(test.get(name)) for name in ("loss", "examples")}
     known = {name: cost for name, cost in costs.items() if math.isfinite(cost)}
-    for name in {"steps", "parameters", "macs", "examples"} & known.keys():
+    for name in WHOLE & known.keys():
         known[name] = int(known[name])
     return Result(error=error, **known), None
 

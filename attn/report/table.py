@@ -15,6 +15,8 @@ MINUS = "\N{MINUS SIGN}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 DASH = "\N{EN DASH}"
 DAGGER = "\N{DAGGER}"
+# Beyond this many rows a sweep is laid out by one of its axes, with few values.
+MANY, FEW = 12, 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,12 @@ class Row:
     Attributes:
         axes: its values of the axes other than the seed.
         label: those values as text.
+        column: its value of the axis that `column_axis` names, as text; None if there
+            is no such axis.
+        kind: the label without the column; rows of one kind look alike in plots.
+        family: the part of the kind that the baseline leaves open: the rows of one
+            family and column are compared to one baseline.
+        variant: the part of the kind that the baseline decides.
         points: its points, finished or not.
         baseline: whether other rows are compared to it.
         error: test error in percent over the finished points.
@@ -36,6 +44,10 @@ class Row:
 
     axes: Mapping[str, Any]
     label: str
+    column: str | None
+    kind: str
+    family: str
+    variant: str
     points: tuple[Point, ...]
     baseline: bool
     error: Interval | None
@@ -56,12 +68,37 @@ class Row:
 
 
 def rows(sweep: Sweep) -> list[Row]:
-    """The rows of a sweep, in the order in which its points name them."""
+    """The rows of a sweep, in the order in which its points name them.
+
+    Those of one column follow each other.
+    """
     groups: dict[str, list[Point]] = {}
     for point in sweep.points:
-        groups.setdefault(_key(_place(point.axes)), []).append(point)
+        groups.setdefault(key(_place(point.axes)), []).append(point)
     usual = usual_code(sweep.points)
-    return [_row(sweep, key, groups, usual) for key in groups]
+    column = column_axis(sweep)
+    made = [_row(sweep, place, groups, usual, column) for place in groups]
+    order = list(dict.fromkeys(row.column for row in made))
+    return sorted(made, key=lambda row: order.index(row.column))
+
+
+def column_axis(sweep: Sweep) -> str | None:
+    """The axis by whose values tables and plots are laid out side by side.
+
+    It is that of the columns of the published table. Without one, a sweep of more
+    than MANY rows takes the last of several axes that has few values.
+    """
+    named = (sweep.published or {}).get("columns")
+    names = axes(sweep)
+    if named is not None:
+        return named if named in names else None
+    values = {
+        name: {key(point.axes.get(name)) for point in sweep.points} for name in names
+    }
+    count = len({key(_place(point.axes)) for point in sweep.points})
+    few = [name for name in names if 1 < len(values[name]) <= FEW]
+    compared = [name for name in few if name not in sweep.baseline]
+    return compared[-1] if count > MANY and len(names) > 1 and compared else None
 
 
 def usual_code(points: Iterable[Point]) -> str | None:
@@ -76,24 +113,33 @@ def axes(sweep: Sweep) -> list[str]:
 
 
 def _row(
-    sweep: Sweep, key: str, groups: Mapping[str, list[Point]], usual: str | None
+    sweep: Sweep,
+    own: str,
+    groups: Mapping[str, list[Point]],
+    usual: str | None,
+    column: str | None,
 ) -> Row:
-    points = groups[key]
+    points = groups[own]
     place = _place(points[0].axes)
-    reference = _key({**place, **sweep.baseline})
-    is_baseline = bool(sweep.baseline) and reference == key
+    reference = key({**place, **sweep.baseline})
+    is_baseline = bool(sweep.baseline) and reference == own
     difference = None
     if sweep.baseline and not is_baseline:
         base = groups.get(reference, [])
-        difference = statistics.paired(_errors(points), _errors(base))
+        difference = statistics.paired(errors(points), errors(base))
     done = [point for point in points if point.result is not None]
     speeds = [point.result.ms_per_step for point in done]
+    kind = [axis for axis in place if axis != column]
     return Row(
         axes=place,
-        label=" \N{MIDDLE DOT} ".join(map(text, place.values())) or sweep.name,
+        label=label(place) or sweep.name,
+        column=text(place[column]) if column in place else None,
+        kind=label(place, kind) or sweep.name,
+        family=label(place, [axis for axis in kind if axis not in sweep.baseline]),
+        variant=label(place, [axis for axis in kind if axis in sweep.baseline]),
         points=tuple(points),
         baseline=is_baseline,
-        error=statistics.interval(_errors(points).values()),
+        error=statistics.interval(errors(points).values()),
         difference=difference,
         verdict=statistics.verdict(difference) if difference else "",
         ms_per_step=statistics.interval(speed for speed in speeds if speed is not None),
@@ -101,15 +147,30 @@ def _row(
     )
 
 
-def _errors(points: Iterable[Point]) -> dict[Any, float]:
-    return {_key(p.seed): p.result.error for p in points if p.result is not None}
+def label(place: Mapping[str, Any], names: Iterable[str] | None = None) -> str:
+    """Some values of axes as text, all of them unless they are named.
+
+    A value that is no name, such as a number, stands behind that of its axis.
+    """
+    names = place if names is None else names
+    shown = (
+        place[name] if isinstance(place[name], str) else f"{name} {text(place[name])}"
+        for name in names
+    )
+    return " \N{MIDDLE DOT} ".join(shown)
+
+
+def errors(points: Iterable[Point]) -> dict[str, float]:
+    """The test errors of the finished ones of some points, by seed."""
+    return {key(p.seed): p.result.error for p in points if p.result is not None}
 
 
 def _place(values: Mapping[str, Any]) -> dict[str, Any]:
     return {axis: value for axis, value in values.items() if axis != SEED}
 
 
-def _key(value: Any) -> str:
+def key(value: Any) -> str:
+    """Values of axes in a form that is equal where they are, in JSON or not."""
     return json.dumps(value, sort_keys=True, default=str)
 
 
@@ -192,7 +253,7 @@ def cells(rows: Iterable[Row]) -> list[dict[str, str]]:
             "error": error,
             "difference": "baseline" if row.baseline else difference,
             "verdict": row.verdict,
-            "parameters": _integer(row.cost("parameters")),
+            "parameters": integer(row.cost("parameters")),
             "macs": _scaled(row.cost("macs"), factor),
             "ms_per_step": speed,
             "mark": DAGGER if row.other_code else "",
@@ -203,64 +264,8 @@ def cells(rows: Iterable[Row]) -> list[dict[str, str]]:
     ]
 
 
-def summary(rows: Iterable[Row]) -> list[str]:
-    """What the table says, in sentences."""
-    rows = [row for row in rows if row.error is not None]
-    if not rows:
-        return ["No point is finished yet."]
-    best = min(rows, key=lambda row: row.error.mean)
-    said = [
-        f"The lowest mean test error is {plus_minus(best.error, 2)} %, {best.label}."
-    ]
-    baseline = next((row.label for row in rows if row.baseline), None)
-    for word, sense in (
-        ("lower", "Lower than"),
-        ("higher", "Higher than"),
-        ("not distinguishable", "Not distinguishable from"),
-    ):
-        labels = [row.label for row in rows if row.verdict == word]
-        if labels and baseline:
-            said.append(f"{sense} {baseline}: {', '.join(labels)}.")
-    return said
-
-
-def notes(sweep: Sweep, rows: Iterable[Row]) -> list[str]:
-    """What a reader of the table must know to read it rightly."""
-    rows = list(rows)
-    said = []
-    seeds = [len(row.done) for row in rows]
-    if any(count > 1 for count in seeds):
-        said.append(
-            f"{PLUS_MINUS} is half the width of a 95 % interval over seeds (Student t)."
-        )
-    if 1 in seeds:
-        alone = [row.label for row in rows if len(row.done) == 1]
-        who = "Every row has" if len(alone) == len(rows) else f"{', '.join(alone)}:"
-        said.append(f"{who} one seed only, so no interval.")
-    compared = [row for row in rows if row.difference is not None]
-    if sweep.baseline and not any(row.baseline for row in rows):
-        named = ", ".join(f"{k} = {text(v)}" for k, v in sweep.baseline.items())
-        said.append(f"The baseline ({named}) is not among the points.")
-    if any(row.difference.half is not None for row in compared):
-        said.append(
-            "A difference is taken seed by seed; it is not distinguishable where its"
-            " interval includes zero."
-        )
-        if len(compared) > 1:
-            said.append(
-                f"Each of the {len(compared)} intervals is at 95 % by itself, without"
-                " correction for their number."
-            )
-    usual = usual_code(sweep.points)
-    for row in rows:
-        for point in row.other_code:
-            said.append(
-                f"{DAGGER} {point.name} ran code {point.code}, most ran {usual}."
-            )
-    return said
-
-
-def _integer(value: int | None) -> str:
+def integer(value: int | None) -> str:
+    """A whole number with its thousands set apart, a dash for none."""
     return DASH if value is None else f"{value:,}"
 
 

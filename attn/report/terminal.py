@@ -1,8 +1,8 @@
-"""What a person sees on the terminal: live progress, and tables at the end.
+"""What a person sees on the terminal while something goes on, and of what there is.
 
 On a terminal progress is one line that is rewritten; elsewhere (a file, a pipe, a
 cluster's log) it is a plain line now and then and one for each finished point. This
-is the only file that knows rich.
+file and `attn.report.console` alone know rich.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TextIO
 
-import rich.box
 import rich.console
 import rich.live
 import rich.markup
@@ -21,111 +20,10 @@ import rich.table
 import rich.text
 
 from attn.report import table
-from attn.report.results import Sweep
-from attn.report.table import Row
+from attn.report.console import empty, plain
 
 QUIET_SECONDS = 10.0  # between plain lines
 BAR_WIDTH = 20
-# Columns that are left out, the first first, where the terminal is too narrow.
-DISPENSABLE = ("verdict", "seeds", "macs", "parameters", "ms_per_step")
-ASCII = str.maketrans(
-    {
-        table.MINUS: "-",
-        table.PLUS_MINUS: "+-",
-        table.DASH: "-",
-        table.DAGGER: "*",
-        table.FIGURE_SPACE: " ",
-        "\N{MIDDLE DOT}": "/",
-        "\N{HORIZONTAL ELLIPSIS}": "...",
-    }
-)
-
-
-def show(sweeps: Sequence[Sweep], console: rich.console.Console | None = None) -> None:
-    """Prints the table of each sweep, what it says, and what is not finished."""
-    console = console or rich.console.Console()
-    for sweep in sweeps:
-        rows = table.rows(sweep)
-        console.print()
-        console.print(_fitting(sweep, rows, console))
-        for sentence in [*table.summary(rows), *table.notes(sweep, rows)]:
-            console.print(_plain(sentence, console), style="dim", markup=False)
-        _unfinished(sweep, console)
-        console.print()
-
-
-def _unfinished(sweep: Sweep, console: rich.console.Console) -> None:
-    missing = len(sweep.points) - len(sweep.done)
-    if not missing:
-        return
-    head = f"Not finished: {missing} of {len(sweep.points)} points"
-    console.print(head, style="bold yellow", markup=False, highlight=False)
-    for problem, names in sweep.unfinished.items():
-        line = f"{problem}: {', '.join(names)}"
-        console.print(line, markup=False, highlight=False)
-
-
-def _fitting(
-    sweep: Sweep, rows: Sequence[Row], console: rich.console.Console
-) -> rich.table.Table:
-    """The table with as many columns as the terminal has room for."""
-    dropped: list[str] = []
-    for column in (*DISPENSABLE, None):
-        made = _table(sweep, rows, dropped, console)
-        wide = console.measure(made, options=console.options.update(width=10_000))
-        if wide.maximum <= console.width or column is None:
-            return made
-        dropped.append(column)
-    raise AssertionError("the last column is None")
-
-
-def _table(
-    sweep: Sweep,
-    rows: Sequence[Row],
-    dropped: Sequence[str],
-    console: rich.console.Console,
-) -> rich.table.Table:
-    _, prefix = table.unit(row.cost("macs") for row in rows)
-    heads = {
-        "seeds": "seeds",
-        "error": "error, %",
-        "difference": "difference",
-        "verdict": "",
-        "parameters": "parameters",
-        "macs": f"MACs, {prefix}" if prefix else "MACs",
-        "ms_per_step": "ms/step",
-    }
-    if not any(row.baseline for row in rows):
-        del heads["difference"], heads["verdict"]
-    heads = {name: head for name, head in heads.items() if name not in dropped}
-    made = _empty(sweep.title, console)
-    names = table.axes(sweep) or ["sweep"]
-    for name in names:
-        made.add_column(name, overflow="fold")
-    for name, head in heads.items():
-        side = "left" if name == "verdict" else "right"
-        made.add_column(head, justify=side, no_wrap=True)
-    for row, cell in zip(rows, table.cells(rows), strict=True):
-        values = [table.text(row.axes.get(name, row.label)) for name in names]
-        values[-1] += cell["mark"]
-        shown = [*values, *(cell[name] for name in heads)]
-        made.add_row(
-            *(rich.text.Text(_plain(value, console)) for value in shown),
-            style="bold" if row.baseline else None,
-        )
-    return made
-
-
-def _empty(title: str, console: rich.console.Console) -> rich.table.Table:
-    return rich.table.Table(
-        title=rich.text.Text(_plain(title, console)),
-        title_justify="left",
-        title_style="bold",
-        box=rich.box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
 
 
 def plan(title: str, rows: Sequence[Mapping[str, Any]], total: float) -> None:
@@ -139,7 +37,7 @@ def plan(title: str, rows: Sequence[Mapping[str, Any]], total: float) -> None:
     """
     console = rich.console.Console()
     factor, prefix = table.unit(row["macs"] for row in rows)
-    made = _empty(title, console)
+    made = empty(title, console)
     made.add_column("point", overflow="fold")
     for head in ("parameters", f"MACs, {prefix}", "ms/step", "time"):
         made.add_column(head.removesuffix(", "), justify="right", no_wrap=True)
@@ -158,12 +56,12 @@ def plan(title: str, rows: Sequence[Mapping[str, Any]], total: float) -> None:
 def catalogue(rows: Sequence[Mapping[str, str]]) -> None:
     """Prints the table of attentions, rows as `attn.report.catalogue` makes them."""
     console = rich.console.Console()
-    made = _empty(f"{len(rows)} attentions", console)
+    made = empty(f"{len(rows)} attentions", console)
     for head in ("name", "family", "input", "formula", "paper"):
         made.add_column(head, overflow="fold", no_wrap=head in ("name", "input"))
     for row in rows:
         values = [row[column.header] for column in made.columns]
-        made.add_row(*(rich.text.Text(_plain(value, console)) for value in values))
+        made.add_row(*(rich.text.Text(plain(value, console)) for value in values))
     console.print(made)
 
 
@@ -194,6 +92,8 @@ class Progress:
         self._clock = clock
         self._live: rich.live.Live | None = None
         self._k, self._n, self._name = 0, 0, ""
+        self._others: list[int] = []  # that train with it, and are not done yet
+        self._together = 1
         self._step: tuple[int, int] | None = None
         self._facts: list[str] = []
         self._began: float | None = None
@@ -217,9 +117,10 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def point(self, k: int, n: int, name: str) -> None:
-        """Point k of n, counted from 1, begins."""
+    def point(self, k: int, n: int, name: str, others: Sequence[int] = ()) -> None:
+        """Point k of n, counted from 1, begins, and with it those of `others`."""
         self._k, self._n, self._name = k, n, name
+        self._others, self._together = list(others), 1 + len(others)
         self._step, self._facts, self._left = None, [], None
         self._began = self._clock()
 
@@ -248,22 +149,31 @@ class Progress:
         self._say(text)
 
     def point_done(self, summary: str) -> None:
-        """The point is finished; prints `summary` on a line that stays."""
-        took = ""
+        """The point is finished; prints `summary` on a line that stays.
+
+        Of points that train together, the next in their order; each takes its share
+        of the time.
+        """
+        took, k = "", self._k
         if self._began is not None:
-            self._durations.append(self._clock() - self._began)
-            took = f" ({table.duration(self._durations[-1])})"
-        # The live line is drawn again below what is said: empty it first.
-        self._step, self._facts, self._left, self._began = None, [], None, None
-        self._say(f"[{self._k}/{self._n}] {summary}{took}")
+            share = (self._clock() - self._began) / self._together
+            self._durations.append(share)
+            took = f" ({table.duration(share)})"
+        if self._others:
+            self._k = self._others.pop(0)
+        else:
+            # The live line is drawn again below what is said: empty it first.
+            self._step, self._facts, self._left, self._began = None, [], None, None
+        self._say(f"[{k}/{self._n}] {summary}{took}")
 
     def _say(self, text: str) -> None:
         self._console.print(
-            _plain(text, self._console), markup=False, highlight=False, soft_wrap=True
+            plain(text, self._console), markup=False, highlight=False, soft_wrap=True
         )
 
     def _where(self, step: tuple[int, int] | None) -> str:
-        where = f"[{self._k}/{self._n}] {self._name}"
+        numbers = "-".join(map(str, [self._k, *self._others[-1:]]))
+        where = f"[{numbers}/{self._n}] {self._name}"
         return where if step is None else f"{where}, step {step[0]} of {step[1]}"
 
     def _times(
@@ -275,10 +185,12 @@ class Progress:
         now = self._clock()
         seconds = max(0.0, left[0] - (now - left[1]))
         told = [f"{table.duration(seconds)} left"]
-        if self._n > self._k:
-            durations = [*self._durations, now - began + seconds]
+        last = self._others[-1] if self._others else self._k
+        if self._n > last:
+            share = (now - began + seconds) / self._together
+            durations = [*self._durations, *[share] * self._together]
             mean = sum(durations) / len(durations)
-            rest = seconds + mean * (self._n - self._k)
+            rest = seconds + mean * (self._n - last)
             told.append(f"{table.duration(rest)} for all")
         return told
 
@@ -291,7 +203,7 @@ class Progress:
         facts = [*facts, *self._times(began, left)]
         if step is None:
             facts = [f"starting, {table.duration(self._clock() - began)}"]
-        text = _plain("  ".join([self._where(step), *facts]), self._console)
+        text = plain("  ".join([self._where(step), *facts]), self._console)
         shown = rich.text.Text(text, no_wrap=True, overflow="ellipsis", end="")
         if step is None or self._console.width < len(text) + BAR_WIDTH + 3:
             return shown
@@ -305,11 +217,3 @@ class Progress:
 
 def _known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
-
-
-def _plain(text: str, console: rich.console.Console) -> str:
-    """The text, without what the console's encoding cannot show."""
-    encoding = (console.encoding or "utf-8").lower()
-    if encoding.startswith("utf"):
-        return text
-    return text.translate(ASCII).encode(encoding, "replace").decode(encoding)

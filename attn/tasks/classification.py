@@ -33,7 +33,12 @@ class Classification:
     def loss(
         self, logits: jax.Array, batch: Mapping[str, jax.Array]
     ) -> tuple[jax.Array, Metrics]:
-        """The mean loss of logits [B, K], and what to log: loss, error in percent."""
+        """The mean loss of logits [B, K], and what to log: loss, error in percent.
+
+        Raises:
+            ValueError: labels that are not [B], or logits of another shape.
+        """
+        _fits(logits, batch["label"])
         targets = jax.nn.one_hot(batch["label"], logits.shape[-1])
         targets = optax.smooth_labels(targets, self.label_smoothing)
         loss = optax.softmax_cross_entropy(logits, targets).mean()
@@ -42,6 +47,7 @@ class Classification:
 
     def sums(self, logits: jax.Array, batch: Mapping[str, jax.Array]) -> Metrics:
         """What one batch adds to an evaluation; examples of weight 0 add nothing."""
+        _fits(logits, batch["label"])
         weight = batch["weight"]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         wrong = jnp.argmax(logits, axis=-1) != batch["label"]
@@ -50,3 +56,12 @@ class Classification:
             "error": 100 * jnp.sum(weight * wrong),
             "examples": jnp.sum(weight),
         }
+
+
+def _fits(logits: jax.Array, label: jax.Array) -> None:
+    if label.ndim != 1 or logits.shape[:-1] != label.shape:
+        raise ValueError(
+            "task 'classification' takes logits [B, K] for labels [B], got"
+            f" {logits.shape} for {label.shape}: sequences of labels need task"
+            " 'sequence', and a model of several heads too"
+        )

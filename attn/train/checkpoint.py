@@ -176,6 +176,12 @@ class Checkpoints:
         leaves = [read.state[name] for name in expected]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
 
+    def drop_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
     def wait(self) -> None:
         """Waits until everything begun is written; raises what went wrong."""
         if self._manager:

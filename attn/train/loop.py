@@ -1,30 +1,30 @@
-"""The training of one point: steps, metrics, evaluations, checkpoints, and the end.
+"""The training of points: steps, metrics, evaluations, checkpoints, and the end.
 
 Killed anywhere and started again, it ends with the same parameters and metrics as
 if nothing had happened: the state is the last checkpoint's, the data and the
 randomness follow from its step, and later lines of the metrics are dropped.
+
+One loop serves a point alone and points that train together in one program: these
+take their steps at the same time, and share nothing else.
 """
 
 import collections
 import contextlib
 import errno
-import json
-import math
 import pathlib
-import statistics
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 
-from attn.train import partition, pictures, workdir
-from attn.train.checkpoint import Checkpoints
 from attn.train.interruption import Interruption
+from attn.train.member import Diverged, Failed, Member
 from attn.train.program import Program
+from attn.train.progress import Progress
 from attn.train.state import State
-from attn.train.writers import Writer
+
+__all__ = ["Diverged", "Failed", "Loop", "Member", "Progress", "Stopped", "Training"]
 
 # Steps that may be under way at once: enough to keep the devices busy.
 AHEAD = 2
@@ -34,34 +34,212 @@ class Stopped(Exception):
     """The training was asked to stop; it has saved its state."""
 
 
-class Failed(Exception):
-    """The training cannot go on; the message says why, in one sentence."""
+class Training:
+    """The training of points that share a program, each in its work directory."""
 
-
-class Diverged(Failed):
-    """The loss or a parameter is no longer finite; other trainings may go on."""
-
-
-class Progress(Protocol):
-    """Whoever wants to be told how a training goes."""
-
-    def update(
+    def __init__(
         self,
+        program: Program,
+        members: Sequence[Member],
         *,
-        step: int,
-        steps: int,
-        loss: float,
-        images_per_s: float,
-        seconds_left: float,
-    ) -> None:
-        """Metrics were logged."""
+        progress: Progress,
+        interruption: Interruption,
+    ):
+        """Takes the program and the points; more than one if it trains several."""
+        self._program = program
+        self._members = members
+        self._progress = progress
+        self._interruption = interruption
 
-    def note(self, text: str) -> None:
-        """Something worth a line."""
+    def run(self) -> None:
+        """Trains all members to the end, from their last checkpoints if there are.
+
+        Members whose last checkpoints are of one step train together, the others
+        one after the other. A member that is ahead by a save, because a kill came
+        between theirs, goes back to the others, so that it ends as if unbroken.
+        Each is left with its `result`, as it was written, or with `diverged`.
+
+        Raises:
+            Stopped: it was asked to, and has saved.
+            Failed: the disk is full.
+            ValueError: a checkpoint does not fit the config, or none is sound.
+        """
+        try:
+            with contextlib.ExitStack() as stack:
+                for member in self._members:
+                    stack.enter_context(member.open())
+                for members, states in self._abreast():
+                    self._run(members, states)
+        except Exception as error:
+            if _disk_is_full(error):
+                place = ", ".join(str(member.directory) for member in self._members)
+                raise Failed(
+                    f"the disk of {place} is full; free some space and run"
+                    " the same command again to go on from the last checkpoint"
+                ) from error
+            raise
+
+    def _abreast(self) -> list[tuple[list[Member], list[State]]]:
+        """The members by the step they go on from, with their states."""
+        begun = {}
+        for number, member in enumerate(self._members):
+            state, said = member.begin(self._program)
+            begun[number] = (int(state.step), state)
+            who = f"{member.directory.name} " if len(self._members) > 1 else ""
+            for line in said:
+                self._progress.note(who + line)
+        lowest = min(step for step, _ in begun.values())
+        for number, (step, _) in begun.items():
+            if 0 < step - lowest <= self._program.train.save_every:
+                member = self._members[number]
+                earlier = member.back(self._program, lowest)
+                if earlier is not None:
+                    begun[number] = (lowest, earlier)
+                    name = member.directory.name
+                    self._progress.note(f"{name} goes back to step {lowest}")
+        groups: dict[int, tuple[list[Member], list[State]]] = {}
+        for number, (step, state) in begun.items():
+            members, states = groups.setdefault(step, ([], []))
+            members.append(self._members[number])
+            states.append(state)
+        return [groups[step] for step in sorted(groups)]
+
+    def _run(self, members: Sequence[Member], states: Sequence[State]) -> None:
+        """Trains members that are at the same step."""
+        step = int(states[0].step)
+        state = self._program.partition.join(states)
+        began = time.perf_counter()
+        for member in members:
+            member.go_on(step)
+        if step < self._program.train.steps:
+            state, tests = self._steps(members, state, step, began)
+        else:  # killed between the last checkpoint and the result
+            tests = self._evaluate(members, state)
+        for member in members:
+            member.wait()
+        seconds = (time.perf_counter() - began) / len(members)
+        variables = self._program.partition.parts(state.variables())
+        for member, held, test in zip(members, variables, tests, strict=True):
+            if not member.diverged:
+                member.end(
+                    self._program, held, test, seconds=seconds, together=len(members)
+                )
+
+    def _steps(
+        self, members: Sequence[Member], state: State, start: int, began: float
+    ) -> tuple[State, list[dict[str, float]]]:
+        """Takes the steps that are left; returns the state and its evaluations."""
+        train = self._program.train
+        under_way = collections.deque()
+        clock, tests = None, [{} for _ in members]
+        if train.look_every and not start:
+            self._look(members, state, start)
+        with self._batches(members, start) as batches:
+            for step in range(start + 1, train.steps + 1):
+                batch = self._program.partition.feed(next(batches))
+                state, loss = self._program.update(state, batch)
+                under_way.append(loss)
+                if len(under_way) > AHEAD or clock is None:
+                    under_way.popleft().block_until_ready()
+                # the first step compiles
+                clock = clock or _Clock(step, train.batch_size, len(members))
+                last = step == train.steps
+                stop = self._interruption.at(step) and not last
+                if step % train.log_every == 0 or last:
+                    state = self._log(members, state, step, clock)
+                with clock.paused():
+                    tests = [{} for _ in members]
+                    if step % train.eval_every == 0 or last:
+                        tests = self._evaluate(members, state)
+                        for member, test in _live(members, tests):
+                            member.tested(step, test)
+                    if train.look_every and (step % train.look_every == 0 or last):
+                        self._look(members, state, step)
+                    if step % train.save_every == 0 or last or stop:
+                        seconds = (time.perf_counter() - began) / len(members)
+                        self._save(members, state, tests, seconds)
+                if all(member.diverged for member in members):
+                    break
+                if stop:
+                    for member in members:
+                        member.wait()
+                    raise Stopped(f"saved at step {step} of {train.steps}")
+        return state, tests
+
+    @contextlib.contextmanager
+    def _batches(
+        self, members: Sequence[Member], start: int
+    ) -> Iterator[Iterator[list[dict[str, np.ndarray]]]]:
+        """What a step takes of each member's batch, from number `start` on."""
+        with contextlib.ExitStack() as stack:
+            streams = [
+                stack.enter_context(
+                    member.dataset.train(
+                        self._program.train.batch_size,
+                        seed=member.config["seed"],
+                        start=start,
+                        shard=self._program.partition.shard,
+                    )
+                )
+                for member in members
+            ]
+            yield (
+                [{name: batch[name] for name in ("image", "label")} for batch in found]
+                for found in zip(*streams, strict=True)
+            )
+
+    def _evaluate(
+        self, members: Sequence[Member], state: State
+    ) -> list[dict[str, float]]:
+        datasets = [member.dataset for member in members]
+        return self._program.evaluate_each(state, datasets)
+
+    def _look(self, members: Sequence[Member], state: State, step: int) -> None:
+        variables = self._program.partition.parts(state.variables())
+        for member, held in _live(members, variables):
+            member.look(step, self._program, held)
+
+    def _log(
+        self, members: Sequence[Member], state: State, step: int, clock: "_Clock"
+    ) -> State:
+        """Writes the means since the last line, and begins new sums."""
+        losses = []
+        for member, totals in _live(
+            members, self._program.partition.parts(state.totals)
+        ):
+            with member.surviving():
+                losses.append(member.log(step, totals))
+        pace = clock.lap(step)
+        if pace is not None and losses:
+            for member, _ in _live(members, members):
+                member.pace(step, pace)
+            left = self._program.train.steps - step
+            self._progress.update(
+                step=step,
+                steps=self._program.train.steps,
+                loss=sum(losses) / len(losses),
+                images_per_s=pace["images_per_s"],
+                seconds_left=left * pace["ms_per_step"] * len(members) / 1000,
+            )
+        zeros = {name: np.zeros((), np.float32) for name in state.totals}
+        zeros = self._program.partition.join([zeros] * len(members))
+        return state.replace(totals=zeros)
+
+    def _save(
+        self,
+        members: Sequence[Member],
+        state: State,
+        tests: Sequence[Mapping[str, float]],
+        seconds: float,
+    ) -> None:
+        held = self._program.partition.parts(state)
+        for member, (part, test) in _live(members, zip(held, tests, strict=True)):
+            with member.surviving():
+                member.save(part, test, seconds)
 
 
 class Loop:
-    """One training in its work directory."""
+    """The training of one point alone: a `Training` of one member."""
 
     def __init__(
         self,
@@ -72,210 +250,43 @@ class Loop:
         progress: Progress,
         interruption: Interruption,
     ):
-        self._program = program
-        self._config = config
-        self._directory = directory
-        self._progress = progress
-        self._interruption = interruption
-        self._first = jax.process_index() == 0
-        self._seconds = 0.0  # spent before this process began
+        self._member = Member(config, directory, {}, program.dataset)
+        self._training = Training(
+            program, [self._member], progress=progress, interruption=interruption
+        )
 
     def run(self, axes: Mapping[str, Any]) -> dict[str, Any]:
-        """Trains to the end, from the last checkpoint if there is one.
+        """Trains to the end and returns the result, as it was written.
 
         Args:
             axes: what distinguishes this point from the others, for the record.
 
-        Returns:
-            The result, as it was written.
-
         Raises:
-            Stopped: it was asked to, and has saved.
             Diverged: the loss or a parameter is no longer finite.
-            Failed: the disk is full.
-            ValueError: a checkpoint does not fit the config, or none is sound.
+            Stopped, Failed, ValueError: as `Training.run` says.
         """
-        try:
-            if self._first:
-                self._directory.mkdir(parents=True, exist_ok=True)
-            checkpoints = Checkpoints(self._directory / "checkpoints")
-            try:
-                return self._run(checkpoints, axes)
-            finally:
-                checkpoints.close()
-        except Exception as error:
-            if _disk_is_full(error):
-                raise Failed(
-                    f"the disk of {self._directory} is full; free some space and run"
-                    " the same command again to go on from the last checkpoint"
-                ) from error
-            raise
+        self._member.axes = axes
+        self._training.run()
+        if self._member.diverged:
+            raise self._member.diverged
+        assert self._member.result is not None
+        return self._member.result
 
-    def _run(self, checkpoints: Checkpoints, axes: Mapping[str, Any]) -> dict[str, Any]:
-        state = self._begin(checkpoints)
-        began = time.perf_counter() - self._seconds
-        step = int(state.step)
-        writer = Writer(self._directory, step=step) if self._first else _Silent()
-        try:
-            if step < self._program.train.steps:
-                state, test = self._steps(state, writer, checkpoints, began)
-            else:  # killed between the last checkpoint and the result
-                test = self._program.evaluate(state)
-            checkpoints.wait()
-            return self._end(state, axes, test, time.perf_counter() - began)
-        finally:
-            writer.close()
 
-    def _begin(self, checkpoints: Checkpoints) -> State:
-        """The state to go on from: the last sound checkpoint's, or a fresh one."""
-        program, like = self._program, self._program.like()
-        found = checkpoints.restore(like) if self._first else None
-        if self._first:
-            workdir.write_json(self._directory / "config.json", self._config)
-            path = self._directory / "environment.json"
-            workdir.write_json(path, workdir.environment())
-        if not partition.agree(np.asarray(found is not None)):
-            return program.start(self._config["seed"])
-        if found is None:  # another host has it
-            state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
-            return program.partition.place(partition.agree(state))
-        state, notes, damaged = found
-        for line in damaged:
-            self._progress.note(f"{line}; going back to step {int(state.step)}")
-        self._seconds = notes["seconds"]
-        self._progress.note(f"resumes at step {int(state.step)}")
-        return program.partition.place(partition.agree(state))
-
-    def _steps(
-        self,
-        state: State,
-        writer: "Writer | _Silent",
-        checkpoints: Checkpoints,
-        began: float,
-    ) -> tuple[State, dict[str, float]]:
-        """Takes the steps that are left; returns the state and its evaluation."""
-        train = self._program.train
-        under_way = collections.deque()
-        clock, test = None, {}
-        start = int(state.step)
-        with self._batches(start) as batches:
-            for step in range(start + 1, train.steps + 1):
-                batch = self._program.partition.split(next(batches))
-                state, loss = self._program.update(state, batch)
-                under_way.append(loss)
-                if len(under_way) > AHEAD or clock is None:
-                    under_way.popleft().block_until_ready()
-                clock = clock or _Clock(step, train.batch_size)  # the first compiles
-                last = step == train.steps
-                stop = self._interruption.at(step) and not last
-                if step % train.log_every == 0 or last:
-                    state = self._log(state, step, writer, clock)
-                with clock.paused():
-                    test = {}
-                    if step % train.eval_every == 0 or last:
-                        test = self._program.evaluate(state)
-                        writer.metrics(step, "test", test)
-                    if step % train.save_every == 0 or last or stop:
-                        seconds = time.perf_counter() - began
-                        self._save(state, writer, checkpoints, test, seconds)
-                if stop:
-                    checkpoints.wait()
-                    raise Stopped(f"saved at step {step} of {train.steps}")
-        return state, test
-
-    @contextlib.contextmanager
-    def _batches(self, start: int) -> Iterator[Iterator[dict[str, np.ndarray]]]:
-        """What a step takes of each batch, from number `start` on."""
-        with self._program.dataset.train(
-            self._program.train.batch_size,
-            seed=self._config["seed"],
-            start=start,
-            shard=self._program.partition.shard,
-        ) as batches:
-            yield ({name: b[name] for name in ("image", "label")} for b in batches)
-
-    def _log(
-        self, state: State, step: int, writer: "Writer | _Silent", clock: "_Clock"
-    ) -> State:
-        """Writes the means since the last line, and begins new sums."""
-        totals = {name: float(value) for name, value in state.totals.items()}
-        count = totals.pop("steps")
-        means = {name: value / count for name, value in totals.items()}
-        self._must_be_finite(means["loss"], step)
-        writer.metrics(step, "train", means)
-        pace = clock.lap(step)
-        if pace is not None:
-            writer.speed(step, pace)
-            left = self._program.train.steps - step
-            self._progress.update(
-                step=step,
-                steps=self._program.train.steps,
-                loss=means["loss"],
-                images_per_s=pace["images_per_s"],
-                seconds_left=left * pace["ms_per_step"] / 1000,
-            )
-        zeros = self._program.partition.place(
-            {name: np.zeros((), np.float32) for name in state.totals}
-        )
-        return state.replace(totals=zeros)
-
-    def _save(
-        self,
-        state: State,
-        writer: "Writer | _Silent",
-        checkpoints: Checkpoints,
-        test: dict[str, float],
-        seconds: float,
-    ) -> None:
-        held = partition.fetch(state)
-        for leaf in jax.tree.leaves((held.params, held.extras, held.totals)):
-            self._must_be_finite(float(np.sum(leaf, dtype=np.float64)), int(held.step))
-        writer.sync()  # a checkpoint must not outlive the lines before it
-        checkpoints.save(held, notes={"seconds": seconds}, error=test.get("error"))
-
-    def _must_be_finite(self, value: float, step: int) -> None:
-        if not math.isfinite(value):
-            raise Diverged(
-                f"the loss or a parameter is no longer finite at step {step}; the"
-                " checkpoints before it are kept; try a lower config.schedule.peak,"
-                " config.optimizer.clip=1, or float32"
-            )
-
-    def _end(
-        self,
-        state: State,
-        axes: Mapping[str, Any],
-        test: dict[str, float],
-        seconds: float,
-    ) -> dict[str, Any]:
-        result = {
-            "axes": dict(axes),
-            "steps": self._program.train.steps,
-            "test": test,
-            **self._program.costs,
-            "seconds": round(seconds, 2),
-        }
-        if self._first:
-            result |= self._pace()
-            pictures.write(self._directory / "attention.npz", self._program, state)
-            workdir.write_json(self._directory / "result.json", result)
-        return result
-
-    def _pace(self) -> dict[str, float]:
-        """Medians over the whole training, in whichever process it took place."""
-        lines = (self._directory / "speed.jsonl").read_text().splitlines()
-        laps = [json.loads(line) for line in lines]
-        names = ("ms_per_step", "images_per_s")
-        if not laps:
-            return {}
-        return {n: round(statistics.median(lap[n] for lap in laps), 3) for n in names}
+def _live(
+    members: Sequence[Member], values: Iterator[Any] | Sequence[Any]
+) -> Iterator[tuple[Member, Any]]:
+    """The members that have not diverged, each with its value."""
+    for member, value in zip(members, values, strict=True):
+        if not member.diverged:
+            yield member, value
 
 
 class _Clock:
     """Times the steps, without the compilation, evaluations and checkpoints."""
 
-    def __init__(self, step: int, batch_size: int):
-        self._batch_size = batch_size
+    def __init__(self, step: int, batch_size: int, members: int):
+        self._batch_size, self._members = batch_size, members
         self._since, self._step = time.perf_counter(), step
 
     @contextlib.contextmanager
@@ -286,25 +297,17 @@ class _Clock:
         self._since += time.perf_counter() - began
 
     def lap(self, step: int) -> dict[str, float] | None:
-        """The pace since the last lap; None where no step was taken."""
+        """The pace of each member since the last lap; None where no step was taken."""
         now = time.perf_counter()
         seconds, steps = now - self._since, step - self._step
         self._since, self._step = now, step
+        steps *= self._members
         if not steps:
             return None
         return {
             "ms_per_step": round(1000 * seconds / steps, 3),
             "images_per_s": round(self._batch_size * steps / seconds, 1),
         }
-
-
-class _Silent:
-    """The writer of every host but the first."""
-
-    def metrics(self, step: int, split: str, values: Mapping[str, float]) -> None: ...
-    def speed(self, step: int, values: Mapping[str, float]) -> None: ...
-    def sync(self) -> None: ...
-    def close(self) -> None: ...
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

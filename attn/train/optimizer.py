@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules by name: thin settings over optax."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -68,11 +69,37 @@ class _Optimizer:
         decay: which parameters it touches; "kernels" are those of two or more
             dimensions, which leaves out biases and the scales of norms.
         clip: the norm to which the whole gradient is clipped, if any.
+        rates: factors of the learning rate for parts of the network, by name: that of
+            a module, {"input": 0.1}, or of one inside another, {"stage1/block0": 0.5};
+            an attention in a slot bears the slot's name. They hold for every
+            parameter on whose path the name stands, decoupled weight decay included;
+            0 keeps it as it is. Where several names do, the first counts.
     """
 
     weight_decay: float = 0.0
     decay: Literal["kernels", "all"] = "kernels"
     clip: float | None = None
+    rates: Mapping[str, float] | None = None
+
+    def __post_init__(self):
+        for name, factor in (self.rates or {}).items():
+            if isinstance(factor, bool) or not isinstance(factor, int | float):
+                raise ValueError(f"rates.{name} must be a number, got {factor!r}")
+            if not 0 <= factor < math.inf:
+                raise ValueError(f"rates.{name} must be 0 or more, got {factor}")
+
+    def paced(self) -> optax.GradientTransformation:
+        """Multiplies the updates by `rates`; an update is the rate times something."""
+        rates = self.rates or {}
+
+        def scale(path: Any, update: jax.Array) -> jax.Array:
+            name = _name(path)
+            factors = [rates[part] for part in rates if _stands_on(part, name)]
+            return update * factors[0] if factors else update
+
+        return optax.stateless(
+            lambda updates, params: jax.tree.map_with_path(scale, updates)
+        )
 
     def mask(self, params: Any) -> Any:
         return jax.tree.map(lambda p: self.decay == "all" or p.ndim > 1, params)
@@ -153,6 +180,14 @@ class Lion(_Optimizer):
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "lamb": Lamb, "lion": Lion, "sgd": Sgd}
 
 
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _stands_on(part: str, name: str) -> bool:
+    return f"/{part}/" in f"/{name}/"
+
+
 def _named(table: Mapping[str, Any], kind: str, config: Mapping[str, Any]) -> Any:
     options = dict(config)
     name = options.pop("name")
@@ -197,8 +232,23 @@ def create(
     """
     chosen = _named(OPTIMIZERS, "optimizer", config)
     rule = chosen.rule(rate)
+    if chosen.rates:
+        rule = optax.chain(rule, chosen.paced())
     if chosen.clip is not None:
         rule = optax.chain(optax.clip_by_global_norm(chosen.clip), rule)
     if accumulate > 1:
         rule = optax.MultiSteps(rule, every_k_schedule=accumulate)
     return rule
+
+
+def check(config: Mapping[str, Any], params: Any) -> None:
+    """Checks that every name in `config["rates"]` is that of a part of the network.
+
+    Raises:
+        ValueError: a name on no parameter's path, with the nearest that is.
+    """
+    names = [_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+    parts = dict.fromkeys(part for name in names for part in name.split("/"))
+    for part in config.get("rates") or {}:
+        if not any(_stands_on(part, name) for name in names):
+            raise settings.unknown("part in rates", part, parts)

@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, the same under pmap, jit and a mesh."""
+"""One training step and one evaluation step: the same under pmap, vmap and a mesh."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from attn.tasks import Classification
+from attn.tasks import Task
 from attn.train.state import State
 
 Batch = Mapping[str, jax.Array]
@@ -21,7 +21,7 @@ def init(
     image: jax.Array,
     *,
     host: nn.Module,
-    task: Classification,
+    task: Task,
     optimizer: optax.GradientTransformation,
     average: bool,
 ) -> State:
@@ -44,7 +44,7 @@ def train_step(
     batch: Batch,
     *,
     host: nn.Module,
-    task: Classification,
+    task: Task,
     optimizer: optax.GradientTransformation,
     decay: float,
     axis: str | None,
@@ -59,12 +59,13 @@ def train_step(
         task: its loss.
         optimizer: what turns gradients into updates.
         decay: of the moving average of the parameters, if the state has one.
-        axis: the mapped axis to average over; None under jit, where the loss is a
-            global mean and the compiler adds the same collectives.
+        axis: the mapped axis to average over; None under a mesh, where the loss is
+            a global mean and the compiler adds the same collectives, and where a
+            training has its step for itself.
     """
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    if axis is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+    # one device draws the same with an axis and without
+    key = jax.random.fold_in(key, 0 if axis is None else jax.lax.axis_index(axis))
     rngs = dict(zip(STREAMS, jax.random.split(key, len(STREAMS)), strict=True))
 
     def loss_of(params: Any) -> tuple[jax.Array, Any]:
@@ -100,7 +101,7 @@ def eval_step(
     batch: Batch,
     *,
     host: nn.Module,
-    task: Classification,
+    task: Task,
     axis: str | None,
 ) -> dict[str, jax.Array]:
     """What one batch adds to the evaluation, summed over all devices."""

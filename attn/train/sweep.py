@@ -5,10 +5,13 @@ An experiment is a Python file of plain data:
     get_config(arg) -> the config all points share, a ConfigDict or nested dict
     sweep(arg)      -> yields (axes, changes): what distinguishes a point, for the
                        record, and the fields of the config it sets, by dotted path
-    BASELINE        -> the axes of the point that others are compared with; optional
-    MATCH           -> "parameters", "macs" or "latency", or {"by": one of these,
+    BASELINE        -> the axes of the point that others are compared with; optional.
+                       Of several axes those that the points have, so that it serves
+                       every table of a file
+    match(arg)      -> "parameters", "macs" or "latency", or {"by": one of these,
                        "budget": a number}: every point's widths are scaled to the
-                       budget, the baseline's where none is given; optional
+                       budget, the baseline's where none is given; None, or no such
+                       function, leaves them
     published(arg)  -> the paper's table: {"source": text, "rows": [(axes, values)]},
                        or None; optional. With "columns": AXIS the values are test
                        errors by the value of that axis, otherwise they are by name:
@@ -25,17 +28,19 @@ import pathlib
 import re
 import traceback
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from attn import settings
 from attn.train import loop, partition, workdir
+from attn.train.groups import Parallel, groups, programs
+from attn.train.groups import check as check_parallel
 from attn.train.interruption import Interruption
-from attn.train.program import SECTIONS, Program
-
+from attn.train.program import SECTIONS
+from attn.train.progress import SweepProgress
 
 # What the widths of the points of a sweep can be scaled to agree in.
 MATCHES = ("parameters", "macs", "latency")
@@ -58,7 +63,17 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """An experiment file, read and expanded."""
+    """An experiment file, read and expanded.
+
+    Attributes:
+        name: of the file, and its argument.
+        title, description: the first line of its docstring, and the others.
+        baseline: axes of the point that others are compared with.
+        points: one for each seed of each configuration.
+        match: as the file's match(arg) says: "by", and "budget" if there is one.
+        matching: the record of `attn.train.match`, once it is done.
+        published: the paper's table, rows as "axes" and "values".
+    """
 
     name: str
     title: str
@@ -66,6 +81,7 @@ class Experiment:
     baseline: dict[str, Any]
     points: list[Point]
     match: dict[str, Any] | None = None
+    matching: dict[str, Any] | None = None
     published: dict[str, Any] | None = None
 
     def select(self, only: Sequence[str]) -> list[Point]:
@@ -184,6 +200,7 @@ def load(
         base = plain(module.get_config(arg))
         changes = list(module.sweep(arg)) if hasattr(module, "sweep") else [({}, {})]
         table = module.published(arg) if hasattr(module, "published") else None
+        wanted = module.match(arg) if hasattr(module, "match") else None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:
@@ -209,9 +226,9 @@ def load(
         name="-".join(filter(None, [path.stem, _label(arg)])),
         title=title,
         description=description.strip(),
-        baseline=dict(getattr(module, "BASELINE", {})),
+        baseline=_baseline(getattr(module, "BASELINE", {}), points.values()),
         points=list(points.values()),
-        match=_match(path, getattr(module, "MATCH", None)),
+        match=_match(path, wanted),
         published=_published(table),
     )
 
@@ -222,10 +239,16 @@ def _match(path: pathlib.Path, wanted: Any) -> dict[str, Any] | None:
     wanted = plain(wanted) if isinstance(wanted, Mapping) else {"by": wanted}
     if wanted.get("by") not in MATCHES or wanted.keys() - {"by", "budget"}:
         raise ValueError(
-            f'{path}: MATCH must be one of {", ".join(MATCHES)}, or {{"by": one of'
+            f'{path}: match(arg) must be one of {", ".join(MATCHES)}, or {{"by": one of'
             f' these, "budget": a number}}, got {wanted}'
         )
     return wanted
+
+
+def _baseline(wanted: Mapping[str, Any], points: Iterable[Point]) -> dict[str, Any]:
+    axes = {axis for point in points for axis in point.axes}
+    # one that has no axis of the points stays, for the report to say so
+    return {axis: v for axis, v in wanted.items() if axis in axes} or dict(wanted)
 
 
 def _published(table: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -262,36 +285,6 @@ def _where(path: pathlib.Path, error: Exception) -> str:
     return f"{path}, line {line}: {type(error).__name__}: {error}"
 
 
-class Progress(loop.Progress, Protocol):
-    """Whoever wants to be told how a sweep goes."""
-
-    def point(self, k: int, n: int, name: str) -> None:
-        """Point k of n begins."""
-
-    def point_done(self, summary: str) -> None:
-        """It is done."""
-
-
-class Silence(contextlib.AbstractContextManager):
-    """A listener that says nothing: that of every host but the first."""
-
-    def point(self, k: int, n: int, name: str) -> None: ...
-    def point_done(self, summary: str) -> None: ...
-    def update(self, **values: float) -> None: ...
-    def note(self, text: str) -> None: ...
-    def __exit__(self, *error: object) -> None: ...
-
-
-def programs(points: Sequence[Point]) -> Iterator[tuple[Point, Program]]:
-    """Each point with its program; neighbours that differ in the seed share one."""
-    before, program = None, None
-    for point in points:
-        config = {**point.config, "seed": 0}
-        if program is None or config != before:
-            before, program = config, Program(config)
-        yield point, program
-
-
 def check(points: Sequence[Point]) -> None:
     """Builds every point, without compiling or writing anything.
 
@@ -307,8 +300,9 @@ def run(
     points: Sequence[Point],
     directory: pathlib.Path,
     *,
-    progress: Progress,
+    progress: SweepProgress,
     interruption: Interruption,
+    parallel: Parallel = "off",
 ) -> dict[str, str]:
     """Trains the points that are not done yet, and resumes those begun.
 
@@ -320,6 +314,7 @@ def run(
         directory: the work directory of the sweep.
         progress: is told how it goes.
         interruption: asks it to stop.
+        parallel: which points train side by side, as `groups.groups` says.
 
     Returns:
         The points that diverged, and what there is to say about it.
@@ -327,9 +322,10 @@ def run(
     Raises:
         ValueError: a config that cannot be built or differs from the one under
             which the work directory was begun, or a directory that cannot be used.
-        loop.Stopped, loop.Failed: as `loop.Loop.run` says; what is done is kept.
+        loop.Stopped, loop.Failed: as `loop.Training.run` says; what is done is kept.
     """
     diverged = {}
+    check_parallel(parallel)
     first = jax.process_index() == 0
     if first:
         workdir.check(directory)
@@ -337,28 +333,28 @@ def run(
     check(points)
     with workdir.held(directory) if first else contextlib.nullcontext():
         if first:
-            _describe(experiment, directory)
+            describe(experiment, directory)
         done = [(directory / p.name / "result.json").exists() for p in points]
         done = partition.agree(np.asarray(done)).tolist()
         if any(done):
             progress.note(f"{sum(done)} of {len(points)} points are done already")
         left = [point for point, over in zip(points, done, strict=True) if not over]
-        for point, program in programs(left):
-            progress.point(points.index(point) + 1, len(points), point.name)
-            training = loop.Loop(
-                program,
-                point.config,
-                directory / point.name,
-                progress=progress,
-                interruption=interruption,
+        for group in groups(left, parallel):
+            k, *others = (points.index(point) + 1 for point in group.points)
+            progress.point(k, len(points), group.name, others)
+            members = group.members(directory)
+            training = loop.Training(
+                group.program, members, progress=progress, interruption=interruption
             )
-            try:
-                error = training.run(point.axes)["test"]["error"]
-            except loop.Diverged as reason:
-                diverged[point.name] = str(reason)
-                progress.point_done(f"{point.name} diverged: {reason}")
-            else:
-                progress.point_done(f"{point.name}: test error {error:.2f} %")
+            training.run()
+            for point, member in zip(group.points, members, strict=True):
+                if member.result is None:
+                    diverged[point.name] = str(member.diverged)
+                    said = f"{point.name} diverged: {member.diverged}"
+                else:
+                    error = member.result["test"]["error"]
+                    said = f"{point.name}: test error {error:.2f} %"
+                progress.point_done(said)
     return diverged
 
 
@@ -374,7 +370,7 @@ def unchanged(points: Sequence[Point], directory: pathlib.Path) -> None:
             )
 
 
-def _describe(experiment: Experiment, directory: pathlib.Path) -> None:
+def describe(experiment: Experiment, directory: pathlib.Path) -> None:
     """Writes what the sweep is, keeping points of an earlier, other selection."""
     path = directory / "experiment.json"
     old = workdir.read_json(path) or {"points": []}
@@ -399,3 +395,5 @@ def _describe(experiment: Experiment, directory: pathlib.Path) -> None:
             "points": [*points, *begun],
         },
     )
+    if experiment.matching is not None:
+        workdir.write_json(directory / "match.json", experiment.matching)

@@ -21,6 +21,12 @@ def test_other_sets_go_from_minus_one_to_one(channels):
     np.testing.assert_allclose(result, [[-1] * channels, [1] * channels], atol=1e-6)
 
 
+def test_digits_in_several_channels_have_the_constants_of_digits():
+    one = normalise.statistics("mnist_5k", 1)
+    assert normalise.statistics("mnist_5k", 2) == (one.mean * 2, one.deviation * 2)
+    assert normalise.statistics("cifar10", 3).mean == (0.4914, 0.4822, 0.4465)
+
+
 def test_picture_undoes_it_and_cuts_off():
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
     known = normalise.statistics("imagenet2012", 3)

@@ -1,12 +1,16 @@
 """attn.data.open: configs that fit, and one clear sentence for those that do not."""
 
+import io
 import subprocess
 import sys
 
 import ml_collections
 import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
 
 from attn import data
+from attn.data import compositions
 
 
 def opened(directory, **config):
@@ -21,10 +25,81 @@ def opened(directory, **config):
         ({"distortion": "rts"}, (42, 42, 1)),
         ({"distortion": "tc"}, (60, 60, 1)),
         ({"image_size": 32, "augment": "pad_crop_flip"}, (32, 32, 1)),
+        ({"composition": "addition"}, (42, 42, 2)),
+        ({"composition": "number"}, (64, 64, 1)),
+        ({"composition": "number", "canvas": 54}, (54, 54, 1)),
+        ({"name": "digits_scene"}, (64, 64, 3)),
+        ({"name": "digits_scene", "composition": "scene"}, (64, 64, 3)),
+        ({"name": "digits_scene", "canvas": 96}, (96, 96, 3)),
+        ({"name": "photos"}, (48, 48, 3)),
     ],
 )
 def test_shape_of_the_images(directory, config, shape):
     assert opened(directory, **config).image_shape == shape
+
+
+@pytest.mark.parametrize(
+    "config, names",
+    [
+        ({"composition": "addition"}, [str(n) for n in range(19)]),
+        ({"composition": "number"}, [*"0123456789", "none"]),
+        ({"name": "digits_scene"}, [*"0123456789"]),
+    ],
+)
+def test_names_of_the_classes(directory, config, names):
+    dataset = opened(directory, **config)
+    assert list(dataset.class_names) == names and dataset.num_classes == len(names)
+
+
+def test_digits_scene_is_mnist_5k_in_scenes(directory):
+    one, other = (
+        opened(directory, **config)
+        for config in ({"name": "digits_scene"}, {"composition": "scene"})
+    )
+    assert one == other
+
+
+def test_any_set_of_ten_classes_of_digits_can_be_composed(tmp_path):
+    place = str(tmp_path)
+    for classes in (10, 11):
+        builder = letters(classes)(data_dir=place, file_format="array_record")
+        builder.download_and_prepare()
+    config = {"name": "test_letters10", "test": "train", "directory": place}
+    for composition in compositions.COMPOSITIONS:
+        dataset = data.open({**config, "composition": composition})
+        with dataset.train(5, seed=0) as batches:
+            assert next(batches)["image"].shape == (5, *dataset.image_shape)
+    config["name"] = "test_letters11"
+    with pytest.raises(ValueError, match=r"of ten digits, .*letters11' has 11 classes"):
+        data.open({**config, "composition": "number"})
+
+
+def letters(classes):
+    """A builder of four grey images of 28x28, of so many classes."""
+
+    class Letters(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        name = f"test_letters{classes}"
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(28, 28, 1)),
+                "label": tfds.features.ClassLabel(num_classes=classes),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager):
+            file = io.BytesIO()
+            Image.new("L", (28, 28), 200).save(file, format="png")
+            example = lambda n: {"image": file.getvalue(), "label": n}
+            return {"train": iter([(n, example(n)) for n in range(4)])}
+
+        def _generate_examples(self):
+            pass
+
+    return Letters
 
 
 def test_a_config_dict_will_do(directory):
@@ -47,6 +122,19 @@ def test_a_config_dict_will_do(directory):
         ({"name": "mnist5k"}, "unknown data set 'mnist5k'; did you mean 'mnist_5k'"),
         ({"distortion": "r", "augment": "pad_crop_flip"}, "augment must be 'none'"),
         ({"distortion": "r", "image_size": 28}, "image_size None.* and 28"),
+        ({"composition": "scenes"}, "'scenes'; did you mean 'scene'.*none, addition"),
+        (
+            {"composition": "scene", "augment": "pad_crop_flip"},
+            "augment must be 'none'",
+        ),
+        ({"composition": "number", "image_size": 64}, "image_size None.* and 64"),
+        ({"composition": "scene", "distortion": "r"}, "must be 'none', got 'r'"),
+        ({"composition": "addition", "canvas": 64}, "canvas None, got 64"),
+        ({"composition": "number", "canvas": 8}, "32 pixels or more, got 8"),
+        ({"canvas": 64}, "canvas 64 needs a composition .*addition, number, scene"),
+        ({"composition": "number", "name": "photos"}, "28x28 .*'photos' are 48x48x3"),
+        ({"name": "digits_scene", "composition": "number"}, "'scene', got .*'number'"),
+        ({"name": "digit_scene"}, "'digit_scene'; did you mean 'digits_scene'"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(directory, config, message):
@@ -61,7 +149,8 @@ import sys
 import attn
 before = set(sys.modules)
 import attn.data
-print({"tensorflow_datasets", "grain", "mlxtend", "pandas"} & set(sys.modules) - before)
+heavy = {"tensorflow_datasets", "grain", "mlxtend", "pandas", "skimage", "sklearn"}
+print(heavy & set(sys.modules) - before)
 """
     run = [sys.executable, "-c", code]
     out = subprocess.run(run, check=True, capture_output=True, text=True).stdout

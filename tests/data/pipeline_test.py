@@ -31,7 +31,16 @@ CHANGES = [
     {"distortion": "tc"},
     {"augment": "pad_crop_flip"},
     {"augment": "random_resized_crop_flip", "image_size": 20},
+    {"composition": "addition"},
+    {"composition": "number", "canvas": 40},
+    {"composition": "scene", "canvas": 40},
 ]
+# What is in a batch beside image, label and index: shape after B, and type.
+EXTRAS = {
+    "boxes": ((5, 4), "float32"),
+    "labels": ((5,), "int32"),
+    "caption": ((23,), "int32"),
+}
 
 
 @pytest.fixture(params=CHANGES, ids=lambda change: "-".join(map(str, change.values())))
@@ -41,17 +50,21 @@ def dataset(request, directory):
 
 def test_batches_have_their_shapes_and_types(dataset):
     (batch,) = taken(dataset.train(6, seed=0), 1)
+    extras = {key: batch.pop(key) for key in EXTRAS if key in batch}
     assert batch["image"].shape == (6, *dataset.image_shape)
     assert {key: value.dtype.name for key, value in batch.items()} == {
         "image": "float32",
         "label": "int32",
         "index": "int64",
     }
-    np.testing.assert_array_equal(
-        batch["label"], dataset.training.labels[batch["index"]]
-    )
-    assert dataset.num_classes == len(dataset.class_names) == 10
     assert (dataset.train_size, dataset.test_size) == (4000, 1000)
+    assert batch["label"].max() < dataset.num_classes == len(dataset.class_names)
+    found = {key: (v.shape[1:], v.dtype.name) for key, v in extras.items()}
+    assert found == (EXTRAS if dataset.image_shape == (40, 40, 3) else {})
+    first = {(42, 42, 2): None, (40, 40, 1): np.s_[:, 0]}.get(dataset.image_shape, ...)
+    if first is not None:  # sums say nothing of one digit
+        digits = dataset.training.labels[batch["index"]]
+        np.testing.assert_array_equal(batch["label"][first], digits)
 
 
 def test_a_run_goes_on_where_it_stopped(dataset):
@@ -119,10 +132,42 @@ def test_an_image_is_the_one_that_its_index_names(directory):
     )
 
 
-def test_training_images_are_normal(directory):
-    (batch,) = taken(opened(directory).train(4000, seed=0), 1)
-    assert abs(batch["image"].mean()) < 1e-3
-    assert batch["image"].std() == pytest.approx(1, abs=1e-3)
+@pytest.mark.parametrize("name, near", [("mnist_5k", 1e-3), ("photos", 5e-3)])
+def test_training_images_are_normal(directory, name, near):
+    dataset = opened(directory, name=name)
+    (batch,) = taken(dataset.train(dataset.train_size, seed=0), 1)
+    np.testing.assert_allclose(batch["image"].mean((0, 1, 2), np.float64), 0, atol=near)
+    np.testing.assert_allclose(batch["image"].std((0, 1, 2), np.float64), 1, atol=near)
+
+
+def test_scenes_are_normal(directory):
+    (batch,) = taken(opened(directory, name="digits_scene").train(512, seed=0), 1)
+    np.testing.assert_allclose(batch["image"].mean(axis=(0, 1, 2)), 0, atol=0.03)
+    np.testing.assert_allclose(batch["image"].std(axis=(0, 1, 2)), 1, atol=0.03)
+
+
+def test_a_composition_takes_digits_of_its_own_split_only(directory):
+    ends = {"train": "train[:3]", "test": "test[:3]"}
+    for composition in ("number", "scene"):
+        dataset = opened(directory, composition=composition, canvas=32, **ends)
+        for split, batches in (
+            (dataset.training, dataset.train(60, seed=0)),
+            (dataset.testing, dataset.test(3)),
+        ):
+            (batch,) = taken(batches, 1)
+            labels = batch.get("labels", batch["label"])
+            assert set(labels.ravel()) - {-1, 10} <= set(split.labels)
+
+
+def test_two_channels_become_a_picture_of_red_and_cyan(directory):
+    dataset = opened(directory, composition="addition")
+    (batch,) = taken(dataset.test(3), 1)
+    picture = dataset.picture(batch["image"])
+    assert picture.shape == (3, 42, 42, 3)
+    plain = batch["image"] * 0.3080 + 0.1309
+    np.testing.assert_allclose(picture[..., 0], plain[..., 0], atol=1e-5)
+    for channel in (1, 2):
+        np.testing.assert_allclose(picture[..., channel], plain[..., 1], atol=1e-5)
 
 
 def test_testing_goes_once_through_the_split_and_pads(directory):

@@ -16,11 +16,33 @@ from attn import models
 from attn.models import cost
 
 SE = {"name": "squeeze_excite"}
+ECA = {"name": "efficient_channel"}
 BARE = {"name": "squeeze_excite", "bias": False}  # of the paper's ablations
+NO_SQUEEZE = {**BARE, "squeeze": "none"}
 TIMM = {"name": "squeeze_excite", "divisor": 8}
 NON_LOCAL = {"name": "non_local", "reduction": 2}
+FOUR = [f"stage3/block{index}" for index in range(6)]
 imagenet = lambda depth, **more: ("resnet", {"depth": depth, **more})
 residual = lambda depth, attention: imagenet(depth, slots={"block.residual": attention})
+
+
+def stages(depth, *sizes):
+    """The released ECA-Net, with a kernel size for each stage."""
+    fill = {
+        f"stage{number}/block.residual": {**ECA, "kernel_size": size}
+        for number, size in enumerate(sizes, 1)
+    }
+    return imagenet(depth, slots=fill)
+
+
+def non_local(*blocks):
+    """A ResNet-50 with a non-local block after each of these."""
+    return imagenet(50, slots={f"{block}/block.post": NON_LOCAL for block in blocks})
+
+
+def resnext(depth, attention=None):
+    fill = {"block.residual": attention}
+    return imagenet(depth, cardinality=32, group_width=4, slots=fill)
 
 
 def cifar(depth, attention=None, classes=10):
@@ -89,15 +111,41 @@ PARAMETERS = {
     "table 14 post": (imagenet(50, slots={"block.post": BARE}), 28_071_976),
     "table 14 identity": (imagenet(50, slots={"block.identity": BARE}), 28_071_976),
     "table 15 3x3": (imagenet(50, slots={"block.after_conv2": BARE}), 25_714_216),
+    "table 16 no squeeze": (residual(50, NO_SQUEEZE), 28_071_976),
+    "table 16 no squeeze caffe": (
+        imagenet(50, stride_at="conv1", slots={"block.residual": NO_SQUEEZE}),
+        28_071_976,
+    ),
     "cbam_resnet18": (residual(18, "cbam"), 11_779_392),
     "cbam_resnet34": (residual(34, "cbam"), 21_960_468),
     "cbam_resnet50": (residual(50, "cbam"), 28_089_624),
     "cbam_resnet101": (residual(101, "cbam"), 49_330_172),
     "cbam_resnet152": (residual(152, "cbam"), 66_826_848),
+    "eca_resnet18": (stages(18, 3, 5, 7, 7), 11_689_556),
+    "eca_resnet34": (stages(34, 3, 3, 5, 7), 21_797_744),
+    "eca_resnet50": (stages(50, 3, 5, 5, 7), 25_557_112),
+    "eca_resnet50 adaptive": (residual(50, ECA), 25_557_118),
+    "eca_resnet101": (stages(101, 3, 3, 5, 7), 44_549_317),
+    "eca_resnet152": (stages(152, 3, 3, 5, 7), 60_193_042),
+    "resnext50_32x4d": (resnext(50), 25_028_904),
+    "resnext101_32x4d": (resnext(101), 44_177_704),
+    "se_resnext50_32x4d": (resnext(50, SE), 27_559_896),
+    "se_resnext101_32x4d": (resnext(101, SE), 48_955_416),
+    "wide_resnet50_2": (imagenet(50, group_width=128), 68_883_240),
     # Before the last block of res4.
     "non-local resnet50": (
         imagenet(50, slots={"stage3/block4/block.post": {**NON_LOCAL, "norm": "none"}}),
         27_656_744,
+    ),
+    "non-local resnet50 res2": (non_local("stage1/block1"), 25_689_256),
+    "non-local resnet50 res5": (non_local("stage4/block1"), 33_954_856),
+    "non-local resnet50 5 blocks": (
+        non_local("stage2/block0", "stage2/block2", *FOUR[::2]),
+        25_557_032 + 2 * 526_592 + 3 * 2_101_760,
+    ),
+    "non-local resnet50 10 blocks": (
+        non_local(*(f"stage2/block{index}" for index in range(4)), *FOUR),
+        25_557_032 + 4 * 526_592 + 6 * 2_101_760,
     ),
     "non-local resnet50 norm": (
         imagenet(50, slots={"stage3/block4/block.post": NON_LOCAL}),
@@ -160,6 +208,8 @@ MACS = {
     "resnet152": 11_560,
     "se_resnet50": 4_115.78,
     "se_resnet50 caffe": 3_883.25,
+    "table 16 no squeeze caffe": 4_270,
+    "resnext50_32x4d": 4_240,
     "vit_tiny_patch16_224": 1_258.219_2,
     "vit_small_patch16_224": 4_607.954_304,
     "vit_base_patch16_224": 17_581.972_224,

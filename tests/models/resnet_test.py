@@ -100,6 +100,45 @@ def test_each_slot_is_where_it_is_said_to_be(slot):
     assert_near(host.apply(variables, images, train=False), GOLDEN[f"conv2/{slot}"])
 
 
+def test_groups_are_convolutions_of_their_own():
+    images = jax.random.normal(jax.random.key(1), (2, 9, 14, 3))
+    grouped = {"depth": 11, "block": "bottleneck", "width": 16}
+    host = small(**grouped, cardinality=2, group_width=20)
+    variables = made(host, images)
+    apply = functools.partial(host.apply, train=False, capture_intermediates=True)
+    logits, state = jax.jit(apply)(variables, images)
+    seen = state["intermediates"]["stage2"]["block0"]
+    x = np.maximum(seen["norm1"]["__call__"][0], 0)
+    kernel = variables["params"]["stage2"]["block0"]["conv2"]["kernel"]
+    assert kernel.shape == (3, 3, 10, 20)  # int(32 * 20 / 64) = 10 channels a group
+    conv = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(2, 2),
+        padding=((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    halves = [conv(x[..., i : i + 10], kernel[..., i : i + 10]) for i in (0, 10)]
+    want = np.concatenate(halves, axis=-1)
+    assert_near(seen["conv2"]["__call__"][0], want)
+    assert np.all(np.isfinite(logits))
+
+
+def test_without_classes_the_last_map_comes_out():
+    images = jax.random.normal(jax.random.key(1), (2, 9, 14, 3))
+    slots = {"head": DOUBLE}
+    whole, host = small(slots=slots), small(slots=slots, num_classes=None)
+    variables = made(whole, images)
+    params = dict(variables["params"])
+    classifier = params.pop("classifier")
+    apply = lambda host, variables: jax.jit(functools.partial(host.apply, train=False))(
+        variables, images
+    )
+    features = apply(host, {**variables, "params": params})
+    assert features.shape == (2, 3, 4, 16)
+    logits = features.mean((1, 2)) @ classifier["kernel"] + classifier["bias"][None]
+    assert_near(apply(whole, variables), logits)
+
+
 def test_lists_the_slots_in_order():
     assert models.find("resnet").slots() == SLOTS
 
@@ -241,6 +280,13 @@ def test_starts_with_he_normal_kernels():
         ({"width": 0}, "width of a ResNet must be at least 1, got 0"),
         ({"num_classes": 0}, "num_classes"),
         ({"stem_stride": 0}, "stem_stride"),
+        ({"widths": (4, 4, 8)}, r"4 numbers of at least 1, .* got \(4, 4, 8\)"),
+        ({"widths": (4, 4, 0, 8)}, r"4 numbers of at least 1, .* got \(4, 4, 0, 8\)"),
+        ({"cardinality": 2}, "cardinality and .* of depth 8 has block='basic'"),
+        (
+            {"depth": 11, "block": "bottleneck", "width": 8, "group_width": 4},
+            "group_width=4 leaves a stage of width 8 no channel.*at least 8",
+        ),
         ({"slots": {"block.residul": "cbam"}}, "'block.residul'.*'block.residual'"),
         ({"slots": {"stage4/block.residual": "cbam"}}, "'stage4'.*stage1, stage2"),
         ({"slots": {"stage3/block1/block.post": "cbam"}}, "'block1'.*valid: block0"),

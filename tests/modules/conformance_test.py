@@ -27,6 +27,7 @@ CASES = {
     "class_attention": {},
     "cross_attention": {},
     "cross_covariance": {},
+    "efficient_channel": {},
     "linear": {},
     "linformer": {"rank": 5},
     "multi_head": {},
@@ -43,6 +44,7 @@ CASES = {
 # Further settings worth all of these tests.
 MORE = [
     ("cbam", {"spatial": "conv1x1", "order": "parallel"}),
+    ("squeeze_excite", {"squeeze": "none"}),
     ("multi_head", {"num_kv_heads": 2, "gate": "headwise", "normalize": "entmax15"}),
     ("non_local", {"pairwise": "gaussian", "subsample": "projected"}),
     ("non_local", {"pairwise": "dot_product"}),

@@ -9,7 +9,7 @@ import pytest
 
 from attn import report
 from attn.report import page, results, table
-from tests.report import synthetic
+from tests.report import papers, synthetic
 
 
 class Reader(html.parser.HTMLParser):
@@ -193,3 +193,54 @@ def test_a_foreign_directory_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match="is no sweep"):
         report.write([tmp_path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_papers_table_comes_first_and_plots_are_by_its_columns(tmp_path):
+    root = papers.transformers(tmp_path / "stn", images=2, seeds=2, looks=[0, 50, 250])
+    source, text = rendered(root)
+    heads = re.findall(r"<h2>(.*?)</h2>", source)
+    assert heads == [
+        "In short",
+        "Beside the paper",
+        "Result",
+        "Learning curves",
+        "Error against cost",
+        "What each looked at as training went on",
+        "What each attention looked at",
+        "How it was run",
+    ]
+    assert len(source) < 3_000_000
+    assert Reader(source).open == []
+    # a plot for each distortion: ours and theirs, two curves, two costs; the
+    # parameters agree within 1 % and are not drawn
+    assert source.count("<figure>") == 4 * (1 + 2 + 2)
+    assert "because all rows agree within 1 %: parameters" in text
+    table_of = source[source.index("Beside the paper") : source.index("<h2>Result")]
+    assert table_of.count('class="theirs">0.8<') == 7
+    assert "Jaderberg et al. 2015, Table 1. There on all of MNIST." in text
+    assert source.count('class="group"') == 4
+    assert "Recorded and not shown, to keep the page small: " in text
+
+
+def test_an_unfinished_cell_of_the_papers_table_is_a_dash(tmp_path):
+    root = papers.transformers(
+        tmp_path / "s", ["FCN"], ["none", "affine"], ["r"], seeds=2, images=1, looks=()
+    )
+    (root / "FCN-none-r-1" / "result.json").unlink()
+    for seed in (0, 1):
+        shutil.rmtree(root / f"FCN-affine-r-{seed}")
+    _, text = rendered(root)
+    beside = text[text.index("Beside the paper") : text.index("Learning curves")]
+    assert "1 of 2 seeds" in beside
+    assert f"FCN · affine {table.DASH} 1.2" in beside
+    assert "not started FCN-affine-r-0" in text
+    assert "CNN · none not among our points" in beside
+
+
+def test_excitation_has_its_place(tmp_path):
+    root = papers.reductions(tmp_path / "s", ["none", 16], seeds=2, images=1)
+    source, text = rendered(root)
+    assert "Excitation by class and depth" in text
+    assert "top-5 error" in text
+    assert "8 of 9 places are shown." in text
+    assert Reader(source).open == []

@@ -1,11 +1,12 @@
 """Plots as SVG, their looks, and labels that keep off each other."""
 
+import dataclasses
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 
-from attn.report import placement, plots, results, table
+from attn.report import figure, placement, plots, results, table
 from attn.report.statistics import Interval
 from tests.report import synthetic
 
@@ -15,16 +16,21 @@ def rows(tmp_path_factory):
     root = tmp_path_factory.mktemp("plots") / "sweep"
     synthetic.sweep(root, ["none", "cbam", "non_local"], seeds=2, images=1)
     (root / "non_local-1" / "result.json").unlink()
-    return table.rows(results.read(root))
+    return drawn(results.read(root))
+
+
+def drawn(sweep):
+    rows = table.rows(sweep)
+    return list(zip(rows, figure.looks(rows), strict=True))
 
 
 def test_learning_curves_have_a_line_for_each_row(rows):
-    svg = plots.learning(rows, "test", "error", "test error, %")
+    (svg,) = plots.learning(rows, "test", "error", "test error, %")
     ElementTree.fromstring(svg)
-    for look in plots.looks(rows):
+    for _, look in rows:
         assert look.colour.lower() in svg.lower()
     assert "currentColor" in svg
-    assert plots.INK not in svg
+    assert figure.INK not in svg
     assert "stroke-dasharray" in svg  # the point that is not finished
     assert 'width="' not in svg.split(">")[0]  # the page decides
 
@@ -35,25 +41,27 @@ def test_plots_of_one_input_are_the_same(rows):
 
 
 def test_costs_name_every_row_and_their_unit(rows):
-    svg = plots.against(rows, "parameters", "parameters")
+    (svg,) = plots.against(rows, "parameters", "parameters")
     texts = [element.text for element in ElementTree.fromstring(svg).iter("text")]
     assert {"none", "cbam", "non_local", "parameters (k)"} <= set(texts)
 
 
-def test_nothing_to_draw_is_none(rows):
-    assert plots.learning([], "train", "loss", "loss") is None
-    assert plots.learning(rows, "validation", "loss", "loss") is None
-    assert plots.against([], "macs", "MACs") is None
+def test_nothing_to_draw_is_no_plot(rows):
+    assert plots.learning([], "train", "loss", "loss") == []
+    assert plots.learning(rows, "validation", "loss", "loss") == []
+    assert plots.against([], "macs", "MACs") == []
 
 
 def test_eighteen_rows_look_different(tmp_path):
     root = tmp_path / "s"
     synthetic.sweep(root, ["none"], seeds=1, images=1)
     (base,) = table.rows(results.read(root))
-    others = [base.__class__(**{**vars(base), "baseline": False}) for _ in range(17)]
-    looks = plots.looks([base, *others])
+    others = [
+        dataclasses.replace(base, baseline=False, kind=f"kind {i}") for i in range(17)
+    ]
+    looks = figure.looks([base, *others])
     assert len(set(looks)) == 18
-    assert looks[0].colour == plots.BASELINE
+    assert looks[0].colour == figure.BASELINE
 
 
 def test_whisker_puts_the_interval_on_a_common_axis():

@@ -6,12 +6,14 @@ maps follow the images: turned digits, drawn with a font.
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
+
+from attn.report import results
 
 STEPS = 250
 # name -> final error in percent, parameters, MACs, milliseconds a step
@@ -53,41 +55,70 @@ def sweep(
     return root
 
 
+def bare(
+    root: pathlib.Path,
+    axes: Sequence[str],
+    points: Sequence[dict],
+    errors: Iterable[float | None],
+    **record,
+) -> results.Sweep:
+    """Writes and reads a sweep with nothing but errors; None is not finished."""
+    entries = [{"name": f"p{i}", "axes": point} for i, point in enumerate(points)]
+    record = {"name": "s", "axes": list(axes), "points": entries, **record}
+    root.mkdir(parents=True, exist_ok=True)
+    _dump(root / "experiment.json", record)
+    for entry, error in zip(entries, errors, strict=True):
+        (root / entry["name"]).mkdir()
+        if error is not None:
+            _dump(root / entry["name"] / "result.json", {"test": {"error": error}})
+    return results.read(root)
+
+
 def point(
     directory: pathlib.Path, *, attention: str, seed: int, images: int = 8
 ) -> pathlib.Path:
     """Writes one finished point and returns its directory."""
-    directory.mkdir(parents=True, exist_ok=True)
     error, parameters, macs, ms = ATTENTIONS[attention]
     rng = np.random.default_rng([seed, *attention.encode()])
     final = error + 0.8 * (seed - 1) + rng.normal(0, 0.25)
     slots = {} if attention == "none" else {"block.residual": attention}
-    _dump(directory / "config.json", config(slots, seed))
+    finished(
+        directory,
+        {"attention": attention, "seed": seed},
+        config(slots, seed),
+        final,
+        {"parameters": parameters, "macs": macs, "ms_per_step": ms},
+        rng,
+    )
+    maps(directory / "attention.npz", attention, images, rng)
+    return directory
+
+
+def finished(
+    directory: pathlib.Path,
+    axes: dict,
+    settings: dict,
+    final: float,
+    costs: dict,
+    rng: np.random.Generator,
+) -> None:
+    """Writes the files of a finished point, all but its pictures."""
+    directory.mkdir(parents=True, exist_ok=True)
+    _dump(directory / "config.json", settings)
     _dump(directory / "environment.json", environment())
     lines = list(curve(final, rng))
     (directory / "metrics.jsonl").write_text(
         "".join(f"{json.dumps(x)}\n" for x in lines)
     )
-    ms *= 1 + rng.normal(0, 0.02)
-    _dump(
-        directory / "result.json",
-        {
-            "axes": {"attention": attention, "seed": seed},
-            "steps": STEPS,
-            "test": {
-                "loss": lines[-1]["loss"],
-                "error": lines[-1]["error"],
-                "examples": 1000,
-            },
-            "parameters": parameters,
-            "macs": macs,
-            "ms_per_step": ms,
-            "images_per_s": 128_000 / ms,
-            "seconds": STEPS * ms / 1000 + 6,
-        },
-    )
-    maps(directory / "attention.npz", attention, images, rng)
-    return directory
+    test = {name: lines[-1][name] for name in ("loss", "error")}
+    ms = costs["ms_per_step"] * (1 + rng.normal(0, 0.02))
+    times = {
+        "ms_per_step": ms,
+        "images_per_s": 128_000 / ms,
+        "seconds": STEPS * ms / 1000 + 6,
+    }
+    result = {"axes": axes, "steps": STEPS, "test": {**test, "examples": 1000}}
+    _dump(directory / "result.json", {**result, **costs, **times})
 
 
 def config(slots: dict, seed: int) -> dict:

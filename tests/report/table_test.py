@@ -5,8 +5,8 @@ import json
 import pytest
 import scipy.stats
 
-from attn.report import results, table
-from tests.report import synthetic
+from attn.report import figure, results, sentences, table
+from tests.report import papers, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +17,7 @@ def finished(tmp_path_factory):
 
 
 def made(tmp_path, axes, points, errors, baseline):
-    """A sweep with given axes of its points and nothing but errors."""
-    entries = [{"name": f"p{i}", "axes": point} for i, point in enumerate(points)]
-    record = {"name": "s", "axes": axes, "points": entries, "baseline": baseline}
-    (tmp_path / "experiment.json").write_text(json.dumps(record))
-    for entry, error in zip(entries, errors, strict=True):
-        (tmp_path / entry["name"]).mkdir()
-        if error is not None:
-            text = json.dumps({"test": {"error": error}})
-            (tmp_path / entry["name"] / "result.json").write_text(text)
-    return results.read(tmp_path)
+    return synthetic.bare(tmp_path, axes, points, errors, baseline=baseline)
 
 
 def test_one_row_for_each_attention_compared_seed_by_seed(finished):
@@ -57,10 +48,10 @@ def test_each_row_is_compared_to_the_baseline_of_its_other_axes(tmp_path):
     axes = ["attention", "depth", "seed"]
     rows = table.rows(made(tmp_path, axes, points, errors, {"attention": "none"}))
     assert [row.label for row in rows] == [
-        "none · 20",
-        "cbam · 20",
-        "none · 56",
-        "cbam · 56",
+        "none · depth 20",
+        "cbam · depth 20",
+        "none · depth 56",
+        "cbam · depth 56",
     ]
     means = [row.difference and row.difference.mean for row in rows]
     assert means == [None, pytest.approx(-0.75), None, pytest.approx(2.25)]
@@ -84,7 +75,7 @@ def test_one_seed_has_no_interval_and_says_so(tmp_path):
     assert cell["error"].strip(table.FIGURE_SPACE) == "3.00"
     assert cell["difference"].strip(table.FIGURE_SPACE) == f"{table.MINUS}1.00"
     assert cell["verdict"] == "one seed"
-    said = " ".join(table.notes(sweep, rows))
+    said = " ".join(sentences.notes(sweep, rows))
     assert "Every row has one seed only, so no interval." in said
     assert "nan" not in f"{cell}{said}".lower()
 
@@ -93,7 +84,7 @@ def test_without_its_baseline_a_sweep_has_no_differences(tmp_path):
     sweep = made(tmp_path, ["a"], [{"a": "x"}], [3.0], {"a": "none"})
     rows = table.rows(sweep)
     assert rows[0].difference is None
-    assert "The baseline (a = none) is not among the points." in table.notes(
+    assert "The baseline (a = none) is not among the points." in sentences.notes(
         sweep, rows
     )
 
@@ -105,17 +96,18 @@ def test_a_row_that_ran_other_code_is_marked(finished, tmp_path):
     read = results.read(sweep)
     rows = table.rows(read)
     assert [cell["mark"] for cell in table.cells(rows)] == ["", table.DAGGER]
-    assert f"{table.DAGGER} cbam-1 ran code feed123, most ran 4be1c07." in table.notes(
-        read, rows
+    assert (
+        f"{table.DAGGER} cbam-1 ran code feed123, most ran 4be1c07."
+        in sentences.notes(read, rows)
     )
     assert not any(c["mark"] for c in table.cells(table.rows(results.read(finished))))
 
 
 def test_summary_names_the_best_and_what_is_not_distinguishable(finished):
-    said = " ".join(table.summary(table.rows(results.read(finished))))
+    said = " ".join(sentences.summary(table.rows(results.read(finished))))
     assert "Lower than none: spatial_transformer." in said
     assert "Not distinguishable from none: squeeze_excite." in said
-    assert table.summary([]) == ["No point is finished yet."]
+    assert sentences.summary([]) == ["No point is finished yet."]
 
 
 def test_numbers_are_written_for_people():
@@ -132,3 +124,61 @@ def test_numbers_are_written_for_people():
     aligned = table.aligned(["1.0 ± 10.5", "2.0 ± 0.5", "3.0", table.DASH])
     assert aligned[1] == "2.0 ± \N{FIGURE SPACE}0.5"
     assert {len(text) for text in aligned[:3]} == {10}
+
+
+def test_rows_of_a_column_follow_each_other_and_share_a_look_by_kind(tmp_path):
+    points = [
+        {"net": net, "kind": kind, "set": name, "seed": 0}
+        for net in ("A", "B")
+        for kind in ("none", "x", "y")
+        for name in ("p", "q")
+    ]
+    published = {"columns": "set", "rows": [{"axes": {}, "values": {"p": 1.0}}]}
+    sweep = synthetic.bare(
+        tmp_path,
+        ["net", "kind", "set", "seed"],
+        points,
+        range(1, 13),
+        baseline={"kind": "none"},
+        published=published,
+    )
+    rows = table.rows(sweep)
+    assert table.column_axis(sweep) == "set"
+    assert [row.column for row in rows] == ["p"] * 6 + ["q"] * 6
+    assert [row.kind for row in rows[:6]] == [row.kind for row in rows[6:]]
+    assert (rows[1].kind, rows[1].family, rows[1].variant) == ("A · x", "A", "x")
+    looks = figure.looks(rows)
+    assert looks[:6] == looks[6:]
+    assert len(set(looks[:6])) == 6
+    assert looks[1].colour == looks[4].colour != looks[2].colour
+    assert looks[0].colour == looks[3].colour == figure.BASELINE
+
+
+@pytest.mark.parametrize(("count", "axis"), [(4, None), (5, "place")])
+def test_many_rows_are_laid_out_by_the_last_axis_of_few_values(tmp_path, count, axis):
+    points = [
+        {"kind": f"k{i}", "place": place, "seed": 0}
+        for i in range(count)
+        for place in ("a", "b", "c")
+    ]
+    axes = ["kind", "place", "seed"]
+    sweep = synthetic.bare(tmp_path, axes, points, range(1, 3 * count + 1))
+    assert table.column_axis(sweep) == axis
+
+
+def test_sentences_name_rows_of_a_kind_together_with_their_columns(tmp_path):
+    root = papers.transformers(
+        tmp_path / "s", ["FCN"], ["none", "affine"], ["r", "rts"], images=1, looks=()
+    )
+    sweep = results.read(root)
+    rows = table.rows(sweep)
+    said = " ".join(sentences.summary(rows) + sentences.notes(sweep, rows))
+    assert "Lower than its baseline: FCN · affine (all 2)." in said
+    assert "r 5." in said.split("Lower")[0]
+    assert "rts 4." in said.split("Lower")[0]
+    assert "the one like it with transformer = none" in said
+    assert (
+        "Widths are scaled so that the parameters of a point agree with 400,000 within"
+        " 1 %." in said
+    )
+    assert "Up to 3 points were trained together in one program" in said

@@ -1,62 +1,11 @@
-"""The table and the progress as they come out on terminals and in files."""
+"""Progress as it comes out on terminals and in files."""
 
 import io
-import json
 
 import pytest
 import rich.console
 
-from attn.report import results, table, terminal
-from tests.report import synthetic
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    root = tmp_path_factory.mktemp("terminal") / "sweep"
-    names = ["none", "squeeze_excite", "spatial_transformer"]
-    synthetic.sweep(root, names, seeds=3, images=1)
-    (root / "squeeze_excite-2" / "result.json").unlink()
-    return results.read(root)
-
-
-def shown(sweep, width, encoding="utf-8"):
-    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    terminal.show([sweep], rich.console.Console(file=file, width=width))
-    file.flush()
-    return file.buffer.getvalue().decode(encoding)
-
-
-def test_table_has_every_column_where_there_is_room(sweep):
-    text = shown(sweep, 120)
-    head = next(line for line in text.splitlines() if line.startswith("attention"))
-    for name in ("seeds", "error, %", "difference", "parameters", "MACs, M", "ms/step"):
-        assert name in head
-    row = next(line for line in text.splitlines() if line.startswith("spatial_tr"))
-    for part in ("98,520", "7.01", "lower", table.PLUS_MINUS, table.MINUS):
-        assert part in row
-    assert "baseline" in text
-
-
-def test_unfinished_points_are_listed_below(sweep):
-    text = shown(sweep, 120)
-    assert "Not finished: 1 of 9 points" in text
-    assert "recorded up to step 250 of 250: squeeze_excite-2" in text
-
-
-@pytest.mark.parametrize("width", [79, 60, 30, 5])
-def test_narrow_terminals_keep_what_matters(sweep, width):
-    text = shown(sweep, width)
-    assert all(len(line) <= width for line in text.splitlines())
-    if width >= 60:
-        assert "difference" in text
-    if width == 79:
-        assert "98,520" in text
-
-
-def test_ascii_terminals_get_ascii(sweep):
-    text = shown(sweep, 120, encoding="ascii")
-    assert "+-" in text
-    assert "?" not in text.replace(sweep.title, "")
+from attn.report import terminal
 
 
 class Clock:
@@ -104,6 +53,29 @@ def test_in_a_file_progress_is_a_line_now_and_then(clock):
         "[2/2] cbam-2, step 10 of 60, loss 2.000, 2,512 images/s, 20 s left",
         "[2/2] cbam-2, step 40 of 60, loss 0.500, 2,512 images/s, 8 s left",
         "[2/2] cbam-2: test error 3.20 % (24 s)",
+    ]
+
+
+def test_points_that_train_together_share_the_time(clock):
+    file = io.StringIO()
+    with terminal.Progress(rich.console.Console(file=file), clock=clock) as progress:
+        progress.point(4, 8, "cnn-r (3 seeds together)", [5, 6])
+        clock.now += 30
+        progress.update(step=5, steps=10, loss=1, images_per_s=9, seconds_left=30)
+        clock.now += 30
+        for k in (4, 5, 6):
+            progress.point_done(f"cnn-r-{k}: test error 3.20 %")
+        progress.point(7, 8, "cnn-p-0")
+        clock.now += 10
+        progress.update(step=5, steps=10, loss=1, images_per_s=9, seconds_left=10)
+    assert file.getvalue().splitlines() == [
+        # 60 s for three points, so 20 s for each of the two that follow
+        "[4-6/8] cnn-r (3 seeds together), step 5 of 10, loss 1.000, 9 images/s,"
+        " 30 s left, 1 min 10 s for all",
+        "[4/8] cnn-r-4: test error 3.20 % (20 s)",
+        "[5/8] cnn-r-5: test error 3.20 % (20 s)",
+        "[6/8] cnn-r-6: test error 3.20 % (20 s)",
+        "[7/8] cnn-p-0, step 5 of 10, loss 1.000, 9 images/s, 10 s left, 30 s for all",
     ]
 
 
@@ -166,11 +138,3 @@ def test_names_with_brackets_are_shown_as_they_are(clock):
         progress.point(1, 1, "x[bold]")
         progress.point_done("x[bold]: done")
     assert "x[bold]: done" in file.getvalue()
-
-
-def test_an_odd_title_is_not_markup(tmp_path):
-    root = synthetic.sweep(tmp_path / "s", ["none"], seeds=1, images=1)
-    record = json.loads((root / "experiment.json").read_text())
-    record["title"] = "a [/b] c"
-    (root / "experiment.json").write_text(json.dumps(record))
-    assert "a [/b] c" in shown(results.read(root), 100)

@@ -75,6 +75,7 @@ def test_writes_what_a_work_directory_promises(unbroken):
         "checkpoints",
         "config.json",
         "environment.json",
+        "gates.npz",
         "metrics.jsonl",
         "result.json",
         "speed.jsonl",

@@ -111,3 +111,79 @@ def test_says_what_is_wrong_with_an_optimizer():
         optimizer.create({"name": "adamww"}, rate)
     with pytest.raises(ValueError, match="must be float, got 'much'"):
         optimizer.create({"name": "sgd", "momentum": "much"}, rate)
+
+
+# Parts of different depths; "theta" stands on two paths, "input" on three.
+PARTS = {
+    "input": {"conv1": {"kernel": 0.0, "bias": 0.0}, "theta": {"kernel": 0.0}},
+    "stage": {"conv1": {"kernel": 0.0}, "conv11": {"kernel": 0.0}, "theta": 0.0},
+}
+
+
+def moved(config, gradients):
+    """How far each parameter goes from 2 by these gradients, the same for all."""
+    params = jax.tree.map(lambda _: jnp.full((2, 3), 2.0), PARTS)
+    grads = [
+        jax.tree.map(lambda p, g=g: jnp.full_like(p, g), params) for g in gradients
+    ]
+    found = updated(config, params, grads, times=len(grads))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): float(2 - leaf[1, 2])
+        for path, leaf in jax.tree.leaves_with_path(found)
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "whole"),
+    [
+        # 0.1 (g1 + 0.5 g1 + g2) with gradients of 3 and 5
+        ({"name": "sgd", "momentum": 0.5}, 0.1 * (3 + 1.5 + 5)),
+        # m / sqrt(v) is 1 at first; then by hand from the moments of 3 and 5
+        (
+            {"name": "adam", "b1": 0.5, "b2": 0.75},
+            0.1 + 0.1 * (3.25 / 0.75) / ((0.75 * 2.25 + 0.25 * 25) / 0.4375) ** 0.5,
+        ),
+    ],
+)
+def test_rates_multiply_the_whole_step_of_the_parts_they_name(config, whole):
+    rates = {"input": 0.25, "stage/conv1": 0.5, "theta": 0.0}
+    found = moved(config | {"rates": rates}, [3.0, 5.0])
+    want = {
+        "input/conv1/kernel": 0.25,
+        "input/conv1/bias": 0.25,
+        "input/theta/kernel": 0.25,  # the first name counts
+        "stage/conv1/kernel": 0.5,
+        "stage/conv11/kernel": 1.0,
+        "stage/theta": 0.0,
+    }
+    assert found.keys() == want.keys()
+    for name, factor in want.items():
+        assert found[name] == pytest.approx(factor * whole, rel=1e-5), name
+
+
+def test_rates_reach_the_decoupled_decay_and_come_after_clipping():
+    config = {"name": "adamw", "weight_decay": 0.5, "rates": {"input": 0.25}}
+    found = moved(config, [0.0])
+    assert found["input/conv1/kernel"] == pytest.approx(0.25 * 0.1 * 0.5 * 2, rel=1e-5)
+    assert found["stage/conv1/kernel"] == pytest.approx(0.1 * 0.5 * 2, rel=1e-5)
+    config = {"name": "sgd", "momentum": 0.0, "clip": 1.0, "rates": {"input": 0.25}}
+    one = 0.1 / 36**0.5  # six arrays of six equal numbers
+    found = moved(config, [7.0])
+    assert found["stage/theta"] == pytest.approx(one, rel=1e-4)
+    assert found["input/theta/kernel"] == pytest.approx(one / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("factor", ["0.1", True, -0.1, float("inf"), None])
+def test_a_factor_that_is_no_rate_is_refused(factor):
+    with pytest.raises(ValueError, match=r"rates.input must be (a number|0 or more)"):
+        optimizer.create({"name": "sgd", "rates": {"input": factor}}, lambda step: 0.1)
+
+
+def test_a_part_that_is_not_there_is_refused():
+    optimizer.check({"name": "sgd", "rates": {"input/theta": 0.1}}, PARTS)
+    optimizer.check({"name": "sgd", "rates": None}, PARTS)
+    optimizer.check({"name": "sgd"}, PARTS)
+    with pytest.raises(ValueError, match=r"unknown part in rates 'inptu'.*'input'"):
+        optimizer.check({"name": "sgd", "rates": {"inptu": 0.1}}, PARTS)
+    with pytest.raises(ValueError, match="unknown part in rates 'stage/input'"):
+        optimizer.check({"name": "sgd", "rates": {"stage/input": 0.1}}, PARTS)

@@ -73,8 +73,8 @@ class Listener:
     def note(self, text):
         self.notes.append(text)
 
-    def point(self, k, n, name):
-        self.points.append((k, n, name))
+    def point(self, k, n, name, others=()):
+        self.points.append((k, n, name, *others))
 
     def point_done(self, summary):
         self.notes.append(summary)

@@ -1,7 +1,7 @@
 """Squeeze-and-excitation: one gate a channel, from a bottleneck on pooled channels.
 
 Hu, Shen, Albanie, Sun, Wu, "Squeeze-and-Excitation Networks", CVPR 2018,
-https://arxiv.org/abs/1709.01507, equations 2 to 4.
+https://arxiv.org/abs/1709.01507, equations 2 to 4 and the ablations of section 6.
 """
 
 from typing import ClassVar, Literal
@@ -34,15 +34,18 @@ def hidden_channels(channels: int, reduction: int, divisor: int = 1) -> int:
 class SqueezeExcite(nn.Module):
     """Gates channels: [B, H, W, C] -> x * f(W2 relu(W1 pool(x))), [B, H, W, C].
 
-    The pooled statistics are taken in float32. `card` tells the paper, the count
-    of parameters and the variants.
+    With "none" for a pool it gates single values, from each position alone. Pooled
+    statistics are taken in float32. `card` tells the paper, the count of parameters
+    and the variants.
 
     Attributes:
         reduction: r, by which the bottleneck is narrower; the paper uses 16.
         divisor: 1 for exactly C // r hidden channels; 8 rounds them as timm does.
         bias: whether the two dense layers have biases. The released Caffe models
             and most ports do (default); the ablations of the paper do not.
-        squeeze: how each channel is pooled (the paper's Table 11).
+        squeeze: how each channel is pooled (the paper's Table 11); "none" is its
+            NoSqueeze (Table 16): the two dense layers, at each position, become 1x1
+            convolutions of the same sizes.
         excitation: what makes the gate (the paper's Table 12).
         dtype: computation type; None takes the type of the input.
         param_dtype: type in which parameters are kept.
@@ -51,7 +54,7 @@ class SqueezeExcite(nn.Module):
     reduction: Positive = 16
     divisor: Positive = 1
     bias: bool = True
-    squeeze: Literal["avg", "max"] = "avg"
+    squeeze: Literal["avg", "max", "none"] = "avg"
     excitation: Literal["sigmoid", "tanh", "relu"] = "sigmoid"
     dtype: jnp.dtype | None = None
     param_dtype: jnp.dtype = jnp.float32
@@ -68,12 +71,19 @@ class SqueezeExcite(nn.Module):
             "dtype": self.dtype or x.dtype,
             "param_dtype": self.param_dtype,
         }
-        pooled = SQUEEZES[self.squeeze](x.astype(jnp.float32), axis=(1, 2))
-        gate = nn.relu(nn.Dense(hidden, name="squeeze", **kinds)(pooled))
+        if self.squeeze == "none":
+            seen = x
+        else:
+            pool = SQUEEZES[self.squeeze]
+            seen = pool(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
+        gate = nn.relu(nn.Dense(hidden, name="squeeze", **kinds)(seen))
         gate = nn.Dense(channels, name="excite", **kinds)(gate)
         gate = EXCITATIONS[self.excitation](gate)
-        record(self, "channel_gate", gate)
-        return x.astype(gate.dtype) * gate[:, None, None, :]
+        if self.squeeze == "none":
+            record(self, "pixel_gate", gate)
+        else:
+            record(self, "channel_gate", lambda: gate[:, 0, 0])
+        return x.astype(gate.dtype) * gate
 
 
 def _parameters(module: SqueezeExcite, shape: tuple[int, ...]) -> int:
@@ -92,9 +102,9 @@ SqueezeExcite.card = Card(
         arxiv="1709.01507",
     ),
     formula="x * sigmoid(W2 relu(W1 mean_HW(x)))",
-    complexity="HWC + 2 C^2 / r",
+    complexity="HWC + 2 C^2 / r (without a squeeze HWC + 2 HW C^2 / r)",
     parameters=_parameters,
-    maps=("channel_gate",),
+    maps=("channel_gate", "pixel_gate"),
     variants={
         "released": {},
         "paper_ablations": {"bias": False},
@@ -102,6 +112,7 @@ SqueezeExcite.card = Card(
     },
     note=(
         "Released Caffe models have biases (default); the paper's ablations have"
-        " none; timm rounds the hidden width to a multiple of 8."
+        " none; timm rounds the hidden width to a multiple of 8. Without a squeeze"
+        " (NoSqueeze) it records a pixel gate."
     ),
 )

@@ -38,6 +38,8 @@ class Position(nn.Module):
     acts: ClassVar[tuple[str, ...]] = ()
     # How many blocks of a host come before the tokens are changed.
     blocks_before: ClassVar[int] = 0
+    # What must divide C, if it acts on tokens, or D, if it rotates.
+    divisor: ClassVar[int] = 1
 
     def tokens(self, x: jax.Array, grid: Grid | None) -> jax.Array:
         """Tokens that know their places: [B, T, C] -> [B, T, C], in their dtype.

@@ -27,6 +27,7 @@ class Rotary(Position):
 
     temperature: float = 1e4
     acts: ClassVar[tuple[str, ...]] = ("rotate",)
+    divisor: ClassVar[int] = 2
 
     def rotate(
         self, q: jax.Array, k: jax.Array, grid: Grid | None = None
@@ -48,6 +49,7 @@ class Rotary2d(Position):
 
     temperature: float = 100.0
     acts: ClassVar[tuple[str, ...]] = ("rotate",)
+    divisor: ClassVar[int] = 4
 
     def rotate(
         self, q: jax.Array, k: jax.Array, grid: Grid | None = None

@@ -26,6 +26,7 @@ class Sinusoidal(Position):
 
     temperature: float = 1e4
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
+    divisor: ClassVar[int] = 2
 
     def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:
         del grid
@@ -49,6 +50,7 @@ class Sinusoidal2d(Position):
     normalize: bool = True
     scale: float = 2 * math.pi
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
+    divisor: ClassVar[int] = 4
 
     def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:
         grid = self._grid(grid, x)

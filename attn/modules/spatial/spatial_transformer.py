@@ -17,25 +17,32 @@ from attn.modules.capture import record
 from attn.modules.card import Card, Paper
 from attn.ops import grid as grids
 from attn.ops.sample import bilinear_sample
+from attn.ops.unfold import max_pool, unfolded
+from attn.settings import Positive
 
 WIDTHS = {"conv": (20, 20, 20), "dense": (32, 32, 32)}
 
 
 class SpatialTransformer(nn.Module):
-    """Warps maps: x [B, H, W, C] -> x read at T_theta(G), [B, h, w, C].
+    """Warps maps: x [B, H, W, C] -> x read at T_theta(G), [B, h, w, count C].
 
     theta = f(x) is regressed from the map itself. The last layer starts with a zero
     kernel and the identity as its bias, so that a new module returns its input (to
-    the rounding of positions, about 1e-7 of the side length in pixels). The
-    localisation network f and the geometry are in float32 whatever `dtype` is; its
-    dense layers fix H and W.
+    the rounding of positions, about 1e-7 of the side length in pixels), or the middle
+    of it where `scale` is below 1. The localisation network f and the geometry are in
+    float32 whatever `dtype` is; its dense layers fix H and W.
 
     Attributes:
         transform: "affine" (6 numbers), "attention" (scale, x, y: isotropic scale
             and translation), "projective" (8), or "thin_plate" (the spline through
             `control_points` squared points, 2 numbers each).
+        scale: of "attention", if it is to be fixed: the side of what is read over
+            that of the map (the paper's birds: 0.5). Then only x and y are regressed.
+        count: number of transformers in parallel (the paper's section 3.4), each
+            with a localisation network of its own that sees all of x. Their outputs
+            are joined over channels; "transformer0" comes first.
         localisation: "conv", the network of the paper's ST-CNN: average pooling by
-            `downsample`, unpadded convolutions with 2 x 2 max pooling between, dense;
+            `downsample`, convolutions with 2 x 2 max pooling between, a dense layer;
             or "dense", that of its ST-FCN. ReLU after each layer but the last.
         widths: of the layers before the last: the filters of each convolution and
             then the units of one dense layer, or the units of each dense layer.
@@ -43,6 +50,10 @@ class SpatialTransformer(nn.Module):
         downsample: by which "conv" shrinks its input first.
         kernel_size: side of its kernels. The paper's two convolutions of 5 x 5 need
             a map of at least 28 x 28; take 1 and 3 for a map from 8 x 8.
+        kernel_padding: of these convolutions, "VALID" (none, the paper's MNIST) or
+            "SAME" (its SVHN).
+        unfold: whether these convolutions are matrix products over unfolded windows,
+            see `attn.ops.unfold`: the same numbers, faster on a CPU.
         output_size: (h, w); None keeps that of the input.
         control_points: control points of "thin_plate" along each side.
         align_corners: -1 and 1 are the centres of the outermost pixels, not their
@@ -53,15 +64,20 @@ class SpatialTransformer(nn.Module):
         param_dtype: type in which parameters are kept.
 
     Raises:
-        ValueError: a map too small for the convolutions, or settings that make no
-            network or spline; the message has the numbers.
+        ValueError: when it is made, a fixed scale of another transform or not above
+            0; when it is called, a map too small for the convolutions, or settings
+            that make no network or spline. The message has the numbers.
     """
 
     transform: Literal["affine", "attention", "projective", "thin_plate"] = "affine"
+    scale: float | None = None
+    count: Positive = 1
     localisation: Literal["conv", "dense"] = "conv"
     widths: tuple[int, ...] | None = None
     downsample: int = 2
     kernel_size: int = 5
+    kernel_padding: Literal["VALID", "SAME"] = "VALID"
+    unfold: bool = False
     output_size: tuple[int, int] | None = None
     control_points: int = 4
     align_corners: bool = False
@@ -71,13 +87,20 @@ class SpatialTransformer(nn.Module):
 
     card: ClassVar[Card]
 
+    def __post_init__(self):
+        check_scale(self.transform, self.scale)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        del train  # the same in training and evaluation
+        if self.count > 1:
+            own = [f"transformer{index}" for index in range(self.count)]
+            each = [self.clone(parent=self, count=1, name=name) for name in own]
+            return jnp.concatenate([one(x, train=train) for one in each], axis=-1)
         wide = jnp.promote_types(x.dtype, jnp.float32)
         kinds = {"dtype": wide, "param_dtype": self.param_dtype}
         features = _localise(self, x.astype(wide), kinds)
-        identity = identity_theta(self.transform, self.control_points)
+        identity = _identity(self)
         theta = nn.Dense(
             len(identity),
             kernel_init=nn.initializers.zeros,
@@ -87,7 +110,13 @@ class SpatialTransformer(nn.Module):
             **kinds,
         )(features)
         size = tuple(self.output_size or x.shape[1:3])
-        grid = make_grid(self.transform, theta, size, align_corners=self.align_corners)
+        grid = make_grid(
+            self.transform,
+            theta,
+            size,
+            align_corners=self.align_corners,
+            scale=self.scale,
+        )
         record(self, "sampling_grid", grid)
         return bilinear_sample(
             x.astype(self.dtype or x.dtype),
@@ -112,21 +141,46 @@ def identity_theta(transform: str, control_points: int) -> np.ndarray:
     )
 
 
+def check_scale(transform: str, scale: float | None) -> None:
+    """Refuses a fixed scale that is not positive, or of another transform."""
+    if scale is not None and transform != "attention":
+        raise ValueError(
+            f"a fixed scale={scale} needs the transform 'attention', got {transform!r}"
+        )
+    if scale is not None and not scale > 0:
+        raise ValueError(f"scale must be above 0, got {scale}")
+
+
 def make_grid(
-    transform: str, theta: jax.Array, size: tuple[int, int], *, align_corners: bool
+    transform: str,
+    theta: jax.Array,
+    size: tuple[int, int],
+    *,
+    align_corners: bool,
+    scale: float | None = None,
 ) -> jax.Array:
-    """The sampling grid [B, h, w, 2] of the numbers `theta` [B, D]."""
+    """The sampling grid [B, h, w, 2] of the numbers `theta` [B, D].
+
+    With a fixed `scale`, D is 2: x and y of "attention".
+    """
     if transform == "projective":
         return grids.projective_grid(theta, size, align_corners=align_corners)
     if transform == "thin_plate":
         points = theta.reshape(len(theta), -1, 2)
         return grids.thin_plate_grid(points, size, align_corners=align_corners)
     if transform == "attention":
-        scale, x, y = theta.T
-        zero = jnp.zeros_like(scale)
-        theta = jnp.stack([scale, zero, x, zero, scale, y], axis=-1)
+        *regressed, x, y = theta.T
+        zero = jnp.zeros_like(x)
+        side = regressed[0] if scale is None else zero + scale
+        theta = jnp.stack([side, zero, x, zero, side, y], axis=-1)
     theta = theta.reshape(-1, 2, 3)
     return grids.affine_grid(theta, size, align_corners=align_corners)
+
+
+def _identity(module: SpatialTransformer) -> np.ndarray:
+    """From what the regressed numbers start; all but a fixed scale."""
+    identity = identity_theta(module.transform, module.control_points)
+    return identity if module.scale is None else identity[1:]
 
 
 def _localise(module: SpatialTransformer, x: jax.Array, kinds: dict) -> jax.Array:
@@ -138,9 +192,17 @@ def _localise(module: SpatialTransformer, x: jax.Array, kinds: dict) -> jax.Arra
         x = nn.avg_pool(x, window, strides=window)
     for index, width in enumerate(filters):
         if index:
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
         side = (module.kernel_size, module.kernel_size)
-        conv = nn.Conv(width, side, padding="VALID", name=f"conv{index}", **kinds)
+        padding = module.kernel_padding
+        conv = nn.Conv(
+            width,
+            side,
+            padding=padding,
+            conv_general_dilated=unfolded if module.unfold else None,
+            name=f"conv{index}",
+            **kinds,
+        )
         x = nn.relu(conv(x))
     x = x.reshape(len(x), -1)
     for index, width in enumerate(units):
@@ -175,15 +237,16 @@ def _feature_sides(module: SpatialTransformer, sides: tuple[int, int]) -> list[i
             f" and {module.kernel_size}"
         )
     count = len(_layers(module)[0])
+    lost = module.kernel_size - 1 if module.kernel_padding == "VALID" else 0
     found, least = [], 1
     for side in sides:
         side //= module.downsample
         for index in range(count):
-            side = side // (2 if index else 1) - module.kernel_size + 1
+            side = side // (2 if index else 1) - lost
         found.append(side)
     if min(found) < 1:
         for index in reversed(range(count)):
-            least = (least + module.kernel_size - 1) * (2 if index else 1)
+            least = (least + lost) * (2 if index else 1)
         least *= module.downsample
         raise ValueError(
             f"localisation 'conv' with downsample={module.downsample} and {count}"
@@ -203,10 +266,10 @@ def _parameters(module: SpatialTransformer, shape: tuple[int, ...]) -> int:
     for inputs, outputs in itertools.pairwise((channels, *filters)):
         total += (module.kernel_size**2 * inputs + 1) * outputs
     features = height * width * (filters or (channels,))[-1]
-    numbers = len(identity_theta(module.transform, module.control_points))
+    numbers = len(_identity(module))
     for inputs, outputs in itertools.pairwise((features, *units, numbers)):
         total += (inputs + 1) * outputs
-    return total
+    return module.count * total
 
 
 SpatialTransformer.card = Card(

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+import attn
+from attn.models import cost
 from attn.modules.channel.squeeze_excite import SqueezeExcite, hidden_channels
 
-SQUEEZE = {"avg": np.mean, "max": np.max}
+SQUEEZE = {"avg": np.mean, "max": np.max, "none": lambda x, axis: x}
 EXCITE = {
     "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
     "tanh": np.tanh,
@@ -21,10 +23,13 @@ def oracle(params, x, squeeze, excitation):
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     out = np.zeros(x.shape)
     for b in range(len(x)):
-        z = SQUEEZE[squeeze](x[b].astype(np.float64), axis=(0, 1))
-        hidden = p["squeeze"]["kernel"].T @ z + p["squeeze"].get("bias", 0)
-        s = p["excite"]["kernel"].T @ np.maximum(hidden, 0) + p["excite"].get("bias", 0)
-        out[b] = x[b] * EXCITE[excitation](s)
+        pooled = SQUEEZE[squeeze](x[b].astype(np.float64), axis=(0, 1))
+        for row, column in np.ndindex(x.shape[1:3]):
+            z = pooled[row, column] if squeeze == "none" else pooled
+            hidden = p["squeeze"]["kernel"].T @ z + p["squeeze"].get("bias", 0)
+            s = p["excite"]["kernel"].T @ np.maximum(hidden, 0)
+            gate = EXCITE[excitation](s + p["excite"].get("bias", 0))
+            out[b, row, column] = x[b, row, column] * gate
     return out
 
 
@@ -81,3 +86,26 @@ def test_has_the_published_number_of_parameters(settings, counts):
 def test_rounds_the_hidden_width_as_timm(channels, exact, timm):
     assert hidden_channels(channels, 16) == exact
     assert hidden_channels(channels, 16, 8) == timm
+
+
+@pytest.mark.parametrize("squeeze", SQUEEZE)
+def test_records_the_gate_that_it_multiplies_by(random_variables, squeeze):
+    module = SqueezeExcite(squeeze=squeeze, reduction=4)
+    x = np.random.default_rng(1).normal(size=(2, 3, 5, 8)).astype(np.float32)
+    variables = random_variables(module, x)
+    y, maps = jax.jit(functools.partial(attn.capture, module))(variables, x)
+    kind = "pixel_gate" if squeeze == "none" else "channel_gate"
+    assert list(maps) == [kind]
+    gate = maps[kind].values
+    gate = gate if squeeze == "none" else gate[:, None, None, :]
+    np.testing.assert_allclose(y, x * gate, rtol=1e-6)
+
+
+def test_without_a_squeeze_it_pays_at_every_position():
+    x = jax.ShapeDtypeStruct((1, 5, 7, 32), np.float32)
+    for squeeze, places in {"avg": 1, "none": 35}.items():
+        module = SqueezeExcite(squeeze=squeeze)
+        init = functools.partial(module.init, train=False)
+        variables = jax.eval_shape(init, jax.random.key(0), x)
+        found = cost.macs(module.apply, variables, x, train=False)
+        assert found == places * 2 * 32 * 2

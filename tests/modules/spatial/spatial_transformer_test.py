@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import attn
 from attn.modules.capture import capture
 from attn.modules.spatial.spatial_transformer import SpatialTransformer, identity_theta
 
@@ -33,6 +34,7 @@ def draw(module, shape, seed=0):
     )
     x = rng.normal(size=shape).astype(np.float32)
     identity = identity_theta(module.transform, module.control_points)
+    identity = identity[module.scale is not None :]  # a fixed scale is not regressed
     kernel = params["theta"]["kernel"] * 0.3
     bias = (identity + 0.1 * params["theta"]["bias"]).astype(np.float32)
     return {**params, "theta": {"kernel": kernel, "bias": bias}}, x
@@ -62,13 +64,16 @@ def pool(x, side, reduce):
     return y
 
 
-def regress(params, x, downsample):
+def regress(params, x, downsample, pad=0):
     """theta of each example, [B, D]."""
     found = []
+    room = [(pad, pad), (pad, pad), (0, 0)]
     for features in x:
         if "conv0" in params:
-            features = convolve(pool(features, downsample, np.mean), params["conv0"])
-            features = convolve(pool(features, 2, np.max), params["conv1"])
+            features = pool(features, downsample, np.mean)
+            features = convolve(np.pad(features, room), params["conv0"])
+            features = pool(features, 2, np.max)
+            features = convolve(np.pad(features, room), params["conv1"])
         features = features.reshape(-1)
         for layer in (params[name] for name in sorted(params) if "dense" in name):
             features = np.maximum(features @ layer["kernel"] + layer["bias"], 0)
@@ -98,8 +103,10 @@ def warp(x, matrices, size, align_corners=False):
     return y, grid
 
 
-def matrices(transform, theta):
+def matrices(transform, theta, scale=None):
     """The numbers of a module as 3 x 3 matrices; not for thin_plate."""
+    if scale is not None:
+        theta = np.insert(theta, 0, scale, axis=1)
     one, zero = np.ones(len(theta)), np.zeros(len(theta))
     rows = {
         "affine": lambda a, b, c, d, e, f: [a, b, c, d, e, f, zero, zero, one],
@@ -134,6 +141,16 @@ def test_a_new_module_returns_its_input(transform):
         ({"transform": "projective", "output_size": (5, 4), **SMALL}, SHAPE),
         ({"transform": "attention", "localisation": "dense"}, (2, 4, 5, 3)),
         ({"align_corners": True, **SMALL, "downsample": 2}, (1, 17, 20, 2)),
+        (
+            {
+                "transform": "attention",
+                "scale": 0.4,
+                **SMALL,
+                "kernel_padding": "SAME",
+                "output_size": (3, 5),
+            },
+            (2, 6, 9, 2),
+        ),
     ],
 )
 def test_matches_the_paper(settings, shape):
@@ -143,10 +160,11 @@ def test_matches_the_paper(settings, shape):
     y, grid = run(module, params, x)
 
     wide = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
-    theta = regress(wide, x.astype(np.float64), module.downsample)
+    pad = module.kernel_size // 2 * (module.kernel_padding == "SAME")
+    theta = regress(wide, x.astype(np.float64), module.downsample, pad)
     assert len(theta) == 1 or np.abs(theta[0] - theta[1]).max() > 0.01  # x matters
     size = module.output_size or shape[1:3]
-    warped = matrices(module.transform, theta)
+    warped = matrices(module.transform, theta, module.scale)
     want_y, want_grid = warp(x, warped, size, module.align_corners)
     np.testing.assert_allclose(grid, want_grid, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(y, want_y, rtol=1e-4, atol=1e-4)
@@ -193,6 +211,40 @@ def test_a_known_move_by_one_pixel():
         np.testing.assert_allclose(y[:, :, 3] - beyond, 0, atol=1e-5)
 
 
+def test_several_are_joined_over_channels_and_recorded_one_by_one():
+    shape, settings = (2, 9, 12, 2), {"output_size": (5, 7), **SMALL}
+    module = SpatialTransformer(count=3, **settings)
+    one = SpatialTransformer(**settings)
+    drawn = [draw(one, shape, seed) for seed in range(3)]
+    x = drawn[0][1]
+    params = {f"transformer{i}": drawn[i][0] for i in range(3)}
+    sizes = lambda tree: jax.tree.map(jnp.shape, tree)
+    assert sizes(params) == sizes(shapes(module, shape))
+
+    apply = lambda params: capture(module, {"params": params}, x)
+    y, maps = jax.jit(apply)(params)
+
+    assert y.shape == (2, 5, 7, 6)
+    assert list(maps) == [f"transformer{i}/sampling_grid" for i in range(3)]
+    for i, (own, _) in enumerate(drawn):
+        want, grid = run(one, own, x)
+        np.testing.assert_allclose(y[..., 2 * i : 2 * i + 2], want, atol=1e-5)
+        got = maps[f"transformer{i}/sampling_grid"].values
+        np.testing.assert_allclose(got, grid, atol=1e-6)
+
+
+def test_a_fixed_scale_starts_at_the_middle_of_the_map():
+    x = np.random.default_rng(0).normal(size=(2, 6, 8, 1)).astype(np.float32)
+    settings = {"transform": "attention", "scale": 0.5, "output_size": (3, 4)}
+    module = SpatialTransformer(localisation="dense", widths=(), **settings)
+    run = lambda: module.init_with_output(jax.random.key(0), x, train=False)
+    y, variables = jax.jit(run)()
+    assert variables["params"]["theta"]["bias"].shape == (2,)
+    # half of 8 columns is read in 4, half of 6 rows in 3, from row 1.5
+    want = (x[:, 1:4, 2:6] + x[:, 2:5, 2:6]) / 2
+    np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
+
+
 @each
 def test_every_parameter_gets_a_gradient(transform):
     conv = transform in ("affine", "thin_plate")
@@ -225,6 +277,17 @@ def test_every_parameter_gets_a_gradient(transform):
             {"transform": "projective", "localisation": "dense", "widths": ()},
             (3, 4, 2),
             25 * 8,
+        ),
+        ({"count": 2, "localisation": "dense"}, (4, 5, 2), 2 * (41 * 32 + 2112 + 198)),
+        (
+            {"transform": "attention", "scale": 0.5, **SMALL},
+            (9, 12, 3),
+            112 + 185 + 16 * 6 + 14,
+        ),
+        (  # that of the paper's SVHN
+            {"widths": (32, 32, 32), "downsample": 1, "kernel_padding": "SAME"},
+            (64, 64, 3),
+            76 * 32 + 801 * 32 + (32 * 32 * 32 + 1) * 32 + 33 * 6,
         ),
     ],
 )
@@ -267,6 +330,10 @@ def test_extreme_inputs_stay_finite():
         ({}, "needs a map of at least 28 x 28, got 27 x 30"),
         ({"downsample": 8, "kernel_size": 3}, "at least 64 x 64, got 27 x 30"),
         ({"downsample": 0}, "downsample and kernel_size must be at least 1, got 0"),
+        (
+            {"downsample": 16, "kernel_padding": "SAME"},
+            "at least 32 x 32, got 27 x 30",
+        ),
         ({"widths": (20,)}, r"at least one convolution .* got \(20,\)"),
         (
             {"transform": "thin_plate", "localisation": "dense", "control_points": 1},
@@ -283,3 +350,16 @@ def test_says_what_does_not_fit(settings, says):
 def test_the_smallest_map_it_names_works():
     x = (1, 28, 28, 1)
     assert shapes(SpatialTransformer(), x)["dense0"]["kernel"].shape == (20, 20)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"scale": 0.5}, "scale=0.5 needs the transform 'attention', got 'affine'"),
+        ({"scale": 0.0, "transform": "attention"}, "scale must be above 0, got 0.0"),
+        ({"count": 0}, "'count' .* must be a positive int, got 0"),
+    ],
+)
+def test_says_at_once_what_cannot_be(settings, says):
+    with pytest.raises(ValueError, match=says):
+        attn.create("spatial_transformer", **settings)

@@ -1,0 +1,267 @@
+"""Scenes: three to five digits of differing sizes on a coloured texture.
+
+A synthetic set for attention over images with more than one thing in them: which digit
+is the largest, where everything is, and a sentence that says so. On a canvas of side S
+
+    the row's own digit is the largest, 0.42 S to 0.5 S pixels along its longer side,
+    and is anywhere; the others have 0.17 S to 0.24 S and never meet it or each other;
+    each has a bright colour of its own, of any hue;
+    the texture is a smooth random cloud in dim colours.
+
+A batch holds, for B examples of up to N = 5 digits, the largest first:
+
+    image    float32 [B, S, S, 3] in 0..255
+    label    int32 [B], class of the largest
+    boxes    float32 [B, N, 4], (x0, y0, x1, y1) in pixels: the edges of the frame of
+             the digit's ink, (0, 0) the upper left corner of the image; x1 and y1 are
+             outside; zeros where there is no digit
+    labels   int32 [B, N], class of each; -1 where there is no digit
+    caption  int32 [B, L], numbers of words in `VOCABULARY`: "a large 3 above a small 7
+             and left of a small 2", every digit once, how the largest lies to each of
+             the others (by the centres of their boxes, along the axis on which they
+             are farther apart), an end, and padding; `words` makes them a string
+"""
+
+import functools
+
+import numpy as np
+
+from attn.data import ink, warp
+from attn.data.draws import between, others, parts, whole
+
+MOST = 5  # digits
+LARGE, SMALL = (0.42, 0.5), (0.17, 0.24)  # of the canvas, at most 1/2 and 1/4
+SLOTS = 6  # places for small digits
+CLOUD = 9  # knots of the texture along an edge
+KNOTS = (-100.0, 250.0)  # their range, of which splines take means
+DIM = (0.0, 150.0)  # to which the texture is cut off
+
+# What the random numbers of an example are for.
+DRAWS = {
+    "count": 1,
+    "others": MOST - 1,
+    "sizes": MOST,
+    "place": 2,
+    "slots": SLOTS,
+    "shifts": 2 * (MOST - 1),
+    "hue": MOST,
+    "saturation": MOST,
+    "cloud": 4 * CLOUD**2,
+}
+
+VOCABULARY = (
+    *("", "<end>", "a", "and", "large", "small"),
+    *("above", "below", "left of", "right of"),
+    *map(str, range(10)),
+)
+LENGTH = 3 + 5 * (MOST - 1)  # of a caption: "a large 3", "above a small 7 and", ...
+_WORD = {word: number for number, word in enumerate(VOCABULARY)}
+
+
+def scene(
+    digits: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    draws: np.ndarray,
+    side: int = 64,
+) -> dict[str, np.ndarray]:
+    """As the head of this file says; arguments as in `attn.data.compositions`.
+
+    Draws: `DRAWS`.
+    """
+    drawn = parts(draws, DRAWS)
+    chosen = others(drawn["others"], rows, len(digits))
+    chosen = np.concatenate([rows[:, None], chosen], axis=1)
+    there = np.arange(MOST) < 3 + whole(drawn["count"], MOST - 2)
+    pixels = digits[chosen.ravel(), :, :, 0].reshape(*chosen.shape, *digits.shape[1:3])
+    frame = ink.frames(pixels.reshape(-1, *pixels.shape[2:])).reshape(*chosen.shape, 4)
+    boxes = _layout(drawn, frame[..., 2:], side)
+    colours = _colours(drawn["hue"], drawn["saturation"])
+
+    planes = _cloud(drawn["cloud"], side)
+    for some, room in ((slice(0, 1), side // 2), (slice(1, MOST), side // 4)):
+        covers = _covers(pixels[:, some], frame[:, some], boxes[:, some], room)
+        _draw(planes, covers, boxes[:, some], colours[:, some], there[:, some])
+    boxes = np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
+    boxes = np.where(there[..., None], boxes, 0).astype(np.float32)
+    classes = np.where(there, labels[chosen], -1).astype(np.int32)
+    return {
+        "image": _channels_last(planes),
+        "label": labels[rows],
+        "boxes": boxes,
+        "labels": classes,
+        "caption": _captions(boxes, classes),
+    }
+
+
+def words(caption: np.ndarray) -> str:
+    """One caption, int [L], as a sentence, without its end and padding."""
+    said = (VOCABULARY[number] for number in caption.tolist())
+    return " ".join(word for word in said if word not in ("", "<end>"))
+
+
+def _layout(drawn: dict[str, np.ndarray], shapes: np.ndarray, side: int) -> np.ndarray:
+    """First column and row, width and height of every digit: int [B, N, 4].
+
+    The largest digit lies anywhere. As it is no wider and no higher than half of the
+    canvas, it leaves a strip of a quarter or more on one side and above or below.
+    An upright strip at that edge of the canvas is cut into four slots, and what a
+    level one has beside it into two. All are large enough for any small digit.
+
+    Args:
+        drawn: the draws by name.
+        shapes: [B, N, 2], width and height of the digits' ink.
+        side: of the canvas.
+    """
+    low, high = np.array([LARGE, *[SMALL] * (MOST - 1)]).T
+    longest = np.floor(between(drawn["sizes"], low, high) * side)
+    sizes = longest[..., None] * shapes / shapes.max(axis=-1, keepdims=True)
+    sizes = np.maximum(np.rint(sizes), 1).astype(np.intp)
+    large = whole(drawn["place"], side - sizes[:, 0] + 1)
+
+    before, after = large, side - large - sizes[:, 0]
+    strips = np.minimum(np.maximum(before, after), side // 2)
+    at_start = before >= after
+    # Slots as first column and row, width and height.
+    slots = np.empty((len(large), SLOTS, 4), np.intp)
+    (across, down), (left, upper) = strips.T, at_start.T
+    edges = side * np.arange(5) // 4
+    slots[:, :4, 0] = np.where(left, 0, side - across)[:, None]
+    slots[:, :4, 1] = edges[:-1]
+    slots[:, :4, 2] = across[:, None]
+    slots[:, :4, 3] = np.diff(edges)
+    half = (side - across) // 2
+    slots[:, 4, 0] = np.where(left, across, 0)
+    slots[:, 5, 0] = slots[:, 4, 0] + half
+    slots[:, 4:, 1] = np.where(upper, 0, side - down)[:, None]
+    slots[:, 4:, 2] = half[:, None]
+    slots[:, 4:, 3] = down[:, None]
+
+    taken = np.argsort(drawn["slots"], axis=1, kind="stable")[:, : MOST - 1]
+    slots = np.take_along_axis(slots, taken[..., None], axis=1)
+    shifts = drawn["shifts"].reshape(-1, MOST - 1, 2)
+    small = slots[..., :2] + whole(shifts, slots[..., 2:] - sizes[:, 1:] + 1)
+    corners = np.concatenate([large[:, None], small], axis=1)
+    return np.concatenate([corners, sizes], axis=-1)
+
+
+def _covers(
+    digits: np.ndarray, frames: np.ndarray, boxes: np.ndarray, room: int
+) -> np.ndarray:
+    """Digits resized so that the frame of the ink just fills the box.
+
+    Args:
+        digits: uint8 [B, n, 28, 28].
+        frames: [B, n, 4], first column and row, width and height of their ink.
+        boxes: [B, n, 4], of which width and height count.
+        room: side of the result, no box being larger.
+
+    Returns:
+        float32 [B, n, room, room] in [0, 1], the boxes in the upper left corners.
+        What is outside of them is not for use.
+    """
+    matrix = np.zeros((*digits.shape[:2], 2, 3))
+    step = frames[..., 2:] / boxes[..., 2:]
+    matrix[..., 0, 0], matrix[..., 1, 1] = step[..., 0], step[..., 1]
+    # Edges meet edges, which lie half a pixel before the first centre.
+    matrix[..., 2] = frames[..., :2] - 0.5 + 0.5 * step
+    matrix = matrix.reshape(-1, 2, 3)
+    flat = digits.reshape(-1, *digits.shape[2:])
+    covers = warp.warped(flat, lambda part: warp.affine(matrix[part], room), room)
+    covers *= 1 / 255
+    return covers.reshape(*digits.shape[:2], room, room)
+
+
+def _draw(
+    planes: np.ndarray,
+    covers: np.ndarray,
+    boxes: np.ndarray,
+    colours: np.ndarray,
+    there: np.ndarray,
+) -> None:
+    """Lays coloured digits over images, one by one.
+
+    Boxes differ in size, and slices of them are several times as fast as indices of
+    all their pixels at once.
+
+    Args:
+        planes: float32 [B, 3, S, S], drawn into.
+        covers: [B, n, room, room], how much of the digit's colour is seen.
+        boxes: int [B, n, 4], first column and row, width and height.
+        colours: [B, n, 3].
+        there: [B, n], whether there is a digit.
+    """
+    colours = colours[..., None, None]
+    places = boxes.tolist()
+    for b, k in np.argwhere(there).tolist():
+        left, top, width, height = places[b][k]
+        part = planes[b, :, top : top + height, left : left + width]
+        part += covers[b, k, :height, :width] * (colours[b, k] - part)
+
+
+def _channels_last(planes: np.ndarray) -> np.ndarray:
+    """[B, 3, S, S] -> [B, S, S, 3]; a channel at a time, as that is the fastest."""
+    image = np.empty((len(planes), *planes.shape[2:], 3), planes.dtype)
+    for channel in range(3):
+        image[..., channel] = planes[:, channel]
+    return image
+
+
+def _colours(hue: np.ndarray, saturation: np.ndarray) -> np.ndarray:
+    """Bright colours: [B, N] each -> float32 [B, N, 3], the largest part 255."""
+    saturation = between(saturation, 0.1, 0.6)[..., None]
+    ramp = np.abs((6 * hue[..., None] + [0, 4, 2]) % 6 - 3) - 1
+    return (255 * (1 - saturation * (1 - np.clip(ramp, 0, 1)))).astype(np.float32)
+
+
+def _cloud(draws: np.ndarray, side: int) -> np.ndarray:
+    """The texture: float32 [B, 3, side, side].
+
+    A cubic spline over knots that have, half and half, a brightness and a colour.
+    """
+    knots = draws.reshape(-1, 4, CLOUD, CLOUD).astype(np.float32)
+    knots = KNOTS[0] + (KNOTS[1] - KNOTS[0]) / 2 * (knots[:, :1] + knots[:, 1:])
+    weights = _spline(side)
+    # Products of one channel at a time, so that rounding does not depend on the batch.
+    cloud = np.matmul(np.matmul(weights, knots), weights.T)
+    return np.clip(cloud, *DIM, out=cloud)
+
+
+@functools.lru_cache(maxsize=4)
+def _spline(side: int) -> np.ndarray:
+    """Weights of the knots in each pixel of a row: float32 [side, CLOUD].
+
+    The uniform cubic B-spline; the first and the last knot lie outside of the row.
+    """
+    place = np.linspace(1, CLOUD - 2, side)[:, None]
+    away = np.abs(place - np.arange(CLOUD))
+    near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away) ** 3 / 6
+    weights = np.select([away < 1, away < 2], [near, far]).astype(np.float32)
+    weights.setflags(write=False)
+    return weights
+
+
+def _captions(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The captions, int32 [B, L], of boxes [B, N, 4] and labels [B, N]."""
+    centres = boxes[..., :2] + boxes[..., 2:]
+    x, y = np.moveaxis(centres[:, 1:] - centres[:, :1], -1, 0)
+    level = np.where(x > 0, _WORD["left of"], _WORD["right of"])
+    upright = np.where(y > 0, _WORD["above"], _WORD["below"])
+    relation = np.where(np.abs(y) >= np.abs(x), upright, level)
+
+    caption = np.zeros((len(boxes), LENGTH), np.int32)
+    caption[:, :2] = _WORD["a"], _WORD["large"]
+    digit = labels + _WORD["0"]
+    caption[:, 2] = digit[:, 0]
+    said = np.empty((*relation.shape, 5), np.int32)
+    said[..., 0] = relation
+    said[..., 1:3] = _WORD["a"], _WORD["small"]
+    said[..., 3] = digit[:, 1:]
+    said[..., 4] = _WORD["and"]
+    there = labels >= 0
+    said[~there[:, 1:]] = 0
+    caption[:, 3:] = said.reshape(len(boxes), -1)
+    # The end takes the place of the last "and".
+    end = 5 * there.sum(axis=1) - 3
+    caption[np.arange(len(boxes)), end] = _WORD["<end>"]
+    return caption

@@ -1,0 +1,65 @@
+"""Convolution, batch normalisation and pooling as in torch, for convolutional hosts.
+
+They read the fields `dtype`, `param_dtype` and `axis_name` of the module in whose
+compact `__call__` they stand.
+"""
+
+import flax.linen as nn
+import jax
+
+HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv(
+    parent: nn.Module,
+    name: str,
+    x: jax.Array,
+    features: int,
+    size: int,
+    stride: int,
+    groups: int = 1,
+) -> jax.Array:
+    """A convolution without bias, padded by half its kernel on every side."""
+    # Not "SAME", which pads a strided convolution on one side only.
+    return nn.Conv(
+        features,
+        (size, size),
+        stride,
+        padding=size // 2,
+        feature_group_count=groups,
+        use_bias=False,
+        kernel_init=HE_NORMAL,
+        dtype=parent.dtype or x.dtype,
+        param_dtype=parent.param_dtype,
+        name=name,
+    )(x)
+
+
+def batch_norm(
+    parent: nn.Module, name: str, x: jax.Array, *, train: bool, zero: bool = False
+) -> jax.Array:
+    """Batch normalisation, whose scale starts at one, or at zero if `zero`."""
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        scale_init=nn.initializers.zeros if zero else nn.initializers.ones,
+        dtype=parent.dtype or x.dtype,
+        param_dtype=parent.param_dtype,
+        axis_name=parent.axis_name,
+        name=name,
+    )(x)
+
+
+def shrink(x: jax.Array, stride: int) -> jax.Array:
+    """Average pooling by `stride` in place of a strided convolution.
+
+    The map is rounded up as the convolution does it: where `stride` does not divide
+    it, the last window is smaller.
+    """
+    if stride == 1:
+        return x
+    _, height, width, _ = x.shape
+    padding = ((0, -height % stride), (0, -width % stride))
+    window = (stride, stride)
+    return nn.avg_pool(x, window, window, padding=padding, count_include_pad=False)

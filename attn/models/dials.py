@@ -1,0 +1,54 @@
+"""Dials: the settings by which a host is made wider or narrower.
+
+A host that can be scaled to a budget has a method `dials() -> dict[str, Dial]`: the
+settings of `models.create` that hold its widths, by name. Scaling all of them by one
+factor, each to a multiple of its step, makes a network of the same shape and another
+cost; setting them to the values that they have makes the same network.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from attn import modules
+from attn.models import slots
+from attn.modules import position as positions
+
+
+class Dial(NamedTuple):
+    """One setting that scales the width of a host.
+
+    Attributes:
+        value: what it is now: a width, or one of each layer or stage.
+        step: of what every width must stay a multiple, at least one time.
+    """
+
+    value: int | tuple[int, ...]
+    step: int
+
+
+def step_of(fill: slots.Filling, given: Mapping[str, Any]) -> int:
+    """Of what channels must be a multiple, for the heads and positions in all slots.
+
+    Args:
+        fill: a checked filling.
+        given: settings of the host for attentions that have them, such as num_heads.
+    """
+    attentions = [spec for spec in fill.values() if spec["name"] != "none"]
+    return math.lcm(*(_step_of_one(spec, given) for spec in attentions))
+
+
+def _step_of_one(spec: Mapping[str, Any], given: Mapping[str, Any]) -> int:
+    module = modules.find(spec["name"])
+    own = {field.name: field.default for field in dataclasses.fields(module)}
+    own |= slots.settings_of(spec, given)
+    if "num_heads" not in own:
+        return 1
+    heads, dim = own["num_heads"], own.get("head_dim")
+    both = heads is not None and dim is not None
+    step = 1 if both else dim or heads or 4  # as `head_shape` has it
+    position = positions.find(positions.check(own.get("position"))["name"])
+    if "tokens" in position.acts:
+        return math.lcm(step, position.divisor)
+    return step * (position.divisor if dim is None else 1)
