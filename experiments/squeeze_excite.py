@@ -31,7 +31,7 @@ TABLES = (
 )
 # The plain network, in whichever axis a table has.
 BASELINE = {"variant": "ResNet", "attention": "none"}
-STEPS = 500
+STEPS = 300
 # One basic block in each of three stages of 16, 32 and 64 channels.
 SMALL = common.RESNET | {"depth": 8}
 SMALL_REDUCTION = 4  # where the paper has 16, for maps of 16 to 64 channels

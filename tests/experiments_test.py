@@ -28,7 +28,36 @@ TABLES = [
 ]
 PAPER = [(name, table) for name, table in TABLES if table]
 # Parameters of networks on ImageNet: the authors' code or its ports, counted.
+SE = 28_071_976  # ResNet-50 with reduction 16, without biases
 EXACT = {
+    ("squeeze_excite", "reduction"): {
+        "ResNet-0": 25_557_032,
+        "r=2-0": 45_676_584,
+        "r=4-0": 35_616_808,
+        "r=8-0": 30_586_920,
+        "r=16-0": SE,
+        "r=32-0": 26_814_504,
+    },
+    ("squeeze_excite", "squeeze"): {"Max-0": SE, "Avg-0": SE},
+    ("squeeze_excite", "excitation"): {"ReLU-0": SE, "Tanh-0": SE, "Sigmoid-0": SE},
+    ("squeeze_excite", "stage"): {
+        "SE_Stage_2-0": 25_581_608,
+        "SE_Stage_3-0": 25_688_104,
+        "SE_Stage_4-0": 26_343_464,
+        "SE_All-0": SE,
+    },
+    ("squeeze_excite", "integration"): {
+        "SE-0": SE,
+        "SE-PRE-0": 27_548_200,
+        "SE-POST-0": SE,
+        "SE-Identity-0": SE,
+        "SE_3x3-0": 25_714_216,
+    },
+    ("squeeze_excite", "no_squeeze"): {"NoSqueeze-0": SE},
+    ("squeeze_excite", "imagenet"): {
+        "ResNet-50-SE-0": 28_088_024,
+        "ResNeXt-50-SE-0": 27_559_896,
+    },
     ("cbam", "imagenet"): {
         "ResNet-18-none-0": 11_689_512,
         "ResNet-18-squeeze_excite-0": 11_778_592,
