@@ -41,6 +41,9 @@ class Config:
             example of several digits of the split.
         canvas: side in pixels of what a composition draws on, for those that leave
             it open; None for its usual one.
+        test_draws: how often the test split is gone through, distorted or composed
+            otherwise each time. The more, the less of an error is luck of the draw,
+            which counts where the split is small.
         augment: of the training split: "none" or one of `attn.data.augment`.
         image_size: side in pixels to which images are cropped and resized; None
             leaves them as they are, if all have one size.
@@ -54,6 +57,7 @@ class Config:
     distortion: str = "none"
     composition: str = "none"
     canvas: int | None = None
+    test_draws: settings.Positive = 1
     augment: str = "none"
     image_size: int | None = None
     directory: str = ""
@@ -101,7 +105,21 @@ def open(config: Mapping[str, Any]) -> Dataset:
         size = (distortion.size, distortion.size)
     else:
         size = _size(chosen, train)
-    return Dataset(train, test, size, distortion, augmentation, statistics, composition)
+    if chosen.test_draws > 1 and not (distortion or composition):
+        raise ValueError(
+            f"test_draws={chosen.test_draws} needs a distortion or a composition:"
+            " without one every draw shows the same images"
+        )
+    return Dataset(
+        train,
+        test,
+        size,
+        distortion,
+        augmentation,
+        statistics,
+        composition,
+        chosen.test_draws,
+    )
 
 
 def _composed(config: Config) -> Config:

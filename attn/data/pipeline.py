@@ -78,6 +78,7 @@ class Dataset:
         augmentation: of the training images.
         statistics: by which images are normalised.
         composition: of both splits, or None; instead of a distortion.
+        test_draws: how often `test` goes through the test split.
     """
 
     training: Source
@@ -87,6 +88,7 @@ class Dataset:
     augmentation: Augmentation
     statistics: normalise.Statistics
     composition: Composition | None = None
+    test_draws: int = 1
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -111,8 +113,8 @@ class Dataset:
 
     @property
     def test_size(self) -> int:
-        """Examples of the test split."""
-        return self.testing.size
+        """Examples that `test` goes through, one more for each draw."""
+        return self.testing.size * self.test_draws
 
     def train(
         self,
@@ -154,7 +156,9 @@ class Dataset:
         return Batches(load, start, sys.maxsize, threads=_threads(source))
 
     def test(self, batch_size: int, *, shard: tuple[int, int] = (0, 1)) -> Batches:
-        """The test split once, in order; its distortions are the same in every run.
+        """The test split, in order; its distortions are the same in every run.
+
+        It is gone through once, or `test_draws` times with other distortions each.
 
         The last batch is filled up with the last example at weight 0.
 
@@ -167,18 +171,19 @@ class Dataset:
         """
         local = _share(batch_size, shard)
         source, draws = self.testing, self._draws(train=False)
+        total = self.test_size
 
         def load(number: int) -> Batch:
             first = number * batch_size + shard[0] * local
             places = np.arange(first, first + local)
             numbers = order.uniform(TEST_SEED, order.TEST, first, local, draws)
-            rows = np.minimum(places, source.size - 1)
+            rows = np.where(places < total, places, total - 1) % source.size
             batch = self._batch(rows, numbers, train=False)
-            batch["index"] = np.where(places < source.size, places, -1)
-            batch["weight"] = (places < source.size).astype(np.float32)
+            batch["index"] = np.where(places < total, rows, -1)
+            batch["weight"] = (places < total).astype(np.float32)
             return batch
 
-        count = -(-source.size // batch_size)
+        count = -(-total // batch_size)
         return Batches(load, 0, count, threads=_threads(source))
 
     def picture(self, image: np.ndarray) -> np.ndarray:

@@ -190,6 +190,29 @@ def test_testing_shows_the_same_pictures_at_every_batch_size(directory):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
+def test_each_draw_of_the_test_split_distorts_it_otherwise(directory):
+    once, thrice = (
+        opened(directory, distortion="r", test="test[:5]", test_draws=draws)
+        for draws in (1, 3)
+    )
+    with thrice.test(4) as batches:
+        batches = list(batches)
+    joined = {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}
+    np.testing.assert_array_equal(joined["index"], [*range(5)] * 3 + [-1])
+    np.testing.assert_array_equal(joined["weight"], [1] * 15 + [0])
+    np.testing.assert_array_equal(joined["label"][:5], joined["label"][10:15])
+    first = taken(once.test(5), 1)[0]["image"]
+    np.testing.assert_array_equal(joined["image"][:5], first)
+    for k in range(5):
+        assert not np.array_equal(joined["image"][k], joined["image"][5 + k])
+        assert not np.array_equal(joined["image"][5 + k], joined["image"][10 + k])
+
+
+def test_several_draws_need_something_to_draw(directory):
+    with pytest.raises(ValueError, match="test_draws=3 needs a distortion"):
+        opened(directory, test_draws=3)
+
+
 def test_augmentation_leaves_testing_alone(directory):
     plain, augmented = (
         taken(opened(directory, augment=name).test(5), 1)[0]
