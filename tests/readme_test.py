@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import attn
-from attn.report import catalogue
+from attn.report import catalogue, markdown, record
 from attn.train import sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -89,6 +89,34 @@ def test_the_host_example_builds():
 
 def test_the_table_of_modules_is_that_of_the_cards():
     assert between("modules").strip() == catalogue.markdown().strip()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/papers.md"])
+def test_the_tables_of_results_are_those_of_the_records(page):
+    text = (ROOT / page).read_text()
+    marks = re.findall(r"<!-- results: (\S+) -->", text)
+    assert marks
+    for name in marks:
+        shown = re.search(
+            rf"<!-- results: {name} -->\n(.*?)<!-- end of results: {name} -->",
+            text,
+            re.S,
+        )[1]
+        kept = record.read(ROOT / "experiments" / "results" / f"{name}.json")
+        assert shown.strip() == markdown.text(kept).strip()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/results/*.json")))
+def test_a_record_is_of_an_experiment_that_is_there(path):
+    kept = record.read(path)
+    file, _, table = kept.name.partition("-")
+    now = sweep.load(ROOT / "experiments" / f"{file}.py", table)
+    assert path.stem == kept.name == now.name
+    rows = lambda points: {str({**p.axes, "seed": None}) for p in points}
+    assert rows(kept.points) == rows(now.points)  # the whole table
+    assert all(point.result for point in kept.points)
+    # of code that was committed
+    assert not any((point.code or "+").endswith("+") for point in kept.points)
 
 
 def test_pictures_are_there():

@@ -81,7 +81,8 @@ def _line(now: Row, then: Row) -> Line:
     both = [seed for seed in new if seed in old]
     # a record rounds errors to four decimals
     exact = all(abs(new[seed] - old[seed]) < 1e-4 for seed in both)
-    return Line(now, then, statistics.paired(new, old), len(both), bool(both) and exact)
+    difference = table.compared(now.points, then.points)
+    return Line(now, then, difference, len(both), bool(both) and exact)
 
 
 def sentences(comparison: Comparison) -> list[str]:

@@ -249,9 +249,7 @@ def _order(first: Cell, second: Cell) -> str:
     assert first.theirs is not None and second.theirs is not None
     if first.theirs == second.theirs:
         return "tied"
-    difference = statistics.paired(
-        table.errors(first.row.points), table.errors(second.row.points)
-    )
+    difference = table.compared(first.row.points, second.row.points)
     verdict = "one seed" if difference is None else statistics.verdict(difference)
     if verdict == "one seed":
         return "single"

@@ -4,6 +4,11 @@ The intervals are Student's: mean +- t(n - 1) s / sqrt(n), with s the standard
 deviation of the n values. A difference between two rows is taken seed by seed
 first, because a seed decides the initial weights and the order of the data of both;
 what the seeds have in common then drops out of the interval.
+
+All seeds are tested on the same images, so that more seeds do not make up for few of
+them. A difference of k images means at least k images on which two networks disagree,
+and a standard deviation of at least sqrt(k) images (McNemar 1947): no interval of a
+difference of errors is narrower than that leaves it, however alike the seeds are.
 """
 
 import dataclasses
@@ -55,18 +60,26 @@ def paired(
     values: Mapping[Any, float],
     baseline: Mapping[Any, float],
     confidence: float = CONFIDENCE,
+    *,
+    examples: int | None = None,
 ) -> Interval | None:
     """The mean difference to a baseline over the seeds that both have.
 
     Args:
-        values, baseline: numbers by seed.
+        values, baseline: numbers by seed; with `examples` errors in percent.
         confidence: probability that the interval covers the true difference.
+        examples: how many test images the errors are shares of, the same for both.
 
     Returns:
         The interval of value - baseline; None if no seed is in both.
     """
     seeds = [seed for seed in values if seed in baseline]
-    return interval([values[seed] - baseline[seed] for seed in seeds], confidence)
+    found = interval([values[seed] - baseline[seed] for seed in seeds], confidence)
+    if found is None or found.half is None or not examples:
+        return found
+    images = abs(found.mean) * examples / 100
+    least = special.ndtri(0.5 + confidence / 2) * math.sqrt(images) * 100 / examples
+    return dataclasses.replace(found, half=max(found.half, float(least)))
 
 
 def verdict(difference: Interval) -> Verdict:

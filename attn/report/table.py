@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attn.report import statistics
@@ -126,7 +126,7 @@ def _row(
     difference = None
     if sweep.baseline and not is_baseline:
         base = groups.get(reference, [])
-        difference = statistics.paired(errors(points), errors(base))
+        difference = compared(points, base)
     done = [point for point in points if point.result is not None]
     speeds = [point.result.ms_per_step for point in done]
     kind = [axis for axis in place if axis != column]
@@ -163,6 +163,15 @@ def label(place: Mapping[str, Any], names: Iterable[str] | None = None) -> str:
 def errors(points: Iterable[Point]) -> dict[str, float]:
     """The test errors of the finished ones of some points, by seed."""
     return {key(p.seed): p.result.error for p in points if p.result is not None}
+
+
+def compared(points: Sequence[Point], others: Sequence[Point]) -> Interval | None:
+    """The errors of some points minus those of others, paired by seed."""
+    done = [point.result for point in (*points, *others) if point.result is not None]
+    counts = [result.examples for result in done if result.examples]
+    return statistics.paired(
+        errors(points), errors(others), examples=min(counts, default=None)
+    )
 
 
 def _place(values: Mapping[str, Any]) -> dict[str, Any]:

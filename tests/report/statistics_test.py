@@ -43,6 +43,25 @@ def test_paired_interval_drops_what_seeds_have_in_common():
     assert found.half < 0.3 < statistics.interval(base.values()).half
 
 
+def test_few_images_leave_a_difference_open_however_alike_the_seeds_are():
+    base = {0: 16.0, 1: 17.5, 2: 17.0}
+    values = {seed: error - 0.3 for seed, error in base.items()}
+    # three images of 1,000: at least three disagreements, give or take sqrt(3)
+    found = statistics.paired(values, base, examples=1000)
+    assert found.half == pytest.approx(1.959964 * 3**0.5 / 10, rel=1e-5)
+    assert statistics.verdict(found) == "not distinguishable"
+    many = statistics.paired(values, base, examples=100_000)
+    assert statistics.verdict(many) == "lower"
+
+
+def test_seeds_that_differ_more_than_the_images_keep_their_interval():
+    base, values = {0: 10.0, 1: 14.0, 2: 6.0}, {0: 9.0, 1: 11.9, 2: 5.9}
+    found = statistics.paired(values, base, examples=1000)
+    assert found == statistics.paired(values, base)
+    same = statistics.paired(base, base, examples=1000)
+    assert statistics.verdict(same) == "not distinguishable"
+
+
 def test_paired_uses_only_seeds_that_both_have():
     found = statistics.paired({0: 1.0, 1: 2.0, 7: 50.0}, {0: 2.0, 1: 2.5, 3: 9.0})
     assert (found.mean, found.count) == (pytest.approx(-0.75), 2)

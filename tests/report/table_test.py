@@ -30,9 +30,13 @@ def test_one_row_for_each_attention_compared_seed_by_seed(finished):
     ]
     assert [row.baseline for row in rows] == [False, True, False]
     error = [[p.result.error for p in row.points] for row in rows]
-    wanted = scipy.stats.ttest_rel(error[2], error[1]).confidence_interval()
-    assert rows[2].difference.low == pytest.approx(wanted.low)
-    assert rows[2].difference.high == pytest.approx(wanted.high)
+    test = scipy.stats.ttest_rel(error[2], error[1]).confidence_interval()
+    mean = (test.low + test.high) / 2
+    # of 1,000 images each: the seeds agree more closely than so few images allow
+    least = 1.959964 * (abs(mean) * 1000 / 100) ** 0.5 / 10
+    assert test.high - mean < least
+    assert rows[2].difference.mean == pytest.approx(mean)
+    assert rows[2].difference.half == pytest.approx(least)
     assert rows[1].difference is None
     assert rows[2].verdict == "lower"
 
