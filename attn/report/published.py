@@ -309,11 +309,12 @@ def sentences(comparison: Comparison) -> list[str]:
     if overall.single:
         parts.append(f"{overall.single} have less than two seeds in common")
     said = [
-        f"Of the {overall.ordered} pairs of rows that the paper orders{inside},"
-        f" {', '.join(parts)}."
+        f"Of the {overall.ordered} {_pairs(overall.ordered)} of rows that the paper"
+        f" orders{inside}, {', '.join(parts)}."
     ]
     if overall.tied:
-        said.append(f"To {overall.tied} more pairs the paper gives equal values.")
+        more = f"{overall.tied} more {_pairs(overall.tied)}"
+        said.append(f"To {more} the paper gives equal values.")
     if overall.tau is not None:
         over = f" over all {overall.count} cells" if comparison.axis else ""
         said.append(
@@ -332,6 +333,10 @@ def lacking(comparison: Comparison) -> list[str]:
     return [
         f"{remark.capitalize()}: {some(labels)}." for remark, labels in found.items()
     ]
+
+
+def _pairs(count: int) -> str:
+    return "pair" if count == 1 else "pairs"
 
 
 def _are(count: int) -> str:

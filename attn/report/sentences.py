@@ -99,8 +99,8 @@ def _on_baseline(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     if any(row.difference.half is not None for row in compared):
         said.append(
             "A difference is taken seed by seed; it is not distinguishable where its"
-            " interval includes zero, which is as wide as the number of test images"
-            " asks at least."
+            " interval includes zero. No interval is narrower than the number of test"
+            " images allows."
         )
         if len(compared) > 1:
             said.append(
