@@ -124,7 +124,7 @@ class Comparison:
         axis: whose values the columns are, None if they are quantities.
         columns, lines: of the table.
         agreements: one a column, None for those that order nothing.
-        overall: pairs of all columns; its tau is over all cells.
+        overall: pairs of all columns; its tau is the mean of theirs.
     """
 
     source: str
@@ -273,8 +273,9 @@ def _overall(ranked: Sequence[Sequence[Cell]]) -> Agreement:
         name: sum(getattr(one, name) for one in each)
         for name in ("same", "other", "open", "single", "tied", "count")
     }
-    cells = [cell for column in ranked for cell in column if cell.complete]
-    return Agreement(**counts, tau=_tau(cells))
+    # columns may be of quite different errors, as some data is harder than other
+    taus = [one.tau for one in each if one.tau is not None]
+    return Agreement(**counts, tau=sum(taus) / len(taus) if taus else None)
 
 
 def best(comparison: Comparison) -> set[tuple[int, int]]:
@@ -316,7 +317,7 @@ def sentences(comparison: Comparison) -> list[str]:
         more = f"{overall.tied} more {_pairs(overall.tied)}"
         said.append(f"To {more} the paper gives equal values.")
     if overall.tau is not None:
-        over = f" over all {overall.count} cells" if comparison.axis else ""
+        over = ", mean over the columns," if comparison.axis else ""
         said.append(
             f"Kendall's tau-b between the two{over} is {table.number(overall.tau, 2)}"
             " (1: the same order, 0: unrelated)."

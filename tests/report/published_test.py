@@ -55,7 +55,7 @@ def kendall(x, y):
     return sum(a * b for a, b in both) / (untied[0] * untied[1]) ** 0.5
 
 
-def test_tau_is_over_the_means_of_a_column_and_of_all_cells(tmp_path):
+def test_tau_is_over_the_means_of_a_column_and_then_their_mean(tmp_path):
     theirs = {"a": [1, 9], "b": [2, 8], "c": [2, 5], "d": [4, 5], "e": [5, None]}
     means = {"a": [3, 1], "b": [2, 7], "c": [5, 6], "d": [9, 4], "e": [6, 2]}
     errors = {net: [[m - 0.5, m + 0.5] for m in v] for net, v in means.items()}
@@ -64,8 +64,7 @@ def test_tau_is_over_the_means_of_a_column_and_of_all_cells(tmp_path):
     assert p.tau == pytest.approx(kendall([1, 2, 2, 4, 5], [3, 2, 5, 9, 6]))
     assert q.tau == pytest.approx(kendall([9, 8, 5, 5], [1, 7, 6, 4]))
     assert (p.count, q.count, found.overall.count) == (5, 4, 9)
-    wanted = kendall([1, 2, 2, 4, 5, 9, 8, 5, 5], [3, 2, 5, 9, 6, 1, 7, 6, 4])
-    assert found.overall.tau == pytest.approx(wanted)
+    assert found.overall.tau == pytest.approx((p.tau + q.tau) / 2)
     assert found.overall.tied == p.tied + q.tied == 2
 
 
