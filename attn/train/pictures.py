@@ -39,7 +39,8 @@ def write(
         variables: of the model, on the host.
         dataset: whose test images are taken.
         small: whether to stay within SMALL_BYTES, with fewer images, SMALL_KINDS
-            only, and without maps that are too large for it.
+            only, and without maps that are too large for it; where no map is left,
+            there is no file.
     """
     batch = next(iter(dataset.test(program.eval_batch_size)))
     images = batch["image"][:IMAGES]
@@ -51,6 +52,8 @@ def write(
         sizes = {n: b for n, b in sizes.items() if maps[n].kind in SMALL_KINDS}
         while sizes and fixed + sum(sizes.values()) > limit:
             del sizes[max(sizes, key=sizes.__getitem__)]
+        if not sizes:
+            return
     count = limit // max(fixed + sum(sizes.values()), 1)
     images = images[: max(1, count)]
     logits, maps = jax.device_get(program.look(variables, images))

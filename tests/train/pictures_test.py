@@ -88,3 +88,11 @@ def test_the_same_variables_make_the_same_bytes(program, variables, tmp_path):
     for name in ("a", "b"):
         pictures.write(tmp_path / name, program, variables, program.dataset, small=True)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_network_that_attends_to_nothing_leaves_no_small_file(tmp_path):
+    model = {"name": "fcn", "widths": (3,)}
+    blind = Program(small.config(model=model), jax.devices()[:1])
+    variables = partition.fetch(blind.start(0).variables())
+    pictures.write(tmp_path / "small", blind, variables, blind.dataset, small=True)
+    assert not list(tmp_path.iterdir())
