@@ -164,7 +164,7 @@ def test_choose_says_what_there_is(name, says):
     [
         ({"reducton": 8}, "did you mean 'reduction'?"),
         ({"reduction": "8"}, "setting 'reduction' of attention 'squeeze_excite'"),
-        ({"squeeze": "sum"}, "must be one of 'avg', 'max', got 'sum'"),
+        ({"squeeze": "sum"}, "must be one of 'avg', 'max', 'none', got 'sum'"),
     ],
 )
 def test_mechanisms_are_built_with_the_same_errors(given, says):
