@@ -17,7 +17,7 @@ from attn.models import slots
 from attn.models.block import check_rates, drop
 from attn.models.dials import Dial
 from attn.models.fcn import HE, average, check_sizes, classify, hidden
-from attn.ops.unfold import max_pool, unfolded
+from attn.ops.im2col import conv_general_dilated, max_pool
 from attn.settings import Positive
 
 
@@ -61,7 +61,7 @@ class CNN(nn.Module):
             left over are not read. The paper pools by 2 behind the transformer on its
             larger images (RTS and the cluttered ones).
         unfold: whether convolutions are matrix products over unfolded windows, see
-            `attn.ops.unfold`: the same numbers, faster on a CPU with kernels of 5x5
+            `attn.ops.im2col`: the same numbers, faster on a CPU with kernels of 5x5
             and more.
         fill: what fills the slots, see `attn.models.slots`; `models.create` takes it
             as `slots`.
@@ -156,7 +156,7 @@ class CNN(nn.Module):
             kernel_init=HE,
             dtype=x.dtype,
             param_dtype=self.param_dtype,
-            conv_general_dilated=unfolded if self.unfold else None,
+            conv_general_dilated=conv_general_dilated if self.unfold else None,
             name=f"convolution{number}",
         )(x)
         y = nn.relu(y)

@@ -21,7 +21,7 @@ from attn import models
 from attn.models import slots
 from attn.models.block import check_rates
 from attn.models.fcn import average, classify, hidden
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.spatial.spatial_transformer import check_scale, make_grid
 from attn.ops.sample import bilinear_sample
 from attn.settings import Positive
@@ -46,7 +46,7 @@ class Crop(nn.Module):
         options = {"align_corners": False}
         size = (self.side, self.side)
         grid = make_grid("attention", places, size, scale=self.scale, **options)
-        record(self, "sampling_grid", grid)
+        sow(self, "sampling_grid", grid)
         return bilinear_sample(x, grid, padding="zeros", **options)
 
 

@@ -11,19 +11,19 @@ from typing import Any
 import flax.linen as nn
 
 from attn import settings as _settings
-from attn.modules.capture import Map, capture, record
+from attn.modules.capture import Map, capture, sow
 from attn.modules.card import Card, Paper
 from attn.modules.channel.efficient_channel import EfficientChannel
 from attn.modules.channel.squeeze_excite import SqueezeExcite
 from attn.modules.glimpse.additive_soft import AdditiveSoft
 from attn.modules.mixed.cbam import CBAM
-from attn.modules.nonlocal_.non_local import NonLocal
+from attn.modules.non_local.non_local import NonLocal
 from attn.modules.pixel.pixel_attention import PixelAttention
 from attn.modules.spatial.spatial_transformer import SpatialTransformer
 from attn.modules.token.class_attention import ClassAttention
 from attn.modules.token.cross_attention import CrossAttention
 from attn.modules.token.cross_covariance import CrossCovariance
-from attn.modules.token.linear import Linear
+from attn.modules.token.linear import LinearAttention
 from attn.modules.token.linformer import Linformer
 from attn.modules.token.multi_head import MultiHead
 from attn.modules.token.neighborhood import Neighborhood
@@ -39,7 +39,7 @@ MODULES: dict[str, type[nn.Module]] = {
     "cross_attention": CrossAttention,
     "cross_covariance": CrossCovariance,
     "efficient_channel": EfficientChannel,
-    "linear": Linear,
+    "linear": LinearAttention,
     "linformer": Linformer,
     "multi_head": MultiHead,
     "neighborhood": Neighborhood,
@@ -98,5 +98,5 @@ __all__ = [
     "create",
     "find",
     "names",
-    "record",
+    "sow",
 ]

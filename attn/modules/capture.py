@@ -1,7 +1,7 @@
 """Attention as an output: what a module attended to, beside what it computed.
 
-A module calls `record` at the place where its attention exists; `capture` runs any
-module or host and hands the records over. When nobody asks, `record` is not
+A module calls `sow` at the place where its attention exists; `capture` runs any
+module or host and hands the records over. When nobody asks, `sow` is not
 traced, so nothing is computed for it.
 
 Kinds of map, with B examples, H x W positions, C channels, N heads, T targets and
@@ -49,7 +49,7 @@ class Map(flax.struct.PyTreeNode):
     grid: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
 
 
-def record(
+def sow(
     module: nn.Module,
     kind: Kind,
     values: Any | Callable[[], Any],

@@ -4,15 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import flax.linen as nn
-
 FAMILIES = (
     "channel",
     "spatial",
     "pixel",
     "mixed",
     "branch",
-    "nonlocal_",
+    "non_local",
     "token",
     "order",
     "glimpse",
@@ -61,13 +59,3 @@ class Card:
     supports: tuple[str, ...] = ("any resolution",)
     variants: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     note: str = ""
-
-
-def defaults(module: type[nn.Module]) -> dict[str, Any]:
-    """The settings of a module class and their defaults (required ones are absent)."""
-    return {
-        field.name: field.default
-        for field in dataclasses.fields(module)
-        if field.name not in ("parent", "name")
-        and field.default is not dataclasses.MISSING
-    }

@@ -12,7 +12,7 @@ def rows() -> list[dict[str, str]]:
         table.append(
             {
                 "name": name,
-                "family": card.family.rstrip("_"),
+                "family": card.family,
                 "input": card.contract,
                 "formula": card.formula,
                 "multiply-adds": card.complexity,

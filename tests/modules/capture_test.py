@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import attn
-from attn.modules import Map, record
+from attn.modules import Map, sow
 
 
 class Gate(nn.Module):
@@ -22,7 +22,7 @@ class Gate(nn.Module):
     def __call__(self, x, *, train):
         for index in range(self.times):
             value = x[:, 0] + index + 100 * train
-            record(self, "channel_gate", (lambda v=value: v) if self.lazy else value)
+            sow(self, "channel_gate", (lambda v=value: v) if self.lazy else value)
         return 2 * nn.Dense(x.shape[-1], name="dense")(x)
 
 
@@ -34,8 +34,8 @@ class Host(nn.Module):
         x = Gate(name="first")(x, train=train)
         x = Stage(name="stage")(x, train=train)
         weights = jnp.ones((len(x), 1, 6, 6)) / 6
-        record(self, "token_matrix", weights, grid=(2, 3))
-        record(self, "factors", (weights, weights))
+        sow(self, "token_matrix", weights, grid=(2, 3))
+        sow(self, "factors", (weights, weights))
         return x
 
 
@@ -102,7 +102,7 @@ def test_a_callable_is_called_only_when_somebody_captures():
     class Costly(nn.Module):
         @nn.compact
         def __call__(self, x, *, train):
-            record(self, "channel_gate", lambda: calls.append(1) or x[:, 0])
+            sow(self, "channel_gate", lambda: calls.append(1) or x[:, 0])
             return x
 
     x = setup(Gate())[1]

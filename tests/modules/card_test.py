@@ -11,7 +11,7 @@ import attn
 from attn import modules
 from attn.modules import MODULES
 from attn.modules.capture import Kind
-from attn.modules.card import FAMILIES, defaults
+from attn.modules.card import FAMILIES
 
 each = pytest.mark.parametrize("name", list(MODULES))
 SUPPORTS = {"any resolution", "mask", "cross", "stride", "grid"}
@@ -71,13 +71,6 @@ def test_lists_names_by_family_and_contract():
     assert "multi_head" in modules.names(contract="token")
     assert not set(modules.names(contract="token")) & set(modules.names(contract="map"))
     assert attn.names("no such family") == []
-
-
-def test_defaults_are_the_values_that_create_uses():
-    found = defaults(MODULES["squeeze_excite"])
-    module = attn.create("squeeze_excite")
-    assert found["reduction"] == 16
-    assert found == {name: getattr(module, name) for name in found}
 
 
 @pytest.mark.parametrize("ask", [attn.card, attn.create])

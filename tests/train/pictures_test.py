@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from attn.modules import record
+from attn.modules import sow
 from attn.train import partition, pictures
 from attn.train.program import Program
 from tests.train import small
@@ -27,10 +27,10 @@ class Looker(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         tokens = x.reshape(len(x), 1, -1, 1)
-        record(self, "sampling_grid", jnp.concatenate([x, -x], axis=-1))
-        record(self, "spatial_map", x[..., 0])
-        record(self, "pixel_gate", x)
-        record(self, "token_matrix", tokens * tokens.mT, grid=(28, 28))
+        sow(self, "sampling_grid", jnp.concatenate([x, -x], axis=-1))
+        sow(self, "spatial_map", x[..., 0])
+        sow(self, "pixel_gate", x)
+        sow(self, "token_matrix", tokens * tokens.mT, grid=(28, 28))
         return nn.Dense(self.num_classes)(x.mean(axis=1)[..., 0])
 
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.settings import Positive
 
@@ -78,7 +78,7 @@ class EfficientChannel(nn.Module):
             name="conv",
         )(pooled[:, :, None])
         gate = nn.sigmoid(logits[:, :, 0])
-        record(self, "channel_gate", gate)
+        sow(self, "channel_gate", gate)
         return x.astype(gate.dtype) * gate[:, None, None, :]
 
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.settings import Positive
 
@@ -80,9 +80,9 @@ class SqueezeExcite(nn.Module):
         gate = nn.Dense(channels, name="excite", **kinds)(gate)
         gate = EXCITATIONS[self.excitation](gate)
         if self.squeeze == "none":
-            record(self, "pixel_gate", gate)
+            sow(self, "pixel_gate", gate)
         else:
-            record(self, "channel_gate", lambda: gate[:, 0, 0])
+            sow(self, "channel_gate", lambda: gate[:, 0, 0])
         return x.astype(gate.dtype) * gate
 
 

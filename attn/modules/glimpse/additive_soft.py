@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.ops import dot_product
 from attn.ops.additive import additive_logits
@@ -82,7 +82,7 @@ class AdditiveSoft(nn.Module):
         score = self.param("score", start, (hidden,), self.param_dtype)
         logits = additive_logits(asked, found, score.astype(asked.dtype))
         weights = dot_product.masked_softmax(logits[:, None], mask)
-        record(self, "token_matrix", weights, grid=grid)
+        sow(self, "token_matrix", weights, grid=grid)
         z = dot_product.read(weights, kv[:, :, None])[:, :, 0]
         if self.gate:
             z = z * nn.sigmoid(nn.Dense(1, name="gate_of_query", **kinds)(q))

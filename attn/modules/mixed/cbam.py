@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.settings import Positive
 
@@ -92,7 +92,7 @@ class CBAM(nn.Module):
             for pool in POOLS[self.channel_pool]
         )
         gate = nn.sigmoid(sum(excite(nn.relu(squeeze(p))) for p in pooled))
-        record(self, "channel_gate", gate)
+        sow(self, "channel_gate", gate)
         return gate[:, None, None, :]
 
     def _spatial_gate(self, x: jax.Array, train: bool) -> jax.Array:
@@ -119,7 +119,7 @@ class CBAM(nn.Module):
             name="norm",
         )
         gate = nn.sigmoid(norm(logits)).astype(x.dtype)
-        record(self, "spatial_map", lambda: gate[..., 0])
+        sow(self, "spatial_map", lambda: gate[..., 0])
         return gate
 
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.settings import Positive
 
@@ -48,12 +48,12 @@ class PixelAttention(nn.Module):
         channels = x.shape[-1]
         if self.variant == "pan":
             gate = nn.sigmoid(nn.Dense(channels, name="excite", **kinds)(x))
-            record(self, "pixel_gate", gate)
+            sow(self, "pixel_gate", gate)
             return x * gate
         hidden = max(1, channels // self.reduction)
         gate = nn.relu(nn.Dense(hidden, name="squeeze", **kinds)(x))
         gate = nn.sigmoid(nn.Dense(1, name="excite", **kinds)(gate))
-        record(self, "spatial_map", lambda: gate[..., 0])
+        sow(self, "spatial_map", lambda: gate[..., 0])
         return x * gate
 
 

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.ops import grid as grids
+from attn.ops.im2col import conv_general_dilated, max_pool
 from attn.ops.sample import bilinear_sample
-from attn.ops.unfold import max_pool, unfolded
 from attn.settings import Positive
 
 WIDTHS = {"conv": (20, 20, 20), "dense": (32, 32, 32)}
@@ -53,7 +53,7 @@ class SpatialTransformer(nn.Module):
         kernel_padding: of these convolutions, "VALID" (none, the paper's MNIST) or
             "SAME" (its SVHN).
         unfold: whether these convolutions are matrix products over unfolded windows,
-            see `attn.ops.unfold`: the same numbers, faster on a CPU.
+            see `attn.ops.im2col`: the same numbers, faster on a CPU.
         output_size: (h, w); None keeps that of the input.
         control_points: control points of "thin_plate" along each side.
         align_corners: -1 and 1 are the centres of the outermost pixels, not their
@@ -117,7 +117,7 @@ class SpatialTransformer(nn.Module):
             align_corners=self.align_corners,
             scale=self.scale,
         )
-        record(self, "sampling_grid", grid)
+        sow(self, "sampling_grid", grid)
         return bilinear_sample(
             x.astype(self.dtype or x.dtype),
             grid,
@@ -199,7 +199,7 @@ def _localise(module: SpatialTransformer, x: jax.Array, kinds: dict) -> jax.Arra
             width,
             side,
             padding=padding,
-            conv_general_dilated=unfolded if module.unfold else None,
+            conv_general_dilated=conv_general_dilated if module.unfold else None,
             name=f"conv{index}",
             **kinds,
         )

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from attn import ops
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token import projections
+from attn.modules.token import _projections
 
 
 class ClassAttention(nn.Module):
@@ -76,12 +76,12 @@ class ClassAttention(nn.Module):
         """
         del train  # the same in training and evaluation
         asks = q if kv is not None else q[:, :1]
-        query, key, value = projections.project(self, asks, q if kv is None else kv)
+        query, key, value = _projections.project(self, asks, q if kv is None else kv)
         weights = lambda: ops.attention_weights(query, key, mask=mask)
         matrix = weights if kv is not None else lambda: self._whole(weights())
-        record(self, "token_matrix", matrix, grid=grid)
+        sow(self, "token_matrix", matrix, grid=grid)
         y = ops.dot_product_attention(query, key, value, mask=mask)
-        y = projections.merge(self, y, q)
+        y = _projections.merge(self, y, q)
         if kv is not None:
             return y
         rest = q[:, 1:].astype(y.dtype)
@@ -102,7 +102,7 @@ class ClassAttention(nn.Module):
 
 
 def _parameters(module: ClassAttention, shape: tuple[int, ...]) -> int:
-    return projections.parameters(module, shape[-1])
+    return _projections.parameters(module, shape[-1])
 
 
 ClassAttention.card = Card(

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from attn import ops
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token import projections
+from attn.modules.token import _projections
 from attn.settings import Positive
 
 
@@ -91,16 +91,16 @@ class CrossAttention(nn.Module):
                 use_fast_variance=False,
                 name="kv_ln",
             )(kv)
-        query, key, value = projections.project(self, q, kv)
+        query, key, value = _projections.project(self, q, kv)
         weights = lambda: ops.attention_weights(query, key, mask=mask)
-        record(self, "token_matrix", weights, grid=grid)
+        sow(self, "token_matrix", weights, grid=grid)
         y = ops.dot_product_attention(query, key, value, mask=mask)
-        return projections.merge(self, y, q)
+        return _projections.merge(self, y, q)
 
 
 def _parameters(module: CrossAttention, shape: tuple[int, ...]) -> int:
     width = module.kv_channels or shape[-1]
-    maps = projections.parameters(module, shape[-1], width)
+    maps = _projections.parameters(module, shape[-1], width)
     return maps + 2 * width * module.kv_norm
 
 

@@ -15,9 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token import projections
+from attn.modules.token import _projections
 from attn.ops.cross_covariance import cross_covariance_read, cross_covariance_weights
 
 
@@ -72,20 +72,20 @@ class CrossCovariance(nn.Module):
                 `mask` does not fit or tells targets apart.
         """
         del train, grid
-        query, key, value = projections.project(self, q, q if kv is None else kv)
+        query, key, value = _projections.project(self, q, q if kv is None else kv)
         start = nn.initializers.ones_init()
         temperature = self.param(
             "temperature", start, query.shape[2:3], self.param_dtype
         )
         weights = cross_covariance_weights(query, key, temperature, mask=mask)
-        record(self, "channel_matrix", weights)
-        return projections.merge(self, cross_covariance_read(weights, value), q)
+        sow(self, "channel_matrix", weights)
+        return _projections.merge(self, cross_covariance_read(weights, value), q)
 
 
 def _parameters(module: CrossCovariance, shape: tuple[int, ...]) -> int:
     channels = shape[-1]
-    heads, _ = projections.head_shape(channels, module.num_heads, module.head_dim)
-    return projections.parameters(module, channels) + heads
+    heads, _ = _projections.head_shape(channels, module.num_heads, module.head_dim)
+    return _projections.parameters(module, channels) + heads
 
 
 CrossCovariance.card = Card(

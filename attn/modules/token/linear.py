@@ -17,14 +17,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token import projections
+from attn.modules.token import _projections
 from attn.ops.kernel_features import elu_features
 from attn.ops.linear_attention import linear_attention, linear_factors
 
 
-class Linear(nn.Module):
+class LinearAttention(nn.Module):
     """Token attention in linear time: q [B, T, C], kv [B, S, C] or None -> [B, T, C].
 
     Not causal. There is no scale: the features are no exponentials.
@@ -72,18 +72,18 @@ class Linear(nn.Module):
                 apart, which a sum over sources cannot.
         """
         del train  # the same in training and evaluation
-        query, key, value = projections.project(self, q, q if kv is None else kv)
+        query, key, value = _projections.project(self, q, q if kv is None else kv)
         factors = lambda: linear_factors(query, key, elu_features, mask=mask)
-        record(self, "factors", factors, grid=grid)
+        sow(self, "factors", factors, grid=grid)
         y = linear_attention(query, key, value, elu_features, mask=mask)
-        return projections.merge(self, y, q)
+        return _projections.merge(self, y, q)
 
 
-def _parameters(module: Linear, shape: tuple[int, ...]) -> int:
-    return projections.parameters(module, shape[-1])
+def _parameters(module: LinearAttention, shape: tuple[int, ...]) -> int:
+    return _projections.parameters(module, shape[-1])
 
 
-Linear.card = Card(
+LinearAttention.card = Card(
     family="token",
     contract="token",
     paper=Paper(

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from attn import ops
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token import projections
+from attn.modules.token import _projections
 from attn.ops.padding import source_mask
 from attn.settings import Positive
 
@@ -83,7 +83,7 @@ class Linformer(nn.Module):
                 `mask` does not fit or tells targets apart.
         """
         del train  # the same in training and evaluation
-        query, key, value = projections.project(self, q, q if kv is None else kv)
+        query, key, value = _projections.project(self, q, q if kv is None else kv)
         e = self._sequence_map("key_rows", key)
         shared = self.share == "key_value"
         f = e if shared else self._sequence_map("value_rows", value)
@@ -93,9 +93,9 @@ class Linformer(nn.Module):
             seen = source_mask(mask, (batch, heads, q.shape[1], sources))
         key, value = _rows(e, key, seen), _rows(f, value, seen)
         factors = lambda: _factors(ops.attention_weights(query, key), f, seen)
-        record(self, "factors", factors, grid=grid)
+        sow(self, "factors", factors, grid=grid)
         y = ops.dot_product_attention(query, key, value)
-        return projections.merge(self, y, q)
+        return _projections.merge(self, y, q)
 
     def _sequence_map(self, name: str, x: jax.Array) -> jax.Array:
         """E or F for x [B, S, N, D]: [N or 1, R, S]."""
@@ -144,10 +144,10 @@ def _factors(
 
 def _parameters(module: Linformer, shape: tuple[int, ...]) -> int:
     *_, tokens, channels = shape
-    heads, _ = projections.head_shape(channels, module.num_heads, module.head_dim)
+    heads, _ = _projections.head_shape(channels, module.num_heads, module.head_dim)
     matrices = {"headwise": 2, "none": 2 * heads, "key_value": 1}[module.share]
     length = module.max_length or tokens
-    return projections.parameters(module, channels) + matrices * module.rank * length
+    return _projections.parameters(module, channels) + matrices * module.rank * length
 
 
 Linformer.card = Card(

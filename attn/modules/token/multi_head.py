@@ -21,34 +21,10 @@ import jax
 import jax.numpy as jnp
 
 from attn.modules import position as positions
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.modules.token._projections import head_shape
 from attn.ops import dot_product
-
-
-def head_shape(
-    channels: int, num_heads: int | None, head_dim: int | None
-) -> tuple[int, int]:
-    """Number of heads N and channels of one head D, given either or both.
-
-    With one of them the other is C divided by it, with neither there are 4 heads;
-    with both, N D need not be C.
-
-    Raises:
-        ValueError: one is below 1, or the one that is given does not divide C.
-    """
-    for name, value in (("num_heads", num_heads), ("head_dim", head_dim)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if num_heads is not None and head_dim is not None:
-        return num_heads, head_dim
-    name, parts = "num_heads", 4 if num_heads is None else num_heads
-    if head_dim is not None:
-        name, parts = "head_dim", head_dim
-    if channels % parts:
-        raise ValueError(f"{name}={parts} must divide channels={channels}")
-    rest = channels // parts
-    return (rest, parts) if head_dim is not None else (parts, rest)
 
 
 class MultiHead(nn.Module):
@@ -178,7 +154,7 @@ class MultiHead(nn.Module):
 
     def _read(self, query, key, value, options, grid, train):
         """What the heads read, [B, T, N, D]."""
-        record(
+        sow(
             self,
             "token_matrix",
             lambda: dot_product.attention_weights(query, key, **options),

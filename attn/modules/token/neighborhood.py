@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from attn import ops
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token import projections
+from attn.modules.token import _projections
 from attn.ops.neighborhood import (
     neighborhood_attention,
     neighborhood_mask,
@@ -91,16 +91,16 @@ class Neighborhood(nn.Module):
         del train  # the same in training and evaluation
         kv = q if kv is None else kv
         grid = _check_grid(grid, q.shape[1], kv.shape[1])
-        query, key, value = projections.project(self, q, kv)
+        query, key, value = _projections.project(self, q, kv)
         bias = self._bias(query.shape[2])
         sizes = {"window": _pair(self.window), "dilation": _pair(self.dilation)}
         matrix = lambda: _matrix(query, key, bias, mask, grid, sizes)
-        record(self, "token_matrix", matrix, grid=grid)
+        sow(self, "token_matrix", matrix, grid=grid)
         lie = lambda x: x.reshape(len(x), *grid, *x.shape[2:])
         y = neighborhood_attention(
             lie(query), lie(key), lie(value), bias=bias, mask=mask, **sizes
         )
-        return projections.merge(self, y.reshape(query.shape), q)
+        return _projections.merge(self, y.reshape(query.shape), q)
 
     def _bias(self, num_heads: int) -> jax.Array | None:
         """B, [N, 2 k - 1, 2 k - 1]."""
@@ -147,10 +147,10 @@ def _matrix(query, key, bias, mask, grid, sizes) -> jax.Array:
 
 def _parameters(module: Neighborhood, shape: tuple[int, ...]) -> int:
     channels = shape[-1]
-    heads, _ = projections.head_shape(channels, module.num_heads, module.head_dim)
+    heads, _ = _projections.head_shape(channels, module.num_heads, module.head_dim)
     rows, columns = _pair(module.window)
     table = heads * (2 * rows - 1) * (2 * columns - 1) * module.relative_bias
-    return projections.parameters(module, channels) + table
+    return _projections.parameters(module, channels) + table
 
 
 Neighborhood.card = Card(

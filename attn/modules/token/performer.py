@@ -22,9 +22,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token import projections
+from attn.modules.token import _projections
 from attn.ops import kernel_features
 from attn.ops.linear_attention import linear_attention, linear_factors
 from attn.settings import Positive
@@ -96,14 +96,14 @@ class Performer(nn.Module):
                 apart, which a sum over sources cannot.
         """
         del train  # the same in training and evaluation
-        query, key, value = projections.project(self, q, q if kv is None else kv)
+        query, key, value = _projections.project(self, q, q if kv is None else kv)
         phi = functools.partial(
             KERNELS[self.kernel], projection=self._projection(query.shape[-1])
         )
         factors = lambda: linear_factors(query, key, phi, mask=mask)
-        record(self, "factors", factors, grid=grid)
+        sow(self, "factors", factors, grid=grid)
         y = linear_attention(query, key, value, phi, mask=mask)
-        return projections.merge(self, y, q)
+        return _projections.merge(self, y, q)
 
     def _projection(self, dim: int) -> jax.Array:
         """W, [M, D]."""
@@ -115,7 +115,7 @@ class Performer(nn.Module):
 
 
 def _parameters(module: Performer, shape: tuple[int, ...]) -> int:
-    return projections.parameters(module, shape[-1])
+    return _projections.parameters(module, shape[-1])
 
 
 Performer.card = Card(

@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from attn import ops
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token.multi_head import head_shape
+from attn.modules.token._projections import head_shape
 
 
 class TalkingHeads(nn.Module):
@@ -111,7 +111,7 @@ class TalkingHeads(nn.Module):
         )
         logits = mix("mix_logits", dim**-0.5 * logits)
         weights = ops.masked_softmax(jnp.moveaxis(logits, -1, 1), mask)
-        record(self, "token_matrix", weights, grid=grid)
+        sow(self, "token_matrix", weights, grid=grid)
         mixed = mix("mix_weights", jnp.moveaxis(weights, 1, -1))
         if mask is None:
             return mixed

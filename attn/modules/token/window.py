@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn import ops
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token.multi_head import head_shape
+from attn.modules.token._projections import head_shape
 from attn.ops import positions
 from attn.ops import window as windows
 from attn.settings import Positive
@@ -119,7 +119,7 @@ class Window(nn.Module):
         more = {"bias": self._bias(heads[0]), "mask": self._mask(mask, grid, batch)}
         matrix = lambda: ops.attention_weights(query, key, **more)
         full = lambda: self._spread(matrix(), grid, batch)
-        record(self, "token_matrix", full, grid=grid)
+        sow(self, "token_matrix", full, grid=grid)
         if train and self.attention_dropout > 0:
             dropped = {"dropout_rate": self.attention_dropout}
             more |= dropped | {"dropout_rng": self.make_rng("dropout")}

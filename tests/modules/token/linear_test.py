@@ -1,4 +1,4 @@
-"""Linear against equations 5 and 7 in float64, one pair of tokens at a time."""
+"""Linear attention against equations 5 and 7 in float64, pair by pair of tokens."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import attn
-from attn.modules.token.linear import Linear
+from attn.modules.token.linear import LinearAttention
 
 B, T, S, C = 2, 5, 7, 12
 
@@ -38,7 +38,7 @@ def oracle(params, q, kv, seen):
 
 
 def test_matches_the_paper(random_variables):
-    module, (q, kv) = Linear(num_heads=3), tokens()
+    module, (q, kv) = LinearAttention(num_heads=3), tokens()
     seen = np.random.default_rng(0).random((B, S)) < 0.6
     variables = random_variables(module, q, kv)
 
@@ -54,7 +54,7 @@ def test_matches_the_paper(random_variables):
 
 
 def test_one_source_is_read_whatever_it_is(random_variables):
-    module, (q, kv) = Linear(), tokens()
+    module, (q, kv) = LinearAttention(), tokens()
     variables = random_variables(module, q)
     y = module.apply(variables, q, kv[:, :1], train=False)
     np.testing.assert_allclose(y, np.broadcast_to(y[:, :1], y.shape), rtol=1e-4)

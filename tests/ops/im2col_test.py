@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn.ops import unfold
+from attn.ops import im2col
 
 CASES = [
     ((3, 11, 8, 5), (4, 3), (1, 1), "VALID"),
@@ -23,7 +23,7 @@ def test_convolution_agrees_with_xla(shape, sides, strides, padding):
     direct = lambda x, kernel: jax.lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    ours = lambda x, kernel: unfold.unfolded(
+    ours = lambda x, kernel: im2col.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
@@ -46,7 +46,7 @@ def test_it_takes_the_place_of_xlas_in_a_flax_layer():
     x = jax.random.normal(jax.random.key(0), (2, 9, 6, 3))
     layers = [
         nn.Conv(4, (5, 3), 2, **given)
-        for given in ({}, {"conv_general_dilated": unfold.unfolded})
+        for given in ({}, {"conv_general_dilated": im2col.conv_general_dilated})
     ]
     variables = layers[0].init(jax.random.key(1), x)
     expected, got = (jax.jit(layer.apply)(variables, x) for layer in layers)
@@ -56,7 +56,7 @@ def test_it_takes_the_place_of_xlas_in_a_flax_layer():
 def test_groups_are_refused():
     x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2))
     with pytest.raises(ValueError, match="feature_group_count 1, got 2"):
-        unfold.unfolded(x, kernel, (1, 1), "SAME", feature_group_count=2)
+        im2col.conv_general_dilated(x, kernel, (1, 1), "SAME", feature_group_count=2)
 
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 6), (1, 5)])
@@ -67,7 +67,7 @@ def test_pooling_agrees_with_flax(size):
     @jax.jit
     def both(x, weight):
         made = []
-        for pool in (lambda x: nn.max_pool(x, (2, 2), (2, 2), pad), unfold.max_pool):
+        for pool in (lambda x: nn.max_pool(x, (2, 2), (2, 2), pad), im2col.max_pool):
             y, back = jax.vjp(pool, x)
             made.append((y, *back(weight[:, : y.shape[1], : y.shape[2]])))
         return made

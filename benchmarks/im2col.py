@@ -1,6 +1,6 @@
 """Convolution and pooling by slices against XLA's own, forward and backward.
 
-    python -m benchmarks.unfold             # time of XLA's over ours, a line a layer
+    python -m benchmarks.im2col             # time of XLA's over ours, a line a layer
 
 In turn, medians; above 1 XLA's own is slower.
 """
@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 from absl import app
 
-from attn.ops import unfold
+from attn.ops import im2col
 
 ROUNDS = 15
 # Map, channels, kernel and filters of the layers of the spatial-transformer paper on
@@ -30,7 +30,7 @@ def xla_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def our_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return unfold.unfolded(x, kernel, (1, 1), "VALID")
+    return im2col.conv_general_dilated(x, kernel, (1, 1), "VALID")
 
 
 def xla_pool(x: jax.Array) -> jax.Array:
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
         )
     for side, channels in POOLED:
         x = jax.random.normal(keys[0], (BATCH, side, side, channels))
-        found = ratio(xla_pool, unfold.max_pool, x)
+        found = ratio(xla_pool, im2col.max_pool, x)
         print(f"max pooling 2x2, {side}x{side}x{channels}: {found:.2f}", flush=True)
 
 

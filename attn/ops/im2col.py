@@ -3,7 +3,7 @@
 The same numbers as `jax.lax.conv_general_dilated` and `flax.linen.max_pool`. XLA's
 CPU backend is slow at kernels of 5x5 and more on small maps, and at the gradient of a
 pooling window; as slices and one matrix product both run some times faster there
-(`python -m benchmarks.unfold`). With 3x3 kernels, and on accelerators, XLA's own
+(`python -m benchmarks.im2col`). With 3x3 kernels, and on accelerators, XLA's own
 convolutions are faster.
 """
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def unfolded(
+def conv_general_dilated(
     x: jax.Array,
     kernel: jax.Array,
     strides: Sequence[int],

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from attn.modules.capture import record
+from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.ops import dot_product
 from attn.settings import Positive
@@ -119,7 +119,7 @@ class NonLocal(nn.Module):
         scale = theta.shape[-1] ** -0.5 if self.scale else 1.0
         q, k, v = (a[:, :, None] for a in (theta, phi, g))  # one head
         weights = lambda: dot_product.attention_weights(q, k, scale=scale)
-        record(self, "token_matrix", weights, grid=grid)
+        sow(self, "token_matrix", weights, grid=grid)
         return dot_product.dot_product_attention(q, k, v, scale=scale)[:, :, 0]
 
     def _products(self, theta, phi, g, grid):
@@ -127,7 +127,7 @@ class NonLocal(nn.Module):
         # needs no T x S matrix.
         exact = {"preferred_element_type": jnp.float32}
         matrix = lambda: jnp.einsum("btd,bsd->bts", theta, phi, **exact) / phi.shape[1]
-        record(self, "token_matrix", lambda: matrix()[:, None], grid=grid)
+        sow(self, "token_matrix", lambda: matrix()[:, None], grid=grid)
         table = jnp.einsum("bsd,bse->bde", phi, g, **exact) / phi.shape[1]
         return jnp.einsum("btd,bde->bte", theta, table.astype(theta.dtype))
 
@@ -141,7 +141,7 @@ class NonLocal(nn.Module):
         target = jnp.einsum("btd,d->bt", theta, w_f[0].astype(theta.dtype), **exact)
         source = jnp.einsum("bsd,d->bs", phi, w_f[1].astype(phi.dtype), **exact)
         matrix = nn.relu(target[:, :, None] + source[:, None, :]) / phi.shape[1]
-        record(self, "token_matrix", lambda: matrix[:, None], grid=grid)
+        sow(self, "token_matrix", lambda: matrix[:, None], grid=grid)
         return jnp.einsum("bts,bsd->btd", matrix.astype(g.dtype), g)
 
 
@@ -159,7 +159,7 @@ def _parameters(module: NonLocal, shape: tuple[int, ...]) -> int:
 
 
 NonLocal.card = Card(
-    family="nonlocal_",
+    family="non_local",
     contract="map",
     paper=Paper(
         title="Non-local Neural Networks",

@@ -9,7 +9,30 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from attn.modules.token.multi_head import head_shape
+
+def head_shape(
+    channels: int, num_heads: int | None, head_dim: int | None
+) -> tuple[int, int]:
+    """Number of heads N and channels of one head D, given either or both.
+
+    With one of them the other is C divided by it, with neither there are 4 heads;
+    with both, N D need not be C.
+
+    Raises:
+        ValueError: one is below 1, or the one that is given does not divide C.
+    """
+    for name, value in (("num_heads", num_heads), ("head_dim", head_dim)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if num_heads is not None and head_dim is not None:
+        return num_heads, head_dim
+    name, parts = "num_heads", 4 if num_heads is None else num_heads
+    if head_dim is not None:
+        name, parts = "head_dim", head_dim
+    if channels % parts:
+        raise ValueError(f"{name}={parts} must divide channels={channels}")
+    rest = channels // parts
+    return (rest, parts) if head_dim is not None else (parts, rest)
 
 
 def project(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import attn
-from attn.modules.nonlocal_.non_local import NonLocal
+from attn.modules.non_local.non_local import NonLocal
 
 PAIRWISE = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
