@@ -3,7 +3,7 @@
 dataset = attn.data.open({"name": "mnist_5k", "distortion": "r"})
 with dataset.train(128, seed=0) as batches:      # endless; batch k depends on (0, k)
     batch = next(batches)                        # image, label, index
-for batch in dataset.test(250):                  # image, label, index, weight
+for batch in dataset.split("test", 250):         # image, label, index, weight
     ...
 scenes = attn.data.open({"name": "digits_scene"})  # and boxes, labels, caption
 
@@ -19,9 +19,9 @@ from attn.data import compositions, normalise, prepare, source
 from attn.data.augment import AUGMENTATIONS, Size
 from attn.data.compositions import Composition
 from attn.data.distortions import DISTORTIONS, SIDE
-from attn.data.pipeline import Batches, Dataset
+from attn.data.pipeline import Batches, Dataset, Field
 
-__all__ = ["Batches", "Config", "Dataset", "open"]
+__all__ = ["Batches", "Config", "Dataset", "Field", "open"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +33,11 @@ class Config:
             prepared image-classification set of TensorFlow Datasets ("cifar10",
             "imagenet2012"). `attn.data.prepare` says where it looks. "digits_scene"
             is mnist_5k with composition "scene".
-        train, test: splits in the words of TFDS: "train[:90%]", "validation".
-        distortion: of both splits, of 28x28 digits: "none" or one of
+        train, validation, test: splits in the words of TFDS: "train[:90%]",
+            "validation"; "" for no validation split.
+        distortion: of all splits, of 28x28 digits: "none" or one of
             `attn.data.distortions`.
-        composition: of both splits, of 28x28 digits of ten classes, instead of a
+        composition: of all splits, of 28x28 digits of ten classes, instead of a
             distortion: "none" or one of `attn.data.compositions`, which makes one
             example of several digits of the split.
         canvas: side in pixels of what a composition draws on, for those that leave
@@ -53,6 +54,7 @@ class Config:
 
     name: str = ""
     train: str = "train"
+    validation: str = ""
     test: str = "test"
     distortion: str = "none"
     composition: str = "none"
@@ -88,10 +90,13 @@ def open(config: Mapping[str, Any]) -> Dataset:
     distortion = distortions[chosen.distortion]
     composition = _composition(chosen)
     augmentation = AUGMENTATIONS[chosen.augment]
-    train, test = (
-        source.open_split(chosen.name, split, chosen.directory)
-        for split in (chosen.train, chosen.test)
+    train, validation, test = (
+        source.open_split(chosen.name, split, chosen.directory) if split else None
+        for split in (chosen.train, chosen.validation, chosen.test)
     )
+    for split, opened in (("train", train), ("test", test)):
+        if opened is None:
+            raise ValueError(f"data set {chosen.name!r} needs a {split} split, got ''")
     statistics = normalise.statistics(chosen.name, train.shape[-1])
     if composition:
         _fits_digits(chosen, f"composition {chosen.composition!r}", train)
@@ -112,6 +117,7 @@ def open(config: Mapping[str, Any]) -> Dataset:
         )
     return Dataset(
         train,
+        validation,
         test,
         size,
         distortion,

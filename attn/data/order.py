@@ -18,7 +18,7 @@ import numpy as np
 WORDS = 4  # that Philox makes at one value of its counter
 
 # The second word of Philox's key, so that no two uses share random numbers.
-ORDER, TRAIN, TEST = 0, 1, 2
+ORDER, TRAIN, TEST, VALIDATION = 0, 1, 2, 3
 
 
 def uniform(seed: int, purpose: int, start: int, count: int, draws: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def uniform(seed: int, purpose: int, start: int, count: int, draws: int) -> np.n
 
     Args:
         seed: 0 to 2^64 - 1.
-        purpose: ORDER, TRAIN or TEST.
+        purpose: TRAIN, TEST or VALIDATION.
         start: first position.
         count: how many positions.
         draws: how many numbers each position needs.

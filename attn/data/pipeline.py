@@ -7,22 +7,35 @@ let go of the interpreter while they work, so that the accelerator does not wait
 """
 
 import dataclasses
+import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from attn import settings
 from attn.data import normalise, order
 from attn.data.augment import Augmentation, Size, centre_crops
 from attn.data.compositions import Composition
 from attn.data.distortions import Distortion
 from attn.data.source import Source
 
-TEST_SEED = 0  # of the distortions of the test split, the same in every run
+# Seed of the random numbers of the splits that are evaluated: the same in every run.
+EVALUATION_SEED = 0
 AHEAD = 4  # batches made ahead of time, at least
 
 Batch = dict[str, np.ndarray]
+SPLITS = {"validation": order.VALIDATION, "test": order.TEST}  # that are evaluated
+BOOKKEEPING = ("index", "weight")  # fields of a batch that no example has
+
+
+class Field(NamedTuple):
+    """Abstract array of one example: its shape, without the batch, and type."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
 
 class Batches:
@@ -59,31 +72,32 @@ class Batches:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A training and a test split, with all that happens to their images.
+    """Splits of a data set, with all that happens to their images.
 
     `attn.data.open` makes one. Batches are dicts of NumPy arrays:
 
         image   float32 [B, H, W, C], normalised (`picture` undoes that)
         label   int32 [B], or [B, n] where a composition gives sequences
         index   int64 [B], row of the split; -1 for padding
-        weight  float32 [B], 1, or 0 for padding; in batches of `test` only
+        weight  float32 [B], 1, or 0 for padding; in batches of `split` only
 
     and what else a composition makes: boxes, labels and captions of scenes
-    (`attn.data.scene`).
+    (`attn.data.scene`). `example` has all of them but index and weight.
 
     Attributes:
-        training, testing: the two splits.
-        size: height and width of the images in a batch.
-        distortion: of both splits, or None.
+        training, validating, testing: the splits; `validating` may be None.
+        image_size: height and width of the images in a batch.
+        distortion: of all splits, or None.
         augmentation: of the training images.
         statistics: by which images are normalised.
-        composition: of both splits, or None; instead of a distortion.
-        test_draws: how often `test` goes through the test split.
+        composition: of all splits, or None; instead of a distortion.
+        test_draws: how often `split("test")` goes through the test split.
     """
 
     training: Source
+    validating: Source | None
     testing: Source
-    size: Size
+    image_size: Size
     distortion: Distortion | None
     augmentation: Augmentation
     statistics: normalise.Statistics
@@ -91,9 +105,51 @@ class Dataset:
     test_draws: int = 1
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        """Facts that a model or a task may need: num_classes and class_names."""
+        return {"num_classes": self.num_classes, "class_names": self.class_names}
+
+    def example(self) -> dict[str, Field]:
+        """Abstract example: shape and type of each field, without the batch."""
+        return dict(self._example)
+
+    @functools.cached_property
+    def _example(self) -> dict[str, Field]:
+        draws = np.zeros((1, self._draws(train=False)))
+        batch = self._batch(self.training, np.zeros(1, np.int64), draws, train=False)
+        return {
+            name: Field(array.shape[1:], array.dtype)
+            for name, array in batch.items()
+            if name not in BOOKKEEPING
+        }
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that can be evaluated: "validation", where there is one, "test"."""
+        return tuple(name for name in SPLITS if self._source(name) is not None)
+
+    def size(self, split: str) -> int:
+        """Examples of "train", "validation" or "test"; the test split's by its draws.
+
+        Raises:
+            ValueError: no such split.
+        """
+        return self._named(split).size * (self.test_draws if split == "test" else 1)
+
+    def _source(self, split: str) -> Source | None:
+        names = {"train": "training", "validation": "validating", "test": "testing"}
+        return getattr(self, names[split]) if split in names else None
+
+    def _named(self, split: str) -> Source:
+        source = self._source(split)
+        if source is None:
+            raise settings.unknown("split", split, ["train", *self.splits])
+        return source
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the images in a batch."""
-        return (*self.size, len(self.statistics.mean))
+        return (*self.image_size, len(self.statistics.mean))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -107,14 +163,9 @@ class Dataset:
         return len(self.class_names)
 
     @property
-    def train_size(self) -> int:
-        """Examples of the training split."""
-        return self.training.size
-
-    @property
     def test_size(self) -> int:
         """Examples that `test` goes through, one more for each draw."""
-        return self.testing.size * self.test_draws
+        return self.size("test")
 
     def train(
         self,
@@ -151,40 +202,53 @@ class Dataset:
             first = number * batch_size + shard[0] * local
             rows = order.rows(seed, first, local, source.size)
             numbers = order.uniform(seed, order.TRAIN, first, local, draws)
-            return self._batch(rows, numbers, train=True)
+            return self._batch(source, rows, numbers, train=True)
 
         return Batches(load, start, sys.maxsize, threads=_threads(source))
 
-    def test(self, batch_size: int, *, shard: tuple[int, int] = (0, 1)) -> Batches:
-        """The test split, in order; its distortions are the same in every run.
+    def split(
+        self, name: str, batch_size: int, *, shard: tuple[int, int] = (0, 1)
+    ) -> Batches:
+        """Batches of the split "validation" or "test", in order, for an evaluation.
 
-        It is gone through once, or `test_draws` times with other distortions each.
-
-        The last batch is filled up with the last example at weight 0.
+        Random numbers are the same in every run, and each split has its own. The
+        test split is gone through once, or `test_draws` times with other numbers
+        each. The last batch is filled up with the last example at weight 0.
 
         Args:
+            name: one of `splits`.
             batch_size: examples of a global batch.
             shard: as in `train`; every shard has the same number of batches.
 
         Raises:
-            ValueError: n does not divide the batch size.
+            ValueError: no such split, or n does not divide the batch size.
         """
+        if name not in self.splits:
+            raise settings.unknown("split", name, self.splits)
         local = _share(batch_size, shard)
-        source, draws = self.testing, self._draws(train=False)
-        total = self.test_size
+        source, draws = self._named(name), self._draws(train=False)
+        total, purpose = self.size(name), SPLITS[name]
 
         def load(number: int) -> Batch:
             first = number * batch_size + shard[0] * local
             places = np.arange(first, first + local)
-            numbers = order.uniform(TEST_SEED, order.TEST, first, local, draws)
+            numbers = order.uniform(EVALUATION_SEED, purpose, first, local, draws)
             rows = np.where(places < total, places, total - 1) % source.size
-            batch = self._batch(rows, numbers, train=False)
+            batch = self._batch(source, rows, numbers, train=False)
             batch["index"] = np.where(places < total, rows, -1)
             batch["weight"] = (places < total).astype(np.float32)
             return batch
 
         count = -(-total // batch_size)
         return Batches(load, 0, count, threads=_threads(source))
+
+    def test(self, batch_size: int, *, shard: tuple[int, int] = (0, 1)) -> Batches:
+        """Batches of the test split, as `split` gives them."""
+        return self.split("test", batch_size, shard=shard)
+
+    def objects(self, batch: Batch) -> np.ndarray | None:
+        """Where the object of each image is: bool [B, H, W]; None if not known."""
+        return batch.get("objects")
 
     def picture(self, image: np.ndarray) -> np.ndarray:
         """Undoes the normalisation, for reports: [..., C] -> float32 in [0, 1].
@@ -202,8 +266,9 @@ class Dataset:
             return self.distortion.draws
         return self.augmentation.draws if train else 0
 
-    def _batch(self, rows: np.ndarray, draws: np.ndarray, *, train: bool) -> Batch:
-        source = self.training if train else self.testing
+    def _batch(
+        self, source: Source, rows: np.ndarray, draws: np.ndarray, *, train: bool
+    ) -> Batch:
         if self.composition:
             arrays = self.composition.apply(source.pixels, source.labels, rows, draws)
             image = normalise.normalise(arrays["image"], self.statistics)
@@ -214,9 +279,9 @@ class Dataset:
         else:
             images, labels = source.read(rows)
             if train:
-                images = self.augmentation.train(images, draws, self.size)
+                images = self.augmentation.train(images, draws, self.image_size)
             else:
-                images = centre_crops(images, self.size, self.augmentation.margin)
+                images = centre_crops(images, self.image_size, self.augmentation.margin)
         image = normalise.normalise(images, self.statistics)
         return {"image": image, "label": labels, "index": rows}
 

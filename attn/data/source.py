@@ -48,6 +48,7 @@ class Source(NamedTuple):
             return self.pixels[rows], self.labels[rows]
         records = self.records.__getitems__(rows.tolist())
         labels = np.array([record["label"] for record in records], np.int32)
+        _check_labels(labels, self.class_names)
         channels = self.shape[-1]
         return (decode(record["image"], channels) for record in records), labels
 
@@ -103,6 +104,16 @@ def _decoded(source: Source) -> dict[str, np.ndarray]:
     pixels.setflags(write=False)
     labels.setflags(write=False)
     return {"pixels": pixels, "labels": labels}
+
+
+def _check_labels(labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+    """Refuses labels that are none of the classes; TFDS has -1 for unknown ones."""
+    wrong = labels[(labels < 0) | (labels >= len(class_names))]
+    if wrong.size:
+        raise ValueError(
+            f"label {wrong[0]} is none of the {len(class_names)} classes 0 to"
+            f" {len(class_names) - 1} of the data set; leave its split out"
+        )
 
 
 def _features(

@@ -104,7 +104,7 @@ def letters(classes):
 
 def test_a_config_dict_will_do(directory):
     config = ml_collections.ConfigDict({"name": "mnist_5k", "directory": directory})
-    assert data.open(config).train_size == 4000
+    assert data.open(config).size("train") == 4000
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,7 @@ def test_a_config_dict_will_do(directory):
         ({"image_size": 0}, "image_size must be positive, got 0"),
         ({"train": 3}, "'train' .* must be str, got 3"),
         ({"train": "trian"}, "'trian'; did you mean 'train'.*test, train"),
+        ({"test": ""}, "needs a test split, got ''"),
         ({"name": None}, "needs a name such as 'mnist_5k', got None"),
         ({"name": "mnist5k"}, "unknown data set 'mnist5k'; did you mean 'mnist_5k'"),
         ({"distortion": "r", "augment": "pad_crop_flip"}, "augment must be 'none'"),

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from attn import data
+from attn.data import order
+from attn.data.distortions import DISTORTIONS
 
 
 def opened(directory, **config):
@@ -57,7 +59,7 @@ def test_batches_have_their_shapes_and_types(dataset):
         "label": "int32",
         "index": "int64",
     }
-    assert (dataset.train_size, dataset.test_size) == (4000, 1000)
+    assert (dataset.size("train"), dataset.size("test")) == (4000, 1000)
     assert batch["label"].max() < dataset.num_classes == len(dataset.class_names)
     found = {key: (v.shape[1:], v.dtype.name) for key, v in extras.items()}
     assert found == (EXTRAS if dataset.image_shape == (40, 40, 3) else {})
@@ -135,7 +137,7 @@ def test_an_image_is_the_one_that_its_index_names(directory):
 @pytest.mark.parametrize("name, near", [("mnist_5k", 1e-3), ("photos", 5e-3)])
 def test_training_images_are_normal(directory, name, near):
     dataset = opened(directory, name=name)
-    (batch,) = taken(dataset.train(dataset.train_size, seed=0), 1)
+    (batch,) = taken(dataset.train(dataset.size("train"), seed=0), 1)
     np.testing.assert_allclose(batch["image"].mean((0, 1, 2), np.float64), 0, atol=near)
     np.testing.assert_allclose(batch["image"].std((0, 1, 2), np.float64), 1, atol=near)
 
@@ -206,6 +208,45 @@ def test_each_draw_of_the_test_split_distorts_it_otherwise(directory):
     for k in range(5):
         assert not np.array_equal(joined["image"][k], joined["image"][5 + k])
         assert not np.array_equal(joined["image"][5 + k], joined["image"][10 + k])
+
+
+def test_each_split_has_its_own_numbers(directory):
+    dataset = opened(directory, distortion="r", validation="train[:6]", test="test[:6]")
+    assert dataset.splits == ("validation", "test")
+    assert opened(directory).splits == ("test",)
+    sources = {"validation": dataset.validating, "test": dataset.testing}
+    for number, name in ((2, "test"), (3, "validation")):
+        assert dataset.size(name) == 6
+        (batch,) = taken(dataset.split(name, 6), 1)
+        draws = order.uniform(0, number, 0, 6, 1)
+        images = DISTORTIONS["r"].apply(sources[name].pixels, np.arange(6), draws)
+        np.testing.assert_allclose(
+            dataset.picture(batch["image"]), images / 255, atol=1e-6
+        )
+        np.testing.assert_array_equal(batch["label"], sources[name].labels)
+    assert len({order.ORDER, order.TRAIN, order.TEST, order.VALIDATION}) == 4
+
+
+@pytest.mark.parametrize(
+    "split, valid", [("validation", "test"), ("train", "test"), ("tset", "test")]
+)
+def test_a_split_that_is_not_there_names_those_that_are(directory, split, valid):
+    with pytest.raises(ValueError, match=rf"unknown split '{split}'.*valid: {valid}\)"):
+        opened(directory).split(split, 4)
+    with pytest.raises(ValueError, match=r"valid: train, test\)"):
+        opened(directory).size("validation")
+
+
+def test_the_example_is_a_batch_without_its_length(dataset):
+    (batch,) = taken(dataset.split("test", 3), 1)
+    expected = {
+        name: (array.shape[1:], array.dtype)
+        for name, array in batch.items()
+        if name not in ("index", "weight")
+    }
+    assert dataset.example() == expected
+    names = dataset.facts["class_names"]
+    assert dataset.facts["num_classes"] == len(names) == dataset.num_classes
 
 
 def test_several_draws_need_something_to_draw(directory):

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,6 +172,23 @@ def test_a_set_without_labels_is_refused(sets):
         ValueError, match=r"'test_captions' is not .* has caption, image"
     ):
         source.open_split("test_captions", "train", sets)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_that_is_no_class_is_refused(directory, monkeypatch, label, resident):
+    def records(rows):
+        return [{"image": png(np.zeros((3, 4), np.uint8)), "label": label}] * len(rows)
+
+    source_ = source.Source(
+        (3, 4, 1),
+        tuple("0123456789"),
+        2,
+        SimpleNamespace(__getitems__=records),
+        *[None] * 2,
+    )
+    with pytest.raises(ValueError, match=f"label {label} is none of the 10 classes"):
+        source._decoded(source_) if resident else source_.read(np.arange(2))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
