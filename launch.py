@@ -148,23 +148,25 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     """Trains the points of an experiment, then shows and writes the report."""
     begin()
     from attn import report as reports
-    from attn.report import terminal
-    from attn.train import interruption, loop, match, sweep
+    from attn.report import live
+    from attn.train import interruption, loop
+    from attn.train.budget import match
     from attn.train.progress import Silence
+    from attn.train.sweep import experiment_file, local
 
     file, _, arg = FLAGS.config.partition(":")
-    experiment = sweep.load(pathlib.Path(file), arg, overrides)
+    experiment = experiment_file.load(pathlib.Path(file), arg, overrides)
     if FLAGS.match is not None:
         experiment = dataclasses.replace(experiment, match=match.wanted(FLAGS.match))
     points = experiment.select(FLAGS.only)
     directory = pathlib.Path(FLAGS.workdir or f"runs/{experiment.name}")
-    listener = terminal.Progress() if first_host() else Silence()
+    listener = live.Progress() if first_host() else Silence()
     if FLAGS.dry_run:
         with listener as progress:
             experiment, points = match.match(
                 experiment, points, directory, progress=progress
             )
-        sweep.unchanged(points, directory)
+        local.unchanged(points, directory)
         plan(experiment, points)
         return
     try:
@@ -172,7 +174,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
             experiment, points = match.match(
                 experiment, points, directory, progress=progress
             )
-            diverged = sweep.run(
+            diverged = local.run(
                 experiment,
                 points,
                 directory,
@@ -204,20 +206,20 @@ def first_host() -> bool:
 def plan(experiment, points) -> None:
     """Shows what a run would do, with a time from a rehearsal of each program."""
     from attn import report as reports
-    from attn.report import terminal
-    from attn.train import estimate, sweep
+    from attn.report import live
+    from attn.train.sweep import estimate, local
 
     seconds = time.perf_counter() - STARTED  # a run starts and matches, too
     with tempfile.TemporaryDirectory() as place:
         directory = pathlib.Path(place) / "sweep"
         rows, trained = estimate.rehearse(
-            points, directory, parallel=FLAGS.parallel, status=terminal.status
+            points, directory, parallel=FLAGS.parallel, status=live.status
         )
         began = time.perf_counter()
-        sweep.describe(experiment, directory)
+        local.describe(experiment, directory)
         reports.write([directory], directory / "report.html")
         seconds += trained + time.perf_counter() - began
-    terminal.plan(experiment.title, rows, seconds)
+    live.plan(experiment.title, rows, seconds)
 
 
 def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
@@ -270,14 +272,14 @@ def report(overrides: Sequence[tuple[str, str]]) -> None:
 
 def modules(overrides: Sequence[tuple[str, str]]) -> None:
     """Shows the table of attentions, made from their cards."""
-    from attn.report import catalogue, terminal
+    from attn.report import catalogue, live
 
     if overrides:
         raise ValueError("modules takes no --config.FIELD")
     if FLAGS.markdown:
         print(catalogue.markdown())
     else:
-        terminal.catalogue(catalogue.rows())
+        live.catalogue(catalogue.rows())
 
 
 COMMANDS = {"run": run, "evaluate": evaluate, "report": report, "modules": modules}

@@ -130,12 +130,13 @@ def plain() -> float:
 
 def framework() -> float:
     """Trains the same as a point of a sweep; returns the seconds after the imports."""
-    from attn.train import interruption, sweep
+    from attn.train import interruption
     from attn.train.progress import Silence
+    from attn.train.sweep import experiment_file, local
 
     use_cache()
     began = time.perf_counter()
-    experiment = sweep.load(
+    experiment = experiment_file.load(
         ROOT / "experiments" / "attention_sweep.py",
         "",
         [
@@ -146,7 +147,7 @@ def framework() -> float:
         ]
         + [(f"train.{name}_every", str(steps)) for name, steps in EVERY.items()],
     )
-    sweep.run(
+    local.run(
         experiment,
         experiment.select(["none-0"]),
         pathlib.Path(FLAGS.place) / "sweep",

@@ -23,8 +23,8 @@ from collections.abc import Callable
 import jax
 from absl import app, flags, logging
 
-from attn.train import workdir
 from attn.train.program import Program
+from attn.workdir import machine
 
 GROUP = 3
 CPU_DEVICES = 2
@@ -136,7 +136,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     # says nothing to an accelerator, and must come before JAX looks for devices
     jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
-    environment = workdir.environment()
+    environment = machine.environment()
     print(
         f"{jax.local_device_count()} x {environment['device']},"
         f" {environment['processor']}, {os.cpu_count()} cores,"

@@ -24,9 +24,11 @@ from typing import NamedTuple
 
 from absl import app, flags, logging
 
-from attn.train import interruption, loop, sweep, workdir
-from attn.train.pace import Pace
+from attn.train import interruption, loop
 from attn.train.program import Program
+from attn.train.sweep import experiment_file
+from attn.train.sweep.step_time import Pace
+from attn.workdir import machine
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 400  # those of the experiment, with its one checkpoint on the way
@@ -66,7 +68,7 @@ class Stopwatch:
 def config() -> dict:
     """A point of the default experiment, tested at the end only."""
     path = ROOT / "experiments" / "attention_sweep.py"
-    made = sweep.load(path, "").points[0].config
+    made = experiment_file.load(path, "").points[0].config
     made["train"] |= {"steps": STEPS, "eval_every": STEPS}
     return made
 
@@ -162,7 +164,7 @@ def start(rounds: int) -> None:
 def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)
-    environment = workdir.environment()
+    environment = machine.environment()
     print(
         f"{environment['processor']}, {os.cpu_count()} cores,"
         f" jax {environment['packages']['jax']}"

@@ -12,16 +12,17 @@ BELOW = {
     "models": {"ops", "modules"},
     "data": {"ops"},
     "tasks": {"ops", "modules", "models", "data"},
-    "train": {"ops", "modules", "models", "data", "tasks"},
-    "report": {"ops", "modules", "models", "data", "tasks", "train"},
+    "workdir": set(),
+    "train": {"ops", "modules", "models", "data", "tasks", "workdir"},
+    "report": {"ops", "modules", "models", "data", "tasks", "workdir", "train"},
 }
 # A library, and the files or rooms that may import it.
 DOORS = {
-    "orbax": ["attn/train/checkpoint.py"],
+    "orbax": ["attn/train/store/checkpoint.py"],
     "tensorflow_datasets": ["attn/data/"],
     "grain": ["attn/data/"],
-    "tensorboardX": ["attn/train/writers.py"],
-    "rich": ["attn/report/console.py", "attn/report/terminal.py"],
+    "tensorboardX": ["attn/train/store/writers.py"],
+    "rich": ["attn/report/formats/console.py", "attn/report/live.py"],
     "matplotlib": ["attn/report/"],
     "jinja2": ["attn/report/"],
     "absl.flags": ["launch.py"],

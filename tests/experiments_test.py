@@ -13,7 +13,8 @@ import pytest
 
 from attn import data, models, settings, tasks
 from attn.models import cost
-from attn.train import optimizer, program, sweep
+from attn.train import optimizer, program
+from attn.train.sweep import experiment_file, local
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(
@@ -92,7 +93,7 @@ EXACT = {
 
 @functools.cache
 def load(name, arg):
-    return sweep.load(ROOT / "experiments" / f"{name}.py", arg)
+    return experiment_file.load(ROOT / "experiments" / f"{name}.py", arg)
 
 
 def argument(table, size):
@@ -190,7 +191,7 @@ def test_small_points_can_be_built(name):
         for table in tables
         for point in first_seeds(load(name, table))
     }
-    sweep.check(list(points.values()))
+    local.check(list(points.values()))
 
 
 @pytest.mark.parametrize(("name", "table"), PAPER)
@@ -293,7 +294,7 @@ def test_the_default_sweeps_six_attentions_and_three_seeds():
 )
 def test_an_argument_that_does_not_exist_is_one_sentence(name, arg, says):
     with pytest.raises(ValueError, match=says):
-        sweep.load(ROOT / "experiments" / f"{name}.py", arg)
+        experiment_file.load(ROOT / "experiments" / f"{name}.py", arg)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import pytest
 
 import attn
-from attn.report import catalogue, markdown, record
-from attn.train import sweep
+from attn.report import catalogue
+from attn.report.formats import markdown
+from attn.report.read import saved
+from attn.train.sweep import experiment_file, local
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -70,9 +72,9 @@ def test_the_module_runs_in_the_default_experiment(channel_scale):
 def test_the_experiment_expands_and_builds(tmp_path):
     path = tmp_path / "where.py"
     path.write_text(example("where.py"))
-    experiment = sweep.load(path, "")
+    experiment = experiment_file.load(path, "")
     assert len(experiment.points) == 15
-    sweep.check(experiment.points)
+    local.check(experiment.points)
 
 
 def test_the_library_example_runs():
@@ -102,15 +104,15 @@ def test_the_tables_of_results_are_those_of_the_records(page):
             text,
             re.S,
         )[1]
-        kept = record.read(ROOT / "experiments" / "results" / f"{name}.json")
+        kept = saved.read(ROOT / "experiments" / "results" / f"{name}.json")
         assert shown.strip() == markdown.text(kept).strip()
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/results/*.json")))
 def test_a_record_is_of_an_experiment_that_is_there(path):
-    kept = record.read(path)
+    kept = saved.read(path)
     file, _, table = kept.name.partition("-")
-    now = sweep.load(ROOT / "experiments" / f"{file}.py", table)
+    now = experiment_file.load(ROOT / "experiments" / f"{file}.py", table)
     assert path.stem == kept.name == now.name
     rows = lambda points: {str({**p.axes, "seed": None}) for p in points}
     assert rows(kept.points) == rows(now.points)  # the whole table

@@ -16,8 +16,8 @@ from attn import settings as _settings
 from attn.models.cait import CaiT
 from attn.models.cnn import CNN
 from attn.models.deit import DeiT
-from attn.models.fcn import FCN
-from attn.models.parts import Parts
+from attn.models.mlp import FCN
+from attn.models.part_stn import Parts
 from attn.models.resnet import ResNet
 from attn.models.swin import Swin
 from attn.models.vit import ViT

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from attn.models import slots
-from attn.models.block import check_rates, drop
-from attn.models.dials import Dial
-from attn.models.fcn import HE, average, check_sizes, classify, hidden
+from attn.models.layers.transformer import check_rates, drop
+from attn.models.mlp import HE, average, check_sizes, classify, hidden
+from attn.models.scaling import Dial
 from attn.ops.im2col import conv_general_dilated, max_pool
 from attn.settings import Positive
 

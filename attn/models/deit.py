@@ -16,7 +16,8 @@ from flax.core import FrozenDict
 
 from attn import settings
 from attn.models import slots
-from attn.models.block import (
+from attn.models.layers.patches import add_positions, embed_patches, patch_grid, token
+from attn.models.layers.transformer import (
     Block,
     check_rates,
     check_sizes,
@@ -24,7 +25,6 @@ from attn.models.block import (
     drop,
     layer_norm,
 )
-from attn.models.patches import add_positions, embed_patches, patch_grid, token
 
 # Width, depth and number of heads.
 SIZES: dict[str, tuple[int, int, int]] = {

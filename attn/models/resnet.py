@@ -22,8 +22,8 @@ from flax.core import FrozenDict
 
 from attn import settings
 from attn.models import slots
-from attn.models.convolution import batch_norm, conv, shrink
-from attn.models.dials import Dial, step_of
+from attn.models.layers.convolution import batch_norm, conv, shrink
+from attn.models.scaling import Dial, step_of
 
 IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),

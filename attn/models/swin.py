@@ -16,7 +16,8 @@ from flax.core import FrozenDict
 
 from attn import settings
 from attn.models import slots
-from attn.models.block import (
+from attn.models.layers.patches import embed_patches, patch_grid
+from attn.models.layers.transformer import (
     NORMAL,
     Block,
     check_rates,
@@ -26,7 +27,6 @@ from attn.models.block import (
     layer_norm,
     mean_pool,
 )
-from attn.models.patches import embed_patches, patch_grid
 
 # Width of the first stage, depths and numbers of heads of the four.
 SIZES: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {

@@ -19,7 +19,8 @@ from flax.core import FrozenDict
 
 from attn import settings
 from attn.models import slots
-from attn.models.block import (
+from attn.models.layers.patches import embed_patches, patch_grid, token
+from attn.models.layers.transformer import (
     Block,
     check_sizes,
     classify,
@@ -27,8 +28,7 @@ from attn.models.block import (
     layer_norm,
     mean_pool,
 )
-from attn.models.dials import Dial, step_of
-from attn.models.patches import embed_patches, patch_grid, token
+from attn.models.scaling import Dial, step_of
 from attn.modules import position as positions
 from attn.settings import Positive
 

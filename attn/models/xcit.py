@@ -16,7 +16,9 @@ from flax.core import FrozenDict
 
 from attn import settings
 from attn.models import slots
-from attn.models.block import (
+from attn.models.layers.convolution import batch_norm
+from attn.models.layers.patches import patch_grid, token
+from attn.models.layers.transformer import (
     Block,
     check_rates,
     check_scopes,
@@ -28,8 +30,6 @@ from attn.models.block import (
     layer_scale,
     mlp,
 )
-from attn.models.convolution import batch_norm
-from attn.models.patches import patch_grid, token
 from attn.ops import positions
 
 # Width, depth, number of heads, what LayerScale starts from, and whether the second

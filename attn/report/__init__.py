@@ -32,12 +32,13 @@ def write(
     Raises:
         ValueError: a directory is no sweep, or the file no record of one.
     """
-    from attn.report import page, record, results
+    from attn.report.formats import page
+    from attn.report.read import results, saved
 
     output = pathlib.Path(output)
     if output.is_dir():
         output = output / "report.html"
-    then = None if against is None else record.read(against)
+    then = None if against is None else saved.read(against)
     return page.write([results.read(path) for path in sweep_directories], output, then)
 
 
@@ -51,9 +52,10 @@ def show(sweep_directories: Sequence[Path], against: Path | None = None) -> None
     Raises:
         ValueError: a directory is no sweep, or the file no record of one.
     """
-    from attn.report import console, record, results
+    from attn.report.formats import console
+    from attn.report.read import results, saved
 
-    then = None if against is None else record.read(against)
+    then = None if against is None else saved.read(against)
     console.show([results.read(path) for path in sweep_directories], then=then)
 
 
@@ -66,9 +68,9 @@ def save(sweep_directory: Path, output: Path) -> pathlib.Path:
     Raises:
         ValueError: the directory is no sweep, or none of its points is finished.
     """
-    from attn.report import record, results
+    from attn.report.read import results, saved
 
-    return record.save(results.read(sweep_directory), output)
+    return saved.save(results.read(sweep_directory), output)
 
 
 def quote(path: Path, *, markdown: bool = False) -> None:
@@ -77,10 +79,11 @@ def quote(path: Path, *, markdown: bool = False) -> None:
     Raises:
         ValueError: the file is no record of a sweep.
     """
-    from attn.report import console, record
-    from attn.report import markdown as writer
+    from attn.report.formats import console
+    from attn.report.formats import markdown as writer
+    from attn.report.read import saved
 
-    sweep = record.read(path)
+    sweep = saved.read(path)
     if markdown:
         print(writer.text(sweep))
     else:

@@ -5,9 +5,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from attn.train import partition, sweep, workdir
-from attn.train.checkpoint import Checkpoints
+from attn.train import partition
 from attn.train.program import Program
+from attn.train.store.checkpoint import Checkpoints
+from attn.train.sweep import override
+from attn.workdir import files
 
 
 def points(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -18,7 +20,7 @@ def points(directory: pathlib.Path) -> list[pathlib.Path]:
     """
     if (directory / "config.json").exists():
         return [directory]
-    experiment = workdir.read_json(directory / "experiment.json")
+    experiment = files.read_json(directory / "experiment.json")
     if experiment is None:
         raise ValueError(f"{directory} is no work directory of a sweep or a point")
     found = [directory / point["name"] for point in experiment["points"]]
@@ -43,9 +45,9 @@ def evaluate(
     Raises:
         ValueError: no such checkpoint, or one that does not fit the config.
     """
-    config = copy.deepcopy(workdir.read_json(directory / "config.json"))
+    config = copy.deepcopy(files.read_json(directory / "config.json"))
     for path, text in overrides:
-        sweep.override(config, path, text)
+        override.override(config, path, text)
     program = Program(config)
     place = directory / "checkpoints"
     if not place.is_dir():

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from attn.train.interruption import Interruption
-from attn.train.member import Diverged, Failed, Member
 from attn.train.program import Program
 from attn.train.progress import Progress
+from attn.train.run import Diverged, Failed, Member
 from attn.train.state import State
 
 __all__ = ["Diverged", "Failed", "Loop", "Member", "Progress", "Stopped", "Training"]

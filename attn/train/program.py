@@ -16,10 +16,10 @@ import numpy as np
 
 from attn import data, models, modules, settings, tasks
 from attn.models import cost
-from attn.train import gates
 from attn.train import optimizer as optimizers
 from attn.train import step as steps
 from attn.train.partition import Partition, Together, Way
+from attn.train.probes import class_gates
 from attn.train.state import State
 
 SECTIONS = ("seed", "data", "model", "task", "optimizer", "schedule", "train")
@@ -257,8 +257,8 @@ class Program:
 
     @functools.cached_property
     def gates(self) -> Any:
-        """The compiled sums by class of what `attn.train.gates` is about."""
-        sums = functools.partial(gates.sums, classes=self.dataset.num_classes)
+        """The compiled sums by class for `probes.class_gates`."""
+        sums = functools.partial(class_gates.sums, classes=self.dataset.num_classes)
         return jax.jit(functools.partial(sums, self.host))
 
     @functools.cached_property

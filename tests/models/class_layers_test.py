@@ -13,7 +13,7 @@ import pytest
 
 import attn
 from attn import models
-from attn.models.block import Block
+from attn.models.layers.transformer import Block
 
 READER = "tests.models.probe:Reader"
 DOUBLE = "tests.models.probe:Double"

@@ -11,7 +11,7 @@ import pytest
 
 from attn import models
 from attn.models import cost
-from attn.models.dials import Dial
+from attn.models.scaling import Dial
 
 cnn = functools.partial(models.create, "cnn", num_classes=5)
 SVHN = {  # appendix A.5

@@ -11,7 +11,7 @@ import pytest
 import attn
 from attn import models
 from attn.models import swin
-from attn.models.block import Block
+from attn.models.layers.transformer import Block
 
 READER = "tests.models.probe:Reader"
 DOUBLE = "tests.models.probe:Double"

@@ -13,7 +13,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from attn.report import results
+from attn.report.read import results
 
 STEPS = 250
 # name -> final error in percent, parameters, MACs, milliseconds a step

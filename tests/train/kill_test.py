@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from attn.train import workdir
-from attn.train.checkpoint import Checkpoints
 from attn.train.program import Program
+from attn.train.store.checkpoint import Checkpoints
+from attn.workdir import files
 
 ROOT = pathlib.Path(__file__).parents[2]
 STOPPED = 75
@@ -71,7 +71,7 @@ def wait_until(process, condition, seconds=120):
 
 def arrays(directory):
     """All arrays of the last checkpoint, and what else must be equal."""
-    program = Program(workdir.read_json(directory / "config.json"))
+    program = Program(files.read_json(directory / "config.json"))
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
     state, _, damaged = checkpoints.restore(program.like())
     checkpoints.close()
@@ -136,8 +136,8 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path, unbroken):
 
 def test_a_launch_does_not_enter_a_directory_in_use(tmp_path):
     directory = tmp_path / "run"
-    with workdir.held(directory):
-        workdir.write_json(directory / "experiment.json", {"points": []})
+    with files.held(directory):
+        files.write_json(directory / "experiment.json", {"points": []})
         process = start(directory)
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from attn.train import loop, partition, workdir
-from attn.train.checkpoint import Checkpoints
+from attn.train import loop, partition
 from attn.train.interruption import Interruption
 from attn.train.program import Program
+from attn.train.store.checkpoint import Checkpoints
+from attn.workdir import files
 from tests.train import small
 
 
@@ -49,7 +50,7 @@ def record(directory):
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
     state, _, _ = checkpoints.restore(program().like())
     checkpoints.close()
-    result = workdir.read_json(directory / "result.json")
+    result = files.read_json(directory / "result.json")
     for name in ("seconds", "ms_per_step", "images_per_s"):
         result.pop(name)
     return state, (directory / "metrics.jsonl").read_bytes(), result
@@ -81,8 +82,8 @@ def test_writes_what_a_work_directory_promises(unbroken):
         "speed.jsonl",
         "tensorboard",
     }
-    assert workdir.read_json(unbroken / "config.json") == small.config()
-    result = workdir.read_json(unbroken / "result.json")
+    assert files.read_json(unbroken / "config.json") == small.config()
+    result = files.read_json(unbroken / "result.json")
     assert result["axes"] == {"attention": "none", "seed": 3}
     assert result["steps"] == 8
     assert result["test"]["examples"] == 40

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from attn.train import loop, workdir
-from attn.train.checkpoint import Checkpoints
+from attn.train import loop
 from attn.train.interruption import Interruption
-from attn.train.member import Member
 from attn.train.program import Program
+from attn.train.run import Member
+from attn.train.store.checkpoint import Checkpoints
+from attn.workdir import files
 from tests.train import small
 from tests.train.loop_test import Stop
 
@@ -108,7 +109,7 @@ def assert_same(found, want):
     for name in ("metrics.jsonl", "attention.npz", "gates.npz"):
         assert (found / name).read_bytes() == (want / name).read_bytes(), name
     assert looks(found) == looks(want)
-    results = [workdir.read_json(place / "result.json") for place in (found, want)]
+    results = [files.read_json(place / "result.json") for place in (found, want)]
     for name in ("seconds", "ms_per_step", "images_per_s"):
         assert results[0].pop(name) > 0
         results[1].pop(name)
@@ -130,23 +131,23 @@ def test_each_gives_what_it_gives_alone(alone, together):
 def test_each_has_the_files_that_it_has_alone(alone, together):
     directory, _ = together
     for seed in SEEDS:
-        files = lambda place: {
+        written = lambda place: {
             str(path.relative_to(place))
             for path in place.glob("**/*")
             if "checkpoints/" not in str(path) and "tensorboard/" not in str(path)
         }
-        assert files(directory / str(seed)) == files(alone / str(seed))
-        config = workdir.read_json(directory / str(seed) / "config.json")
+        assert written(directory / str(seed)) == written(alone / str(seed))
+        config = files.read_json(directory / str(seed) / "config.json")
         assert config == small.config(seed=seed, **CHANGES)
 
 
 def test_the_result_tells_how_many_trained_together(alone, together):
     directory, _ = together
     for seed in SEEDS:
-        result = workdir.read_json(directory / str(seed) / "result.json")
+        result = files.read_json(directory / str(seed) / "result.json")
         assert result["together"] == 3
         assert result["axes"] == {"seed": seed}
-    result = workdir.read_json(alone / "3" / "result.json")
+    result = files.read_json(alone / "3" / "result.json")
     assert result["together"] == 1
 
 
@@ -212,7 +213,7 @@ def test_those_far_apart_go_on_by_themselves(tmp_path, alone):
         train(tmp_path, None, stop=1, seeds=SEEDS[2:])
     train(tmp_path, "vmap")
     found = {
-        seed: workdir.read_json(tmp_path / str(seed) / "result.json")["together"]
+        seed: files.read_json(tmp_path / str(seed) / "result.json")["together"]
         for seed in SEEDS
     }
     assert found == {3: 2, 4: 2, 9: 1}

@@ -1,0 +1,211 @@
+"""Tables of sweeps on the terminal, as wide as it is."""
+
+from collections.abc import Sequence
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from attn.report.analyse import published, regression, summary, table
+from attn.report.analyse.table import Row
+from attn.report.read.results import Sweep
+
+# Columns that are left out, the first first, where the terminal is too narrow.
+DISPENSABLE = ("verdict", "seeds", "macs", "parameters", "ms_per_step")
+# Of a cell of both tables: with our interval, without, the one above the other.
+FORMS = ("intervals", "means", "stacked")
+ASCII = str.maketrans(
+    {
+        table.MINUS: "-",
+        table.PLUS_MINUS: "+-",
+        table.DASH: "-",
+        table.DAGGER: "*",
+        table.FIGURE_SPACE: " ",
+        "\N{MIDDLE DOT}": "/",
+        "\N{RIGHTWARDS ARROW}": "->",
+        "\N{HORIZONTAL ELLIPSIS}": "...",
+    }
+)
+
+
+def show(
+    sweeps: Sequence[Sweep],
+    console: rich.console.Console | None = None,
+    then: Sweep | None = None,
+) -> None:
+    """Prints the table of each sweep, what it says, and what is not finished.
+
+    Args:
+        sweeps: what is shown.
+        console: where; standard output if none is given.
+        then: an earlier record, against which each is held.
+    """
+    console = console or rich.console.Console()
+    for sweep in sweeps:
+        rows = table.rows(sweep)
+        console.print()
+        console.print(_fitting(sweep, rows, console))
+        _say([*summary.summary(rows), *summary.notes(sweep, rows)], console)
+        beside = published.compare(sweep, rows)
+        if beside is not None:
+            console.print()
+            console.print(_beside(beside, console))
+            _say([*published.sentences(beside), *published.lacking(beside)], console)
+        if then is not None:
+            comparison = regression.compare(sweep, then)
+            if comparison.lines:
+                console.print()
+                console.print(_against(comparison, console))
+            _say(regression.sentences(comparison), console)
+        _unfinished(sweep, console)
+        console.print()
+
+
+def _say(said: Sequence[str], console: rich.console.Console) -> None:
+    for sentence in said:
+        console.print(plain(sentence, console), style="dim", markup=False)
+
+
+def _beside(
+    comparison: published.Comparison, console: rich.console.Console
+) -> rich.table.Table:
+    """Ours and, in brackets, the paper's, in the widest form there is room for."""
+    by = f", test error in % by {comparison.axis}" if comparison.axis else ""
+    title = f"Ours (and {comparison.source}){by}"
+    for form in FORMS:
+        made = _empty_beside(title, comparison, console)
+        for line in comparison.lines:
+            shown = (line.label, *(_both(cell, form) for cell in line.cells))
+            made.add_row(*(rich.text.Text(plain(c, console)) for c in shown))
+        wide = console.measure(made, options=console.options.update(width=10_000))
+        if wide.maximum <= console.width:
+            break
+    return made
+
+
+def _empty_beside(
+    title: str, comparison: published.Comparison, console: rich.console.Console
+) -> rich.table.Table:
+    made = empty(title, console)
+    made.add_column("", overflow="fold")
+    for column in comparison.columns:
+        made.add_column(plain(column.head, console), justify="right", overflow="fold")
+    return made
+
+
+def _both(cell: published.Cell, form: str) -> str:
+    ours = published.ours(cell)
+    if form != "intervals":
+        ours = ours.partition(f" {table.PLUS_MINUS}")[0]
+        ours += "" if ours.endswith(cell.mark) else cell.mark
+    between = "\n" if form == "stacked" else " "
+    return f"{ours}{between}({published.theirs(cell)})"
+
+
+def _against(
+    comparison: regression.Comparison, console: rich.console.Console
+) -> rich.table.Table:
+    """Then and now, row by row."""
+    made = empty(f"Against {comparison.source}", console)
+    heads = {
+        "label": "",
+        "seeds": "seeds",
+        "then": "then, %",
+        "now": "now, %",
+        "difference": "now - then",
+        "verdict": "",
+    }
+    for name, head in heads.items():
+        side = "left" if name in ("label", "verdict") else "right"
+        made.add_column(head, justify=side, overflow="fold")
+    for cell in regression.cells(comparison):
+        made.add_row(*(rich.text.Text(plain(cell[name], console)) for name in heads))
+    return made
+
+
+def _unfinished(sweep: Sweep, console: rich.console.Console) -> None:
+    missing = len(sweep.points) - len(sweep.done)
+    if not missing:
+        return
+    head = f"Not finished: {missing} of {len(sweep.points)} points"
+    console.print(head, style="bold yellow", markup=False, highlight=False)
+    for problem, names in sweep.unfinished.items():
+        line = f"{problem}: {', '.join(names)}"
+        console.print(line, markup=False, highlight=False)
+
+
+def _fitting(
+    sweep: Sweep, rows: Sequence[Row], console: rich.console.Console
+) -> rich.table.Table:
+    """The table with as many columns as the terminal has room for."""
+    dropped: list[str] = []
+    for column in (*DISPENSABLE, None):
+        made = _table(sweep, rows, dropped, console)
+        wide = console.measure(made, options=console.options.update(width=10_000))
+        if wide.maximum <= console.width or column is None:
+            return made
+        dropped.append(column)
+    raise AssertionError("the last column is None")
+
+
+def _table(
+    sweep: Sweep,
+    rows: Sequence[Row],
+    dropped: Sequence[str],
+    console: rich.console.Console,
+) -> rich.table.Table:
+    _, prefix = table.unit(row.cost("macs") for row in rows)
+    heads = {
+        "seeds": "seeds",
+        "error": "error, %",
+        "difference": "difference",
+        "verdict": "",
+        "parameters": "parameters",
+        "macs": f"MACs, {prefix}" if prefix else "MACs",
+        "ms_per_step": "ms/step",
+    }
+    if not any(row.baseline for row in rows):
+        del heads["difference"], heads["verdict"]
+    heads = {name: head for name, head in heads.items() if name not in dropped}
+    made = empty(sweep.title, console)
+    names = table.axes(sweep) or ["sweep"]
+    for name in names:
+        made.add_column(name, overflow="fold")
+    for name, head in heads.items():
+        side = "left" if name == "verdict" else "right"
+        made.add_column(head, justify=side, no_wrap=True)
+    before = None
+    for row, cell in zip(rows, table.cells(rows), strict=True):
+        if before is not None and row.column != before.column:
+            made.add_section()
+        before = row
+        values = [table.text(row.axes.get(name, row.label)) for name in names]
+        values[-1] += cell["mark"]
+        shown = [*values, *(cell[name] for name in heads)]
+        made.add_row(
+            *(rich.text.Text(plain(value, console)) for value in shown),
+            style="bold" if row.baseline else None,
+        )
+    return made
+
+
+def empty(title: str, console: rich.console.Console) -> rich.table.Table:
+    """A table without columns, in the form that all have."""
+    return rich.table.Table(
+        title=rich.text.Text(plain(title, console)),
+        title_justify="left",
+        title_style="bold",
+        box=rich.box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+
+
+def plain(text: str, console: rich.console.Console) -> str:
+    """The text without what the console's encoding cannot show."""
+    encoding = (console.encoding or "utf-8").lower()
+    if encoding.startswith("utf"):
+        return text
+    return text.translate(ASCII).encode(encoding, "replace").decode(encoding)

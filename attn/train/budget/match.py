@@ -1,0 +1,339 @@
+"""Fair sizes: scales the widths of a sweep's points until all cost the same.
+
+A comparison says little where one candidate has twice the parameters of the other.
+Here every point gets the budget of the baseline with the same other axes, or a given
+number, in one of three costs:
+
+    parameters   of the network, exact, within 1 %
+    macs         multiply-adds of one example forward, exact, within 1 %
+    latency      milliseconds of a training step, measured, within 5 %
+
+Latency is that of training: it is what the report shows and what a sweep costs, and
+its program is the one that is compiled anyway. A candidate and its reference take
+steps in turn, and the median of the ratios counts, so that a busy machine slows both.
+
+What was found stands in the sweep's match.json and is used again for a point whose
+config, before matching, is the same: a resumed sweep has the same networks although
+no measurement is. Seeds share one matching. On many hosts the clock and the file of
+the first one count, so that all find the same widths.
+"""
+
+import copy
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from attn import settings
+from attn.models import cost
+from attn.train import loop, partition
+from attn.train.budget import search
+from attn.train.program import Program
+from attn.train.sweep.experiment_file import MATCHES, Experiment, Point
+from attn.train.sweep.step_time import Pace
+from attn.workdir import files
+
+TOLERANCES = {"parameters": 0.01, "macs": 0.01, "latency": 0.05}
+# What each is called in a record, and in a sentence.
+KEYS = {"parameters": "parameters", "macs": "macs", "latency": "ms_per_step"}
+UNITS = {
+    "parameters": "{:,.0f} parameters",
+    "macs": "{:,.0f} multiply-adds",
+    "latency": "{:.2f} ms per training step",
+}
+COMPILATIONS = 16  # of one candidate at most, for its latency
+ROUNDS = 9  # of steps of a candidate and of its reference, in turn
+ROUND_SECONDS = 0.05  # that the steps of one of them take in a round, about
+
+
+def wanted(text: str) -> dict[str, Any] | None:
+    """What to match, from "parameters", "macs=2e6" or "none".
+
+    Raises:
+        ValueError: another word, or a budget that is no positive number.
+    """
+    by, given, number = text.partition("=")
+    if by == "none" and not given:
+        return None
+    if by not in MATCHES:
+        raise settings.unknown("match", by, [*MATCHES, "none"])
+    if not given:
+        return {"by": by}
+    try:
+        return {"by": by, "budget": float(number)}
+    except ValueError:
+        message = f"the budget of --match={by} must be a number, got {number!r}"
+        raise ValueError(message) from None
+
+
+def match(
+    experiment: Experiment,
+    points: Sequence[Point],
+    directory: pathlib.Path,
+    *,
+    progress: loop.Progress,
+) -> tuple[Experiment, list[Point]]:
+    """Scales points as `experiment.match` says; does nothing where it says nothing.
+
+    A point that costs what it should, and the baseline where it sets the budget, stay
+    as they are.
+
+    Args:
+        experiment: its baseline may be a point that is not among `points`.
+        points: those to scale.
+        directory: the sweep's, whose match.json is read; nothing is written.
+        progress: is told the widths of each.
+
+    Returns:
+        The experiment with the new configs and the record, which `sweep.run` writes;
+        and the points.
+
+    Raises:
+        ValueError: there is neither baseline nor budget, a network cannot be scaled,
+            or not to the budget; says the nearest that it can.
+    """
+    if experiment.match is None:
+        return experiment, list(points)
+    matching = _Matching(experiment, directory, progress)
+    made = {point.name: matching.point(point) for point in points}
+    return dataclasses.replace(
+        experiment,
+        points=[made.get(point.name, point) for point in experiment.points],
+        matching=matching.record,
+    ), list(made.values())
+
+
+class _Matching:
+    """One sweep's, with what was found for the seeds and points before."""
+
+    def __init__(
+        self, experiment: Experiment, directory: pathlib.Path, progress: loop.Progress
+    ):
+        assert experiment.match is not None
+        self._experiment, self._progress = experiment, progress
+        self._by = experiment.match["by"]
+        self._budget = _positive(experiment.match.get("budget"))
+        self._known: dict[tuple[str | None, str], dict[str, Any]] = {}
+        self._networks: dict[str, _Network] = {}
+        old = partition.tell(files.read_json(directory / "match.json")) or {}
+        self.record = {"by": self._by, "budget": self._budget, "points": {}}
+        if self.record == {**old, "points": {}}:
+            self.record["points"] = old["points"]
+        for entry in self.record["points"].values():
+            self._known[entry["reference"], entry["unmatched"]] = entry
+
+    def point(self, point: Point) -> Point:
+        """The point with its widths scaled; puts it into the record."""
+        reference = self._reference(point) if self._budget is None else None
+        keys = (_digest(reference.config) if reference else None, _digest(point.config))
+        if keys not in self._known:
+            self._known[keys] = {
+                **self._entry(point, reference),
+                "reference": keys[0],
+                "unmatched": keys[1],
+            }
+            self._tell(point, self._known[keys])
+        entry = self._known[keys]
+        self.record["points"][point.name] = entry
+        config = copy.deepcopy(point.config)
+        config["model"] |= entry["settings"]
+        return dataclasses.replace(point, config=config)
+
+    def _reference(self, point: Point) -> Point:
+        """The point that sets the budget of another."""
+        baseline = self._experiment.baseline
+        if not baseline:
+            raise ValueError(
+                f"match by {self._by} needs a BASELINE in the experiment file, or a"
+                f" budget such as --match={self._by}=400000"
+            )
+        axes = _place({**point.axes, **baseline})
+        found = [p for p in self._experiment.points if _place(p.axes) == axes]
+        if not found:
+            told = ", ".join(f"{name}={value}" for name, value in axes.items())
+            raise ValueError(
+                f"{point.name} cannot be matched by {self._by}: there is no point"
+                f" {told} to set its budget"
+            )
+        return found[0]
+
+    def _entry(self, point: Point, reference: Point | None) -> dict[str, Any]:
+        network = self._network(point)
+        rival = self._network(reference) if reference else None
+        before = self._costs(network, rival, {})
+        if network is rival:
+            budget, found = before[KEYS[self._by]], {}
+        else:
+            budget = self._budget
+            if rival is not None:
+                budget = self._costs(rival, rival, {})[KEYS[self._by]]
+            assert budget is not None
+            found = self._fit(point, network, rival, budget)
+        after = self._costs(network, rival, found)
+        return {"settings": found, "budget": budget, **after, "before": before}
+
+    def _fit(
+        self,
+        point: Point,
+        network: "_Network",
+        rival: "_Network | None",
+        budget: float,
+    ) -> search.Settings:
+        tolerance = TOLERANCES[self._by]
+        clock = self._by == "latency"
+        if clock:
+            self._progress.note(f"matching {point.name}")
+        best = search.fit(
+            network.dials(),
+            lambda found: self._costs(network, rival, found)[KEYS[self._by]],
+            budget,
+            tolerance=tolerance,
+            hasty=clock,
+            **({"probes": COMPILATIONS} if clock else {}),
+        )
+        if not best.near:
+            raise ValueError(
+                f"{point.name} cannot be matched to {UNITS[self._by].format(budget)}"
+                f" within {100 * tolerance:.0f} %: the nearest is"
+                f" {_near(self._by, best.cost, budget)} with {_written(best.settings)}"
+            )
+        same = best.settings == network.settings()
+        return {} if same else best.settings
+
+    def _costs(
+        self, network: "_Network", rival: "_Network | None", found: search.Settings
+    ) -> dict[str, Any]:
+        """The exact costs, and the measured one where it is what is matched."""
+        costs = network.costs(found)
+        if self._by == "latency":
+            costs |= {"ms_per_step": network.milliseconds(found, rival)}
+        return costs
+
+    def _network(self, point: Point) -> "_Network":
+        """One for all seeds: the budget is that of one and the same network."""
+        key = _digest(point.config)
+        if key not in self._networks:
+            self._networks[key] = _Network(point)
+        return self._networks[key]
+
+    def _tell(self, point: Point, entry: Mapping[str, Any]) -> None:
+        cost = _near(self._by, entry[KEYS[self._by]], entry["budget"])
+        found = _written(entry["settings"])
+        kept = f"with {found}" if found else "as it is"
+        self._progress.note(f"matched {point.name}: {cost} {kept}")
+
+
+class _Network:
+    """A point's network at other widths, and what it costs."""
+
+    def __init__(self, point: Point):
+        self._name, self._config = point.name, point.config
+        self._program = Program(point.config)
+        self._costs: dict[str, dict[str, Any]] = {}
+        self._latencies: dict[str, float] = {}
+
+    def dials(self) -> dict[str, Any]:
+        """The host's.
+
+        Raises:
+            ValueError: it has none.
+        """
+        host = self._program.host
+        dials = host.dials() if hasattr(host, "dials") else {}
+        if not dials:
+            raise ValueError(
+                f"{self._name} cannot be matched: the host"
+                f" {self._config['model']['name']!r} has no dials that scale its width"
+            )
+        return dials
+
+    def settings(self) -> search.Settings:
+        """What the dials stand at."""
+        values = {name: dial.value for name, dial in self.dials().items()}
+        return {n: v if isinstance(v, int) else list(v) for n, v in values.items()}
+
+    def costs(self, found: search.Settings) -> dict[str, Any]:
+        """Parameters and multiply-adds at these widths; compiles nothing."""
+        key = json.dumps(found)
+        if key not in self._costs:
+            host = self._program.build({**self._config["model"], **found})
+            shape = (1, *self._program.dataset.image_shape)
+            image = jax.ShapeDtypeStruct(shape, np.float32)
+            whole = functools.partial(host.init, train=False)
+            variables = jax.eval_shape(whole, jax.random.key(0), image)
+            apply = functools.partial(host.apply, train=False)
+            self._costs[key] = {
+                "parameters": cost.parameters(variables),
+                "macs": cost.macs(apply, variables, image),
+            }
+        return dict(self._costs[key])
+
+    def milliseconds(self, found: search.Settings, rival: "_Network | None") -> float:
+        """A training step at these widths, measured beside one of `rival`.
+
+        It is the rival's own time, measured once, times the median ratio; the same
+        number on every host.
+        """
+        key = json.dumps(found)
+        if key not in self._latencies:
+            config = copy.deepcopy(self._config)
+            config["model"] |= found
+            pace = Pace(Program(config))
+            steps = max(1, round(float(_agreed(ROUND_SECONDS / pace.seconds(2) * 2))))
+            if rival is None or rival is self:
+                laps = [pace.seconds(steps) / steps for _ in range(ROUNDS)]
+                found_now = 1000 * statistics.median(laps)
+            else:
+                found_now = rival.milliseconds({}, rival) * rival.ratio(pace, steps)
+            self._latencies[key] = round(float(_agreed(found_now)), 4)
+        return self._latencies[key]
+
+    def ratio(self, pace: Pace, steps: int) -> float:
+        """The median of another's time over one's own, in turn."""
+        ratios = []
+        for _ in range(ROUNDS):
+            own = self._pace.seconds(steps)
+            ratios.append(pace.seconds(steps) / own)
+        return statistics.median(ratios)
+
+    @functools.cached_property
+    def _pace(self) -> Pace:
+        return Pace(self._program)
+
+
+def _agreed(number: float) -> np.ndarray:
+    return partition.agree(np.asarray(number, np.float64))
+
+
+def _place(axes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in axes.items() if name != "seed"}
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    """Of a config but for its seed."""
+    text = json.dumps({**config, "seed": 0}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _positive(budget: Any) -> float | None:
+    number = isinstance(budget, int | float) and not isinstance(budget, bool)
+    if budget is None or (number and 0 < budget < math.inf):
+        return budget
+    raise ValueError(f"the budget of a match must be a positive number, got {budget!r}")
+
+
+def _near(by: str, cost: float, budget: float) -> str:
+    told = UNITS[by].format(cost)
+    return f"{told} ({cost / budget - 1:+.1%})".replace("%)", " %)")
+
+
+def _written(found: search.Settings) -> str:
+    return ", ".join(f"{name}={value}" for name, value in found.items())

@@ -1,0 +1,241 @@
+"""How long a sweep will take: a rehearsal of each program, in a directory of its own.
+
+The rehearsal does once what a training does: it begins, takes some steps, saves,
+evaluates, and writes what stands at the end; each part is timed and counted as often
+as it will come. With a compilation cache everything is compiled beforehand, as the
+sweep will find the cache filled: what then counts is tracing, and reading from it.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+
+from attn.train.interruption import Interruption
+from attn.train.loop import AHEAD, Stopped, Training
+from attn.train.program import Program
+from attn.train.sweep.experiment_file import Point
+from attn.train.sweep.groups import Group, Parallel, groups
+from attn.train.sweep.step_time import Pace
+
+STEPS = 60  # rehearsed at most
+SECONDS = 3.0  # for which steps are rehearsed, where they are many
+FEW = 4  # steps that are too few to tell their pace
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Times of the points of one program.
+
+    Attributes:
+        ms_per_step: of one point.
+        train: seconds of one point, once the program is compiled.
+        compile: seconds that the program takes beside that.
+        costs: "parameters" and "macs".
+    """
+
+    ms_per_step: float
+    train: float
+    compile: float
+    costs: dict[str, int]
+
+
+def rehearse(
+    points: Sequence[Point],
+    directory: pathlib.Path,
+    *,
+    parallel: Parallel = "off",
+    status: Callable[[str], AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> tuple[list[dict[str, Any]], float]:
+    """Estimates every point of a sweep; each program is rehearsed once.
+
+    Args:
+        points: those to train.
+        directory: for the files of the rehearsals, which look like trainings that
+            ended after a few steps.
+        parallel: which points train side by side, as `attn.train.sweep.groups` says.
+        status: is entered with what is going on.
+
+    Returns:
+        A row for each point, with "point", "parameters", "macs", "ms_per_step" and
+        "seconds", and the seconds of all, compilation included.
+    """
+    rows, total = [], 0.0
+    known: dict[Any, tuple[Group, Estimate]] = {}
+    for group, seconds in _timed(groups(points, parallel)):
+        total += seconds
+        if not known:
+            total += _first_use(group, directory)
+        key = (id(group.program.update), len(group.points))
+        if key not in known:
+            with status(f"timing {group.name}"):
+                known[key] = (group, estimate(group, directory))
+            total += known[key][1].compile
+        _, found = known[key]
+        for point in group.points:
+            total += found.train
+            rows.append(
+                {
+                    "point": point.name,
+                    **found.costs,
+                    "ms_per_step": found.ms_per_step,
+                    "seconds": found.train,
+                }
+            )
+    return rows, total
+
+
+def estimate(group: Group, directory: pathlib.Path) -> Estimate:
+    """Rehearses the training of points that train together, or of one."""
+    began = time.perf_counter()
+    again = _built_again(group)
+    built = time.perf_counter() - began
+    if jax.config.jax_compilation_cache_dir:
+        with _scratch(directory, "compiling") as place:
+            _Rehearsal(group, place).run(1)
+        group = again
+    first = _Rehearsal(group, directory)
+    first.run(STEPS)
+    with _scratch(directory, "again") as place:
+        later = _Rehearsal(group, place)
+        later.run(2)
+    count = len(group.points)
+    pace = first.pace or Pace(group.program, count).seconds(FEW) / FEW
+    return Estimate(
+        ms_per_step=1000 * pace / count,
+        train=later.total(pace) / count,
+        # a sweep builds every program twice: to check it, and to run it
+        compile=max(0.0, first.once() - later.once()) + built,
+        costs=group.program.costs,
+    )
+
+
+def _timed(groups: Iterator[Group]) -> Iterator[tuple[Group, float]]:
+    """Each group with the seconds that it took to build."""
+    while True:
+        began = time.perf_counter()
+        group = next(groups, None)
+        if group is None:
+            return
+        yield group, time.perf_counter() - began
+
+
+def _first_use(group: Group, directory: pathlib.Path) -> float:
+    """Seconds for what a process does once, such as imports at their first use."""
+    laps = []
+    for _ in range(2):
+        with _scratch(directory, "first") as place:
+            began = time.perf_counter()
+            member = group.members(place)[0]
+            with member.open():
+                member.go_on(0)
+                next(iter(member.dataset.test(group.program.eval_batch_size)))
+            laps.append(time.perf_counter() - began)
+    return max(0.0, laps[0] - laps[1])
+
+
+def _built_again(group: Group) -> Group:
+    """The same with a program in which nothing is traced yet."""
+    program = Program(group.points[0].config, together=group.way)
+    return dataclasses.replace(group, program=program)
+
+
+class _Rehearsal:
+    """One beginning of a training, some steps and an end, timed part by part."""
+
+    def __init__(self, group: Group, directory: pathlib.Path):
+        self._program = group.program
+        self._members = group.members(directory)
+        self.pace: float | None = None  # seconds of a step, of all points together
+        self._begin = self._save = self._evaluate = self._look = self._end = 0.0
+
+    def run(self, steps: int) -> None:
+        """Takes up to so many steps, and everything else once."""
+        train = self._program.train
+        whole = train.steps
+        every = [train.eval_every, train.save_every, train.look_every or whole]
+        stop = _Stop(min(steps, *every, max(whole - 1, 1)))
+        began = time.perf_counter()
+        training = Training(
+            self._program, self._members, progress=_Nobody(), interruption=stop
+        )
+        with contextlib.suppress(Stopped):
+            training.run()
+        self._save = time.perf_counter() - stop.times[-1]
+        self._begin = stop.times[0] - began
+        laps = len(stop.times) - 1 - AHEAD  # the last ones are still under way
+        if laps >= FEW:
+            self.pace = (stop.times[-1] - stop.times[0]) / laps
+        self._finish()
+
+    def once(self) -> float:
+        """Seconds of what comes once, and compiles when it comes first."""
+        return self._begin + self._evaluate + self._look + self._end
+
+    def total(self, pace: float) -> float:
+        """Seconds of the whole training, of all points together."""
+        train = self._program.train
+        times = lambda every: -(-train.steps // every)
+        looks = 1 + times(train.look_every) if train.look_every else 0
+        return (
+            self._begin
+            + (train.steps - 1) * pace
+            + times(train.save_every) * self._save
+            + times(train.eval_every) * self._evaluate
+            + looks * self._look
+            + self._end
+        )
+
+    def _finish(self) -> None:
+        """Evaluates, looks and ends, each from the members' first states."""
+        program, members = self._program, self._members
+        state = program.partition.join([program.fresh(0) for _ in members])
+        datasets = [member.dataset for member in members]
+        began = time.perf_counter()
+        tests = program.evaluate_each(state, datasets)
+        self._evaluate = time.perf_counter() - began
+        variables = program.partition.parts(state.variables())
+        if program.train.look_every:
+            began = time.perf_counter()
+            for member, held in zip(members, variables, strict=True):
+                member.look(0, program, held)
+            self._look = time.perf_counter() - began
+        began = time.perf_counter()
+        for member, held, test in zip(members, variables, tests, strict=True):
+            member.end(program, held, test, seconds=0.0, together=len(members))
+        self._end = time.perf_counter() - began
+
+
+class _Stop(Interruption):
+    """Notes when each step was there, and stops after the last one wanted."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self._steps = steps
+        self.times: list[float] = []
+
+    def at(self, step: int) -> bool:
+        self.times.append(time.perf_counter())
+        late = self.times[-1] - self.times[0] > SECONDS and step > FEW + AHEAD
+        return step >= self._steps or late
+
+
+class _Nobody:
+    def update(self, **values: Any) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@contextlib.contextmanager
+def _scratch(directory: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """A directory beside another, removed at the end."""
+    place = directory.with_name(f"{directory.name}.{name}")
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,130 @@
+"""The points of a sweep, trained one after another in this process."""
+
+import contextlib
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from attn.train import loop, partition
+from attn.train.interruption import Interruption
+from attn.train.progress import SweepProgress
+from attn.train.sweep.experiment_file import Experiment, Point
+from attn.train.sweep.groups import Parallel, groups, programs
+from attn.train.sweep.groups import check as check_parallel
+from attn.workdir import diff, files
+
+
+def check(points: Sequence[Point]) -> None:
+    """Builds every point, without compiling or writing anything.
+
+    Raises:
+        ValueError: the first point that cannot be built, and why.
+    """
+    for point, _ in programs(points):
+        del point
+
+
+def run(
+    experiment: Experiment,
+    points: Sequence[Point],
+    directory: pathlib.Path,
+    *,
+    progress: SweepProgress,
+    interruption: Interruption,
+    parallel: Parallel = "off",
+) -> dict[str, str]:
+    """Trains the points that are not done yet, and resumes those begun.
+
+    A point that diverges does not keep the others from being trained.
+
+    Args:
+        experiment: whose record the directory is.
+        points: those to train.
+        directory: the work directory of the sweep.
+        progress: is told how it goes.
+        interruption: asks it to stop.
+        parallel: which points train side by side, as `groups.groups` says.
+
+    Returns:
+        The points that diverged, and what there is to say about it.
+
+    Raises:
+        ValueError: a config that cannot be built or differs from the one under
+            which the work directory was begun, or a directory that cannot be used.
+        loop.Stopped, loop.Failed: as `loop.Training.run` says; what is done is kept.
+    """
+    diverged = {}
+    check_parallel(parallel)
+    first = jax.process_index() == 0
+    if first:
+        files.check(directory)
+        unchanged(points, directory)
+    check(points)
+    with files.held(directory) if first else contextlib.nullcontext():
+        if first:
+            describe(experiment, directory)
+        done = [(directory / p.name / "result.json").exists() for p in points]
+        done = partition.agree(np.asarray(done)).tolist()
+        if any(done):
+            progress.note(f"{sum(done)} of {len(points)} points are done already")
+        left = [point for point, over in zip(points, done, strict=True) if not over]
+        for group in groups(left, parallel):
+            k, *others = (points.index(point) + 1 for point in group.points)
+            progress.point(k, len(points), group.name, others)
+            members = group.members(directory)
+            training = loop.Training(
+                group.program, members, progress=progress, interruption=interruption
+            )
+            training.run()
+            for point, member in zip(group.points, members, strict=True):
+                if member.result is None:
+                    diverged[point.name] = str(member.diverged)
+                    said = f"{point.name} diverged: {member.diverged}"
+                else:
+                    error = member.result["test"]["error"]
+                    said = f"{point.name}: test error {error:.2f} %"
+                progress.point_done(said)
+    return diverged
+
+
+def unchanged(points: Sequence[Point], directory: pathlib.Path) -> None:
+    """Raises ValueError if a point was begun there under another config."""
+    for point in points:
+        old = files.read_json(directory / point.name / "config.json")
+        changes = diff.difference(old, point.config) if old else ""
+        if changes:
+            raise ValueError(
+                f"workdir {directory} was begun with another config for"
+                f" {point.name}: {changes}; name another --workdir, or remove this one"
+            )
+
+
+def describe(experiment: Experiment, directory: pathlib.Path) -> None:
+    """Writes what the sweep is, keeping points of an earlier, other selection."""
+    path = directory / "experiment.json"
+    old = files.read_json(path) or {"points": []}
+    points = [{"name": p.name, "axes": p.axes} for p in experiment.points]
+    names = {point["name"] for point in points}
+    begun = [
+        point
+        for point in old["points"]
+        if point["name"] not in names and (directory / point["name"]).exists()
+    ]
+    axes = list(dict.fromkeys(axis for p in experiment.points for axis in p.axes))
+    files.write_json(
+        path,
+        {
+            "name": experiment.name,
+            "title": experiment.title,
+            "description": experiment.description,
+            "axes": axes,
+            "baseline": experiment.baseline,
+            "match": experiment.match,
+            "published": experiment.published,
+            "points": [*points, *begun],
+        },
+    )
+    if experiment.matching is not None:
+        files.write_json(directory / "match.json", experiment.matching)

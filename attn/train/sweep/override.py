@@ -1,0 +1,84 @@
+"""Fields of a config by dotted path: set by a sweep, or from the command line."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attn import settings
+from attn.train.program import SECTIONS
+from attn.workdir import diff
+
+
+def plain(value: Any) -> Any:
+    """Nested mappings and sequences as dicts and lists, dots in keys as levels."""
+    if hasattr(value, "to_dict"):  # a ConfigDict
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        nested: dict[str, Any] = {}
+        for key, item in value.items():
+            assign(nested, str(key), item)
+        return nested
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def assign(config: dict[str, Any], path: str, value: Any) -> None:
+    """Sets the field at a dotted path, making the levels on the way."""
+    *levels, last = path.split(".")
+    for level in levels:
+        inner = config.setdefault(level, {})
+        if not isinstance(inner, dict):
+            # an attention given by name alone gets settings
+            inner = config[level] = {"name": inner}
+        config = inner
+    config[last] = plain(value)
+
+
+def override(config: dict[str, Any], path: str, text: str) -> None:
+    """Sets the field at a dotted path to what `text` says, in the field's own type.
+
+    Raises:
+        ValueError: the section does not exist, or the text is of another type.
+    """
+    section, _, rest = path.partition(".")
+    if section not in SECTIONS or bool(rest) == (section == "seed"):
+        raise settings.unknown("field", f"config.{path}", sorted(_paths(config)))
+    current: Any = config
+    for level in path.split("."):
+        current = current.get(level) if isinstance(current, Mapping) else None
+    value = text if isinstance(current, str) else _literal(text)
+    if not _replaces(value, current):
+        groups = {"list": "a tuple such as (1,2)", "dict": "a group of fields"}
+        kind = groups.get(type(current).__name__, type(current).__name__)
+        raise ValueError(f"config.{path} must be {kind}, got {text!r}")
+    if isinstance(current, float) and isinstance(value, int):
+        value = float(value)
+    assign(config, path, value)
+
+
+def _replaces(value: Any, current: Any) -> bool:
+    """Whether a value may stand where another did; more is checked when it is used."""
+    if value is None or current is None:
+        return True
+    if isinstance(current, dict):  # a group may be given by its name alone
+        return isinstance(value, dict | str)
+    if isinstance(current, list):
+        return isinstance(value, list | tuple)
+    if isinstance(current, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(current)
+
+
+def _literal(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _paths(config: Mapping[str, Any]) -> Iterator[str]:
+    return (f"config.{path}" for path in diff.flat(config))

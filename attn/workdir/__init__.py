@@ -1,0 +1,15 @@
+"""Work directories: the record of a sweep and of each of its points, on disk.
+
+SWEEP/experiment.json      title, axes, baseline, the names of the points
+SWEEP/match.json           widths by which points cost the same, if that was asked for
+SWEEP/POINT/config.json    everything that decides the training
+SWEEP/POINT/environment.json   versions, machine, code
+SWEEP/POINT/metrics.jsonl  what was learnt; the same bytes however often killed
+SWEEP/POINT/speed.jsonl    how fast
+SWEEP/POINT/checkpoints/   the state, last and best
+SWEEP/POINT/attention.npz  what the trained model looked at
+SWEEP/POINT/looks/STEP.npz the same on the way, small, if train.look_every is set
+SWEEP/POINT/gates.npz      its mean gates by class, if it has gates of channels
+SWEEP/POINT/result.json    written last: a point that has it is done; the time that
+                           points took together is divided among them
+"""

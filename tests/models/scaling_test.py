@@ -1,0 +1,165 @@
+"""Dials: as they are they change nothing, larger they widen, and steps are needed."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from attn import models
+from attn.models.scaling import Dial
+
+HEADS = {"name": "multi_head", "num_heads": 3}
+HOSTS = {
+    "resnet": ("resnet", {"depth": 8, "layout": "cifar", "width": 6}),
+    "resnet in numbers": (
+        "resnet",
+        {"depth": 8, "layout": "cifar", "widths": [3, 4, 5, 7]},
+    ),
+    "resnext": (
+        "resnet",
+        {
+            "depth": 11,
+            "layout": "cifar",
+            "block": "bottleneck",
+            "width": 32,
+            "cardinality": 4,
+            "group_width": 8,
+        },
+    ),
+    "resnet of heads": (
+        "resnet",
+        {
+            "depth": 8,
+            "layout": "cifar",
+            "width": 12,
+            "slots": {"stage2/block.conv2": HEADS, "head": "multi_head"},
+        },
+    ),
+    "fcn": ("fcn", {"widths": (6, 5)}),
+    "cnn": ("cnn", {"filters": (4, 3), "kernel_sizes": 3, "dense": (7,)}),
+}
+vit = lambda **more: ("vit", {"width": 24, "depth": 1, "num_heads": 3, **more})
+HOSTS |= {
+    "vit": vit(),
+    "vit mlp": vit(mlp_dim=29, mlp_ratio=2.0),
+    "vit sinusoidal_2d": vit(position="sinusoidal_2d"),
+    "vit sinusoidal": vit(position={"name": "sinusoidal", "temperature": 10.0}),
+    "vit rotary": vit(position="rotary"),
+    "vit rotary_2d": vit(position="rotary_2d"),
+    "vit other heads": vit(slots={"block0/mixer": {**HEADS, "num_heads": 4}}),
+    "vit head_dim": vit(slots={"mixer": {"name": "linear", "head_dim": 8}}),
+    "vit own heads": vit(slots={"mixer": {**HEADS, "head_dim": 5}}, position="none"),
+    "vit own position": vit(
+        slots={"mixer": {"name": "multi_head", "position": "sinusoidal_2d"}},
+        position="none",
+    ),
+}
+STEPS = {
+    "resnet": 1,
+    "resnet in numbers": 1,
+    "resnext": 8,
+    "resnet of heads": 12,
+    "vit": 3,
+    "vit mlp": 3,
+    "vit sinusoidal_2d": 12,
+    "vit sinusoidal": 6,
+    "vit rotary": 6,
+    "vit rotary_2d": 12,
+    "vit other heads": 12,
+    "vit head_dim": 24,
+    "vit own heads": 3,
+    "vit own position": 12,
+}
+each = pytest.mark.parametrize("name", list(HOSTS))
+
+
+def made(name, **changes):
+    host, settings = HOSTS[name]
+    settings = {"num_classes": 5, **settings, **changes}
+    if host == "vit":
+        settings = {"size": "tiny", "patch_size": 4, **settings}
+    return models.create(host, **settings)
+
+
+def sizes(host):
+    image = jax.ShapeDtypeStruct((1, 16, 24, 3), jnp.float32)
+    init = functools.partial(host.init, train=False)
+    key = jax.eval_shape(jax.random.key, 0)
+    return jax.tree.map(jnp.shape, jax.eval_shape(init, key, image)["params"])
+
+
+def scaled(dial, change):
+    if isinstance(dial.value, int):
+        return change(dial.value, dial.step)
+    return tuple(change(value, dial.step) for value in dial.value)
+
+
+@each
+def test_the_values_that_it_has_make_the_same_network(name):
+    host = made(name)
+    dials = host.dials()
+    again = made(name, **{key: dial.value for key, dial in dials.items()})
+    assert sizes(again) == sizes(host)
+    assert again.dials() == dials
+
+
+@each
+def test_each_dial_widens(name):
+    host = made(name)
+    shapes = lambda host: jax.tree.leaves(sizes(host), is_leaf=is_shape)
+    count = lambda host: sum(map(math.prod, shapes(host)))
+    for key, dial in host.dials().items():
+        wide = made(name, **{key: scaled(dial, lambda value, _: 2 * value)})
+        assert wide.dials()[key].value == scaled(dial, lambda value, _: 2 * value)
+        assert count(wide) > 1.2 * count(host), key
+
+
+def is_shape(leaf):
+    return isinstance(leaf, tuple)
+
+
+@each
+def test_any_multiple_of_the_step_makes_a_network(name):
+    host = made(name)
+    dials = host.dials()
+    for change in (
+        lambda value, step: step,
+        lambda value, step: (value // step + 1) * step,
+    ):
+        changes = {key: scaled(dial, change) for key, dial in dials.items()}
+        sizes(made(name, **changes))
+
+
+@pytest.mark.parametrize("name", list(STEPS))
+def test_the_step_is_what_groups_heads_and_positions_need(name):
+    dial = next(iter(made(name).dials().values()))
+    assert dial.step == STEPS[name]
+
+
+@pytest.mark.parametrize("name", [n for n in STEPS if "vit" in n and STEPS[n] > 3])
+def test_no_smaller_step_would_do(name):
+    width = STEPS[name] + STEPS[name] // 2
+    with pytest.raises(ValueError, match=f"{width}|multiple|divi"):
+        sizes(made(name, width=width))
+
+
+def test_widths_of_a_resnet_are_its_stem_and_stages():
+    host = made("resnet")
+    assert host.dials() == {"widths": Dial((6, 6, 12, 24), 1)}
+    assert made("resnet", widths=(3, 4, 5, 7)).dials()["widths"].value == (3, 4, 5, 7)
+    params = sizes(made("resnet", widths=(3, 4, 5, 7)))
+    assert params["stem_conv"]["kernel"] == (3, 3, 3, 3)
+    stage = lambda k: params[f"stage{k}"]["block0"]["conv2"]["kernel"]
+    assert [stage(k) for k in (1, 2, 3)] == [(3, 3, n, n) for n in (4, 5, 7)]
+    assert params["classifier"]["kernel"] == (7, 5)
+    bottleneck = made("resnext", cardinality=1, group_width=64, widths=(3, 4, 5, 7))
+    assert sizes(bottleneck)["classifier"]["kernel"] == (28, 5)
+
+
+def test_the_mlp_of_a_vit_is_as_wide_as_it_is_told():
+    assert made("vit").dials()["mlp_dim"] == Dial(96, 1)
+    block = sizes(made("vit", mlp_dim=29))["block0"]
+    assert block["mlp_in"]["kernel"] == (24, 29)
+    assert block["mlp_out"]["kernel"] == (29, 24)

@@ -1,0 +1,223 @@
+"""Which points train side by side, and the sweep that trains them so."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from attn.train import loop
+from attn.train.interruption import Interruption
+from attn.train.program import Program
+from attn.train.sweep import experiment_file, groups, local
+from attn.workdir import files
+from tests.train import small
+
+
+def points(*axes, **changes):
+    """Points of (width, distortion, seed)."""
+    return [
+        experiment_file.Point(
+            f"{width}-{distortion}-{seed}",
+            {"width": width, "distortion": distortion, "seed": seed},
+            small.config(
+                seed=seed, model__width=width, data__distortion=distortion, **changes
+            ),
+        )
+        for width, distortion, seed in axes
+    ]
+
+
+SEEDS = points((8, "r", 0), (8, "r", 1), (8, "r", 2), (4, "r", 0), (4, "r", 1))
+
+
+def cut(found):
+    return [[point.name for point in group.points] for group in found]
+
+
+def test_neighbours_that_differ_in_the_seed_train_together():
+    found = list(groups.groups(SEEDS, "vmap"))
+    assert cut(found) == [["8-r-0", "8-r-1", "8-r-2"], ["4-r-0", "4-r-1"]]
+    assert [group.way for group in found] == ["vmap", "vmap"]
+    assert [group.name for group in found] == [
+        "8-r (3 seeds together)",
+        "4-r (2 seeds together)",
+    ]
+    assert found[0].program.partition.most == 8
+    assert {id(dataset) for dataset in found[0].datasets} == {id(found[0].datasets[0])}
+
+
+def test_those_that_differ_in_data_of_equal_shapes_do_too():
+    made = points((8, "r", 0), (8, "p", 0), (8, "p", 1), (8, "rts", 0))
+    found = list(groups.groups(made, "vmap"))  # rts is larger
+    assert cut(found) == [["8-r-0", "8-p-0", "8-p-1"], ["8-rts-0"]]
+    assert found[0].name == "8 (3 points together)"
+    a, b, c = found[0].datasets
+    assert b is c is not a
+    assert a.distortion != b.distortion
+    assert found[1].way is None
+    assert found[1].name == "8-rts-0"
+    assert found[1].program.dataset.image_shape == (42, 42, 1)
+
+
+def test_what_is_compiled_is_shared_between_data_of_equal_shapes():
+    made = points((8, "r", 0), (8, "p", 0), (8, "rts", 0))
+    (_, a), (_, b), (_, c) = groups.programs(made)
+    assert a is not b
+    assert a.dataset.distortion != b.dataset.distortion
+    assert a.update is b.update
+    assert a.look is b.look
+    assert c.update is not b.update
+    traced = len(small.TRACES)
+    for program in (a, b):
+        with program.dataset.train(small.BATCH, seed=0) as batches:
+            batch = next(batches)
+        batch = {name: batch[name] for name in ("image", "label")}
+        program.update(program.start(0), program.partition.split(batch))
+    assert len(small.TRACES) == traced + 1
+
+
+@pytest.mark.parametrize("parallel", ["off", "auto"])  # auto: this is a CPU
+def test_each_alone(parallel):
+    found = list(groups.groups(SEEDS, parallel))
+    assert cut(found) == [[point.name] for point in SEEDS]
+    assert found[0].program is found[1].program
+    assert {group.way for group in found} == {None}
+
+
+def test_groups_are_cut_to_the_number_of_devices(monkeypatch):
+    made = points(*[(8, "r", seed) for seed in range(7)])
+    monkeypatch.setattr(groups, "Program", of_three_devices)
+    found = list(groups.groups(made, "devices"))
+    assert [len(group.points) for group in found] == [2, 2, 3]
+    assert found[0].program is found[2].program
+    found = list(groups.groups(made[:4], "devices"))
+    assert [len(group.points) for group in found] == [2, 2]
+    made = points(*[(8, "r", seed) for seed in range(9)])
+    found = list(groups.groups(made, "vmap"))
+    assert [len(group.points) for group in found] == [4, 5]
+
+
+def of_three_devices(config, devices=None, together=None):
+    return Program(config, jax.devices()[: 3 if together else 1], together)
+
+
+@dataclasses.dataclass
+class Machine:
+    """What the rule looks at, as on an accelerator."""
+
+    backend: str = "gpu"
+    devices: int = 1
+    hosts: int = 1
+
+    def stand_in(self, monkeypatch):
+        monkeypatch.setattr(jax, "default_backend", lambda: self.backend)
+        monkeypatch.setattr(jax, "local_device_count", lambda: self.devices)
+        monkeypatch.setattr(jax, "process_count", lambda: self.hosts)
+
+
+VIT = {
+    "name": "vit",
+    "width": 8,
+    "depth": 1,
+    "num_heads": 2,
+    "patch_size": 7,
+    "mlp_ratio": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("machine", "model", "count", "way"),
+    [
+        (Machine(), VIT, 2, "vmap"),
+        (Machine(), {}, 2, None),  # it has a convolution
+        (Machine(), VIT, 1, None),
+        (Machine(devices=4), VIT, 2, "devices"),
+        (Machine(devices=4), {}, 2, "devices"),
+        (Machine(devices=4, hosts=2), {}, 2, None),
+        (Machine(devices=4), {"width": 300_000}, 2, None),  # 10.8 million parameters
+        (Machine(backend="cpu", devices=4), VIT, 2, None),
+    ],
+)
+def test_the_rule(monkeypatch, machine, model, count, way):
+    model = small.config()["model"] | model
+    program = Program(small.config(model=model), jax.devices()[:1])
+    machine.stand_in(monkeypatch)
+    assert groups._way(program, count, "auto") == way
+    assert groups._way(program, count, "off") is None
+
+
+def test_a_name_that_is_none_is_an_error():
+    with pytest.raises(ValueError, match=r"'vmpa'; did you mean 'vmap'"):
+        list(groups.groups(SEEDS, "vmpa"))
+
+
+def test_several_hosts_are_refused_where_it_was_asked_for(monkeypatch):
+    Machine(hosts=2).stand_in(monkeypatch)
+    groups.check("auto")
+    with pytest.raises(ValueError, match="single host, and there are 2"):
+        groups.check("devices")
+
+
+def test_a_sweep_trains_groups_and_tells_so(tmp_path):
+    experiment = experiment_file.Experiment("e", "E", "", {}, SEEDS)
+    directory, listener = tmp_path / "w", small.Listener()
+
+    def run(selected):
+        return local.run(
+            experiment,
+            selected,
+            directory,
+            progress=listener,
+            interruption=Interruption(),
+            parallel="vmap",
+        )
+
+    assert run(SEEDS[1:2]) == {}
+    assert listener.points == [(1, 1, "8-r-1")]
+    listener.points.clear()
+    diverge_at_once = loop.Member.log
+    assert run(SEEDS) == {}
+    assert loop.Member.log is diverge_at_once
+    assert listener.points == [
+        (1, 5, "8-r (2 seeds together)", 3),
+        (4, 5, "4-r (2 seeds together)", 5),
+    ]
+    together = [
+        files.read_json(directory / point.name / "result.json")["together"]
+        for point in SEEDS
+    ]
+    assert together == [2, 1, 2, 2, 2]
+    assert [n.split(":")[0] for n in listener.notes if "test error" in n] == [
+        "8-r-1",
+        "8-r-0",
+        "8-r-2",
+        "4-r-0",
+        "4-r-1",
+    ]
+
+
+def test_a_sweep_records_a_member_that_diverges(tmp_path, monkeypatch):
+    log = loop.Member.log
+
+    def spoilt(self, step, totals):
+        if self.axes["seed"] == 1:
+            raise loop.Diverged("the loss is no longer finite")
+        return log(self, step, totals)
+
+    monkeypatch.setattr(loop.Member, "log", spoilt)
+    listener = small.Listener()
+    diverged = local.run(
+        experiment_file.Experiment("e", "E", "", {}, SEEDS[:3]),
+        SEEDS[:3],
+        tmp_path / "w",
+        progress=listener,
+        interruption=Interruption(),
+        parallel="vmap",
+    )
+    assert diverged == {"8-r-1": "the loss is no longer finite"}
+    assert [(tmp_path / "w" / p.name / "result.json").exists() for p in SEEDS[:3]] == [
+        True,
+        False,
+        True,
+    ]
+    assert "8-r-1 diverged: the loss" in listener.notes[1]
