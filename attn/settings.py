@@ -11,12 +11,16 @@ from typing import Annotated, Any
 Positive = Annotated[int, "a positive int"]
 
 
-def unknown(kind: str, name: Any, valid: Iterable[str]) -> ValueError:
+class Invalid(ValueError):
+    """A mistake in a config or a command, told in one sentence without a traceback."""
+
+
+def unknown(kind: str, name: Any, valid: Iterable[str]) -> Invalid:
     """The error for a name that is not one of `valid`, with the nearest one first."""
     valid = list(valid)
     near = difflib.get_close_matches(str(name), valid, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {kind} {name!r}{hint} (valid: {', '.join(valid)})")
+    return Invalid(f"unknown {kind} {name!r}{hint} (valid: {', '.join(valid)})")
 
 
 def choose(table: Mapping[str, Any], kind: str, name: Any) -> Any:
@@ -30,9 +34,9 @@ def choose(table: Mapping[str, Any], kind: str, name: Any) -> Any:
         try:
             target = getattr(importlib.import_module(path), attribute)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"cannot import {kind} {name!r}: {error}") from error
+            raise Invalid(f"cannot import {kind} {name!r}: {error}") from error
         if not dataclasses.is_dataclass(target):
-            raise ValueError(f"{kind} {name!r} is no module or dataclass")
+            raise Invalid(f"{kind} {name!r} is no module or dataclass")
         return target
     if not isinstance(name, str) or name not in table:
         raise unknown(kind, name, table)
@@ -61,7 +65,7 @@ def check(target: Any, kind: str, name: str, settings: Mapping[str, Any]) -> Non
         if key not in fields:
             raise unknown(f"setting of {kind} {name!r}", key, fields)
         if not _fits(value, hints[key]):
-            raise ValueError(
+            raise Invalid(
                 f"setting {key!r} of {kind} {name!r} must be"
                 f" {_describe(hints[key])}, got {value!r}"
             )
@@ -71,7 +75,7 @@ def check(target: Any, kind: str, name: str, settings: Mapping[str, Any]) -> Non
             and field.default_factory is dataclasses.MISSING
         )
         if required and key not in settings:
-            raise ValueError(f"{kind} {name!r} needs the setting {key!r}")
+            raise Invalid(f"{kind} {name!r} needs the setting {key!r}")
 
 
 def _describe(hint: Any) -> str:
