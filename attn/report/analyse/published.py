@@ -2,8 +2,9 @@
 
 Both are compared in the order of their rows: pair by pair, where a pair of ours counts
 only if the interval of its difference, paired by seed, leaves zero out; and by
-Kendall's tau-b (Kendall 1945) over the means. The columns are the values of an axis,
-with test errors in them, or quantities such as the error and the parameters.
+Kendall's tau-b (Kendall 1945) over the means, from FEWEST rows on. The columns are the
+values of an axis, with test errors in them, or quantities such as the error and the
+parameters.
 """
 
 import dataclasses
@@ -22,6 +23,8 @@ from attn.report.read.results import Sweep
 
 # The quantities of which a sweep knows its own.
 OWN = ("error", "parameters", "macs")
+# Of three rows one order in six is the paper's by chance.
+FEWEST = 4
 HEADS = {"error": "test error, %", "macs": "MACs"}
 
 
@@ -96,7 +99,8 @@ class Agreement:
         single: pairs that the paper orders and that have less than two seeds in
             common, so that nothing can be said.
         tied: pairs to which the paper gives the same value.
-        tau: Kendall's tau-b over the means, None if an order has no two values.
+        tau: Kendall's tau-b over the means, None below FEWEST rows or where an order
+            has no two values.
         count: number of rows or cells that both have.
     """
 
@@ -262,6 +266,8 @@ def _order(first: Cell, second: Cell) -> str:
 
 def _tau(cells: Sequence[Cell]) -> float | None:
     pairs = [(cell.theirs, cell.ours.mean) for cell in cells if cell.ours is not None]
+    if len(pairs) < FEWEST:
+        return None
     if any(len({pair[side] for pair in pairs}) < 2 for side in (0, 1)):
         return None
     return float(stats.kendalltau(*zip(*pairs, strict=True)).statistic)

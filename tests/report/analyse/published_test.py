@@ -69,6 +69,18 @@ def test_tau_is_over_the_means_of_a_column_and_then_their_mean(tmp_path):
     assert found.overall.tied == p.tied + q.tied == 2
 
 
+def test_three_rows_have_no_rank_agreement(tmp_path):
+    theirs = {"a": [1], "b": [2], "c": [3]}
+    errors = {"a": [[1.0, 1.1]], "b": [[2.0, 2.2]], "c": [[3.0, 3.1]]}
+    found = compared(tmp_path, theirs, errors)
+    assert found.agreements[0].tau is found.overall.tau is None
+    assert "tau" not in " ".join(published.sentences(found))
+    more = compared(
+        tmp_path / "more", theirs | {"d": [4]}, errors | {"d": [[4.0, 4.5]]}
+    )
+    assert more.overall.tau == 1.0
+
+
 def test_one_seed_says_nothing_of_an_order(tmp_path):
     found = compared(tmp_path, {"a": [1], "b": [2]}, {"a": [[1.0]], "b": [[2.0]]})
     assert (found.overall.single, found.overall.open) == (1, 0)
