@@ -19,7 +19,7 @@ import rich.progress_bar
 import rich.table
 import rich.text
 
-from attn.report.analyse import table
+from attn.report.analyse import numbers
 from attn.report.formats.console import empty, plain
 
 QUIET_SECONDS = 10.0  # between plain lines
@@ -36,7 +36,7 @@ def plan(title: str, rows: Sequence[Mapping[str, Any]], total: float) -> None:
         total: seconds for all of them, compilation included.
     """
     console = rich.console.Console()
-    factor, prefix = table.unit(row["macs"] for row in rows)
+    factor, prefix = numbers.unit(row["macs"] for row in rows)
     made = empty(title, console)
     made.add_column("point", overflow="fold")
     for head in ("parameters", f"MACs, {prefix}", "ms/step", "time"):
@@ -47,10 +47,10 @@ def plan(title: str, rows: Sequence[Mapping[str, Any]], total: float) -> None:
             f"{row['parameters']:,}",
             f"{row['macs'] / factor:.2f}",
             f"{row['ms_per_step']:.1f}",
-            table.duration(row["seconds"]),
+            numbers.duration(row["seconds"]),
         )
     console.print(made)
-    console.print(f"{len(rows)} points, about {table.duration(total)} in all")
+    console.print(f"{len(rows)} points, about {numbers.duration(total)} in all")
 
 
 def catalogue(rows: Sequence[Mapping[str, str]]) -> None:
@@ -158,7 +158,7 @@ class Progress:
         if self._began is not None:
             share = (self._clock() - self._began) / self._together
             self._durations.append(share)
-            took = f" ({table.duration(share)})"
+            took = f" ({numbers.duration(share)})"
         if self._others:
             self._k = self._others.pop(0)
         else:
@@ -184,14 +184,14 @@ class Progress:
             return []
         now = self._clock()
         seconds = max(0.0, left[0] - (now - left[1]))
-        told = [f"{table.duration(seconds)} left"]
+        told = [f"{numbers.duration(seconds)} left"]
         last = self._others[-1] if self._others else self._k
         if self._n > last:
             share = (now - began + seconds) / self._together
             durations = [*self._durations, *[share] * self._together]
             mean = sum(durations) / len(durations)
             rest = seconds + mean * (self._n - last)
-            told.append(f"{table.duration(rest)} for all")
+            told.append(f"{numbers.duration(rest)} for all")
         return told
 
     def _line(self) -> rich.console.RenderableType:
@@ -202,7 +202,7 @@ class Progress:
             return rich.text.Text("")
         facts = [*facts, *self._times(began, left)]
         if step is None:
-            facts = [f"starting, {table.duration(self._clock() - began)}"]
+            facts = [f"starting, {numbers.duration(self._clock() - began)}"]
         text = plain("  ".join([self._where(step), *facts]), self._console)
         shown = rich.text.Text(text, no_wrap=True, overflow="ellipsis", end="")
         if step is None or self._console.width < len(text) + BAR_WIDTH + 3:

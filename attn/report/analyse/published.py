@@ -1,41 +1,48 @@
 """The table that a paper published and ours, in the same rows and columns.
 
-Both are compared in the order of their rows: pair by pair, where a pair of ours counts
-only if the interval of its difference, paired by seed, leaves zero out; and by
-Kendall's tau-b (Kendall 1945) over the means, from FEWEST rows on. The columns are the
-values of an axis, with test errors in them, or quantities such as the error and the
-parameters.
+The columns are the values of an axis, with a metric in them, or quantities such as the
+error and the parameters. How the two order their rows is in `orders`.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from scipy import stats
-
-from attn.report.analyse import statistics, table
+from attn.report.analyse import numbers, orders, table
+from attn.report.analyse.numbers import DAGGER, DASH
+from attn.report.analyse.orders import Agreement
 from attn.report.analyse.statistics import Interval
-from attn.report.analyse.summary import some
 from attn.report.analyse.table import Row
-from attn.report.read.results import Sweep
+from attn.report.read.metrics import Metric
+from attn.report.read.results import Sweep, key
 
-# The quantities of which a sweep knows its own.
-OWN = ("error", "parameters", "macs")
-# Of three rows one order in six is the paper's by chance.
-FEWEST = 4
-HEADS = {"error": "test error, %", "macs": "MACs"}
+# Costs of which a sweep knows its own, with their headings.
+COSTS = {"parameters": "parameters", "macs": "MACs"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column: name, heading, whether its values order the rows, their decimals."""
+    """A column of both tables.
+
+    Attributes:
+        name: in the paper's table, a value of the axis or a quantity.
+        head: its heading.
+        metric: whose values stand in it, None for a cost or what we do not measure.
+        ranked: whether its values order the rows.
+        digits: decimals with which the paper gives it.
+    """
 
     name: str
     head: str
+    metric: Metric | None
     ranked: bool
     digits: int
+
+    @property
+    def own(self) -> bool:
+        """Whether a sweep knows its own values."""
+        return self.metric is not None or self.name in COSTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,18 +50,16 @@ class Cell:
     """A value of ours and the paper's.
 
     Attributes:
+        column: in which it stands.
         row: of our table, None if the sweep has no such point.
         ours: None if no point of the row is finished, or if it is not known.
         theirs: None if the paper gives none.
-        quantity: "error" or what else it is.
-        digits: decimals with which the paper gives this column.
     """
 
+    column: Column
     row: Row | None
     ours: Interval | None
     theirs: float | None
-    quantity: str
-    digits: int = 2
 
     @property
     def complete(self) -> bool:
@@ -64,7 +69,7 @@ class Cell:
     @property
     def mark(self) -> str:
         """A dagger where a point of ours ran another version of the code than most."""
-        return table.DAGGER if self.row is not None and self.row.other_code else ""
+        return DAGGER if self.row is not None and self.row.other_code else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,35 +95,6 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
-class Agreement:
-    """How two orders of the same rows agree.
-
-    Attributes:
-        same, other: pairs of rows that both order, alike or the other way round.
-        open: pairs that the paper orders and ours cannot tell apart.
-        single: pairs that the paper orders and that have less than two seeds in
-            common, so that nothing can be said.
-        tied: pairs to which the paper gives the same value.
-        tau: Kendall's tau-b over the means, None below FEWEST rows or where an order
-            has no two values.
-        count: number of rows or cells that both have.
-    """
-
-    same: int
-    other: int
-    open: int
-    single: int
-    tied: int
-    tau: float | None
-    count: int
-
-    @property
-    def ordered(self) -> int:
-        """Pairs that the paper orders."""
-        return self.same + self.other + self.open + self.single
-
-
-@dataclasses.dataclass(frozen=True)
 class Comparison:
     """Both tables.
 
@@ -126,6 +102,7 @@ class Comparison:
         source: where the paper's table stands.
         note: what else is to be said about it, "" if nothing.
         axis: whose values the columns are, None if they are quantities.
+        metric: the metric that orders the rows.
         columns, lines: of the table.
         agreements: one a column, None for those that order nothing.
         overall: pairs of all columns; its tau is the mean of theirs.
@@ -134,6 +111,7 @@ class Comparison:
     source: str
     note: str
     axis: str | None
+    metric: Metric
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     agreements: tuple[Agreement | None, ...]
@@ -150,155 +128,149 @@ def compare(sweep: Sweep, rows: Sequence[Row]) -> Comparison | None:
     if record is None or not record["rows"]:
         return None
     axis = record.get("columns")
-    ours: dict[str, dict[str, Row]] = {}
+    ours: dict[str, dict[str | None, Row]] = {}
     labels: dict[str, str] = {}
     for row in rows:
         place = {name: value for name, value in row.axes.items() if name != axis}
-        labels.setdefault(table.key(place), table.label(place) or row.label)
-        column = table.text(row.axes[axis]) if axis in row.axes else "error"
-        ours.setdefault(table.key(place), {})[column] = row
+        labels.setdefault(key(place), table.label(place) or row.label)
+        column = numbers.text(row.axes[axis]) if axis in row.axes else None
+        ours.setdefault(key(place), {})[column] = row
     theirs: dict[str, Mapping[str, Any]] = {}
     for entry in record["rows"]:
-        place = table.key(entry["axes"])
+        place = key(entry["axes"])
         theirs[place] = {**theirs.get(place, {}), **entry["values"]}
         labels.setdefault(place, table.label(entry["axes"]) or "all")
-    columns = _columns(axis, theirs.values(), ours.values())
+    if axis is None:
+        columns = _quantities(sweep, _digits(theirs.values()))
+    else:
+        columns = _values(sweep, _digits(theirs.values()), ours.values())
     lines = tuple(
-        Line(
-            labels[place],
-            tuple(
-                _cell(
-                    _of(ours.get(place, {}), column, axis),
-                    theirs.get(place, {}).get(column.name),
-                    "error" if axis else column.name,
-                    column.digits,
-                )
-                for column in columns
-            ),
-        )
+        Line(labels[place], _cells(columns, axis, ours.get(place), theirs.get(place)))
         for place in dict.fromkeys([*theirs, *ours])
     )
-    ranked = [
-        [line.cells[i] for line in lines]
-        for i, column in enumerate(columns)
-        if column.ranked
+    agreements = [
+        _agreement(c, [line.cells[i] for line in lines]) for i, c in enumerate(columns)
     ]
-    agreements = iter([_agreement(cells) for cells in ranked])
+    ranked = next((c.metric for c in columns if c.ranked), None)
     return Comparison(
         source=str(record.get("source") or "the paper"),
         note=str(record.get("note") or ""),
         axis=axis,
+        metric=ranked or sweep.headline,
         columns=columns,
         lines=lines,
-        agreements=tuple(next(agreements) if c.ranked else None for c in columns),
-        overall=_overall(ranked),
+        agreements=tuple(agreements),
+        overall=orders.overall([one for one in agreements if one is not None]),
     )
 
 
-def _columns(
-    axis: str | None,
-    theirs: Iterable[Mapping[str, Any]],
-    ours: Iterable[Mapping[str, Row]],
-) -> tuple[Column, ...]:
-    """The paper's columns in its order, then, of an axis, those that only we have."""
-    theirs = list(theirs)
-    names = dict.fromkeys(str(name) for values in theirs for name in values)
-    digits = {
-        name: max(_digits(v[name]) for v in theirs if _known(v.get(name)))
-        if any(_known(v.get(name)) for v in theirs)
-        else 0
-        for name in names
-    }
-    if axis is None:
-        return tuple(
-            Column(name, HEADS.get(name, name), name == "error", digits[name])
-            for name in names
+def _digits(theirs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """The paper's columns in its order, with the decimals of their values."""
+    found: dict[str, int] = {}
+    for values in theirs:
+        for name, value in values.items():
+            digits = numbers.decimals(value) if _known(value) else 0
+            found[str(name)] = max(found.get(str(name), 0), digits)
+    return found
+
+
+def _quantities(sweep: Sweep, digits: Mapping[str, int]) -> tuple[Column, ...]:
+    """A column for each quantity of the paper; the headline orders the rows.
+
+    Where the paper gives no headline, the first of our metrics does that it gives.
+    """
+    known = {name: _metric(sweep, name) for name in digits}
+    order = [metric for metric in sweep.metrics if metric in known.values()]
+    return tuple(
+        Column(
+            name=name,
+            head=f"test {metric.head}" if metric else COSTS.get(name, name),
+            metric=metric,
+            ranked=metric is not None and metric == order[0],
+            digits=digits[name],
         )
-    names |= dict.fromkeys(name for rows in ours for name in rows)
+        for name, metric in known.items()
+    )
+
+
+def _values(
+    sweep: Sweep,
+    digits: Mapping[str, int],
+    ours: Iterable[Mapping[str | None, Row]],
+) -> tuple[Column, ...]:
+    """A column for each value of the axis: the paper's, then those that only we have.
+
+    In all of them stands the metric that the record names, the headline if none.
+    """
+    named = (sweep.published or {}).get("metric")
+    metric = _metric(sweep, named) or sweep.headline
+    names = {**digits, **{name: 0 for rows in ours for name in rows if name}}
     most = max(digits.values(), default=0)
-    return tuple(Column(name, name, True, most) for name in names)
+    return tuple(Column(name, name, metric, True, most) for name in names)
 
 
-def _of(rows: Mapping[str, Row], column: Column, axis: str | None) -> Row | None:
-    """Our row in a column; without an axis a row has one for all quantities."""
-    return rows.get(column.name if axis else "error")
+def _metric(sweep: Sweep, name: Any) -> Metric | None:
+    """The recorded metric of that name or label, None if there is none."""
+    return next((m for m in sweep.metrics if name in (m.name, m.label)), None)
 
 
 def _known(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _cell(row: Row | None, theirs: Any, quantity: str, digits: int) -> Cell:
-    ours = None
-    if row is not None and quantity == "error":
-        ours = row.error
-    elif row is not None and quantity in OWN:
-        cost = row.cost(quantity)
-        ours = None if cost is None else Interval(float(cost), None, len(row.done))
-    return Cell(row, ours, float(theirs) if _known(theirs) else None, quantity, digits)
-
-
-def _agreement(cells: Sequence[Cell]) -> Agreement:
-    """How the complete ones of some cells, one a row, are ordered on both sides."""
-    both = [cell for cell in cells if cell.complete]
-    counts = dict.fromkeys(("same", "other", "open", "single", "tied"), 0)
-    for first, second in itertools.combinations(both, 2):
-        counts[_order(first, second)] += 1
-    return Agreement(**counts, tau=_tau(both), count=len(both))
-
-
-def _order(first: Cell, second: Cell) -> str:
-    """What two cells say about the order of their rows."""
-    assert first.row is not None and second.row is not None
-    assert first.theirs is not None and second.theirs is not None
-    if first.theirs == second.theirs:
-        return "tied"
-    difference = table.compared(first.row.points, second.row.points)
-    verdict = "one seed" if difference is None else statistics.verdict(difference)
-    if verdict == "one seed":
-        return "single"
-    if verdict == "not distinguishable":
-        return "open"
-    return (
-        "same" if (verdict == "higher") == (first.theirs > second.theirs) else "other"
+def _cells(
+    columns: Iterable[Column],
+    axis: str | None,
+    ours: Mapping[str | None, Row] | None,
+    theirs: Mapping[str, Any] | None,
+) -> tuple[Cell, ...]:
+    """A line of cells; without an axis our row is the same in all of them."""
+    rows, values = ours or {}, theirs or {}
+    return tuple(
+        _cell(column, rows.get(column.name if axis else None), values.get(column.name))
+        for column in columns
     )
 
 
-def _tau(cells: Sequence[Cell]) -> float | None:
-    pairs = [(cell.theirs, cell.ours.mean) for cell in cells if cell.ours is not None]
-    if len(pairs) < FEWEST:
-        return None
-    if any(len({pair[side] for pair in pairs}) < 2 for side in (0, 1)):
-        return None
-    return float(stats.kendalltau(*zip(*pairs, strict=True)).statistic)
+def _cell(column: Column, row: Row | None, theirs: Any) -> Cell:
+    ours = None
+    if row is not None and column.metric is not None:
+        ours = row.values.get(column.metric.name)
+    elif row is not None and column.own:
+        cost = row.cost(column.name)
+        ours = None if cost is None else Interval(float(cost), None, len(row.done))
+    return Cell(column, row, ours, float(theirs) if _known(theirs) else None)
 
 
-def _overall(ranked: Sequence[Sequence[Cell]]) -> Agreement:
-    each = [_agreement(cells) for cells in ranked]
-    counts = {
-        name: sum(getattr(one, name) for one in each)
-        for name in ("same", "other", "open", "single", "tied", "count")
-    }
-    # columns may be of quite different errors, as some data is harder than other
-    taus = [one.tau for one in each if one.tau is not None]
-    return Agreement(**counts, tau=sum(taus) / len(taus) if taus else None)
+def _agreement(column: Column, cells: Sequence[Cell]) -> Agreement | None:
+    """How the rows of a column are ordered on both sides, None if they are not."""
+    if not column.ranked or column.metric is None:
+        return None
+    entries = [
+        orders.Entry(cell.row, cell.ours.mean, cell.theirs)
+        for cell in cells
+        if cell.row is not None and cell.ours is not None and cell.theirs is not None
+    ]
+    return orders.agreement(entries, column.metric)
 
 
 def best(comparison: Comparison) -> set[tuple[int, int]]:
-    """Places (line, column) of our lowest error in each column, where that says much.
+    """Places (line, column) of our best value in each column, where that says much.
 
     It does where the row's own difference to its baseline leaves zero out.
     """
     found = set()
     for i, column in enumerate(comparison.columns):
-        cells = [(line.cells[i], k) for k, line in enumerate(comparison.lines)]
+        if not column.ranked or column.metric is None:
+            continue
         known = [
-            (cell.ours.mean, k, cell) for cell, k in cells if cell.ours is not None
+            (column.metric.rank(cell.ours.mean), k, cell.row)
+            for k, cell in enumerate(line.cells[i] for line in comparison.lines)
+            if cell.ours is not None and cell.row is not None
         ]
-        if column.ranked and known:
-            _, k, cell = min(known, key=lambda entry: entry[:2])
-            if cell.row is not None and cell.row.verdict == "lower":
-                found.add((k, i))
+        _, k, row = min(known, key=lambda entry: entry[:2], default=(0, 0, None))
+        if row is not None and row.metric == column.metric and row.verdict == "better":
+            found.add((k, i))
     return found
 
 
@@ -325,7 +297,7 @@ def sentences(comparison: Comparison) -> list[str]:
     if overall.tau is not None:
         over = ", mean over the columns," if comparison.axis else ""
         said.append(
-            f"Kendall's tau-b between the two{over} is {table.number(overall.tau, 2)}"
+            f"Kendall's tau-b between the two{over} is {numbers.number(overall.tau, 2)}"
             " (1: the same order, 0: unrelated)."
         )
     return said
@@ -338,7 +310,8 @@ def lacking(comparison: Comparison) -> list[str]:
         if line.remark:
             found.setdefault(line.remark, []).append(line.label)
     return [
-        f"{remark.capitalize()}: {some(labels)}." for remark, labels in found.items()
+        f"{remark.capitalize()}: {numbers.listed(labels)}."
+        for remark, labels in found.items()
     ]
 
 
@@ -353,30 +326,25 @@ def _are(count: int) -> str:
 def ours(cell: Cell) -> str:
     """Our value as text, with its interval and a dagger for other code."""
     if cell.ours is None:
-        return table.DASH
-    if cell.quantity == "error":
-        return table.plus_minus(cell.ours, 2) + cell.mark
-    return quantity(cell.ours.mean, cell.quantity)
+        return DASH
+    if cell.column.metric is None:
+        return _cost(cell.ours.mean, cell.column.name)
+    return numbers.plus_minus(cell.ours, cell.column.metric.digits) + cell.mark
 
 
 def theirs(cell: Cell) -> str:
     """The paper's value as text, with the digits it gives."""
     if cell.theirs is None:
-        return table.DASH
-    if cell.quantity in ("parameters", "macs"):
-        return quantity(cell.theirs, cell.quantity)
-    return table.number(cell.theirs, cell.digits)
+        return DASH
+    if cell.column.name in COSTS:
+        return _cost(cell.theirs, cell.column.name)
+    return numbers.number(cell.theirs, cell.column.digits)
 
 
-def quantity(value: float, name: str) -> str:
+def _cost(value: float, name: str) -> str:
     """A cost as text: exact where it is, else with the prefix of its size."""
     if name == "parameters" and value % 10_000:
-        return table.integer(round(value))
-    factor, prefix = table.unit([value])
+        return numbers.integer(round(value))
+    factor, prefix = numbers.unit([value])
     shown = round(value / factor, 2)
-    return f"{table.number(shown, _digits(shown))} {prefix}".strip()
-
-
-def _digits(value: float) -> int:
-    """Decimals of a number as it was written."""
-    return len(f"{value:.10g}".partition(".")[2])
+    return numbers.with_unit(numbers.number(shown, numbers.decimals(shown)), prefix)

@@ -5,10 +5,10 @@ deviation of the n values. A difference between two rows is taken seed by seed
 first, because a seed decides the initial weights and the order of the data of both;
 what the seeds have in common then drops out of the interval.
 
-All seeds are tested on the same images, so that more seeds do not make up for few of
-them. A difference of k images means at least k images on which two networks disagree,
-and a standard deviation of at least sqrt(k) images (McNemar 1947): no interval of a
-difference of errors is narrower than that leaves it, however alike the seeds are.
+All seeds are tested on the same examples, so that more seeds do not make up for few of
+them. A difference of k examples means at least k on which two models disagree, and a
+standard deviation of at least sqrt(k) examples (McNemar 1947): no interval of a
+difference of shares is narrower than that leaves it, however alike the seeds are.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import numpy as np
 from scipy import special
 
 CONFIDENCE = 0.95
-Verdict = Literal["lower", "higher", "not distinguishable", "one seed"]
+Verdict = Literal["better", "worse", "not distinguishable", "one seed"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +66,9 @@ def paired(
     """The mean difference to a baseline over the seeds that both have.
 
     Args:
-        values, baseline: numbers by seed; with `examples` errors in percent.
+        values, baseline: numbers by seed; with `examples` shares in percent.
         confidence: probability that the interval covers the true difference.
-        examples: how many test images the errors are shares of, the same for both.
+        examples: how many test examples they are shares of, the same for both.
 
     Returns:
         The interval of value - baseline; None if no seed is in both.
@@ -77,15 +77,20 @@ def paired(
     found = interval([values[seed] - baseline[seed] for seed in seeds], confidence)
     if found is None or found.half is None or not examples:
         return found
-    images = abs(found.mean) * examples / 100
-    least = special.ndtri(0.5 + confidence / 2) * math.sqrt(images) * 100 / examples
+    changed = abs(found.mean) * examples / 100
+    least = special.ndtri(0.5 + confidence / 2) * math.sqrt(changed) * 100 / examples
     return dataclasses.replace(found, half=max(found.half, float(least)))
 
 
-def verdict(difference: Interval) -> Verdict:
-    """What a difference says: nothing, if its interval includes zero."""
+def verdict(difference: Interval, better: str = "lower") -> Verdict:
+    """What a difference says: nothing, if its interval includes zero.
+
+    Args:
+        difference: an interval.
+        better: "lower" or "higher", the direction of the metric.
+    """
     if difference.half is None:
         return "one seed"
-    if difference.low > 0:
-        return "higher"
-    return "lower" if difference.high < 0 else "not distinguishable"
+    if difference.low <= 0 <= difference.high:
+        return "not distinguishable"
+    return "better" if (difference.low > 0) == (better == "higher") else "worse"

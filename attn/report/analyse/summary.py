@@ -1,15 +1,17 @@
-"""What a table says and what its reader must know, in sentences."""
+"""Summary of a table and notes on how to read it, in sentences."""
 
 from collections.abc import Iterable, Sequence
 
-from attn.report.analyse import table
-from attn.report.analyse.table import DAGGER, PLUS_MINUS, Row
-from attn.report.read.results import Point, Sweep
+from attn.report.analyse import numbers
+from attn.report.analyse.numbers import DAGGER, PLUS_MINUS
+from attn.report.analyse.table import Row
+from attn.report.read import provenance
+from attn.report.read.metrics import SHARE
+from attn.report.read.results import Point, Sweep, usual_code
 
-MOST_NAMES = 8
 SENSES = {
-    "lower": "Lower than",
-    "higher": "Higher than",
+    "better": "Better than",
+    "worse": "Worse than",
     "not distinguishable": "Not distinguishable from",
 }
 QUANTITIES = {"parameters": "parameters", "macs": "multiply-adds", "latency": "latency"}
@@ -17,8 +19,8 @@ TOLERANCES = {"latency": "5 %"}
 
 
 def summary(rows: Iterable[Row]) -> list[str]:
-    """What the table says."""
-    rows = [row for row in rows if row.error is not None]
+    """The best rows, and how the others compare to the baseline."""
+    rows = [row for row in rows if row.headline is not None]
     if not rows:
         return ["No point is finished yet."]
     said = [_best(rows)]
@@ -33,35 +35,43 @@ def summary(rows: Iterable[Row]) -> list[str]:
 
 def _best(rows: Sequence[Row]) -> str:
     columns = dict.fromkeys(row.column for row in rows)
-    best = [
-        min((r for r in rows if r.column == c), key=lambda row: row.error.mean)
-        for c in columns
-    ]
-    show = lambda row: table.plus_minus(row.error, 2)
+    best = [_best_of([row for row in rows if row.column == c]) for c in columns]
+    metric = rows[0].metric
+    extreme = "highest" if metric.better == "higher" else "lowest"
+    what = f"The {extreme} mean test {metric.label}"
     if len(best) == 1:
-        return f"The lowest mean test error is {show(best[0])} %, {best[0].label}."
-    each = "; ".join(f"{row.column} {show(row)} % ({row.kind})" for row in best)
-    return f"The lowest mean test errors are: {each}."
+        return f"{what} is {_value(best[0])}, {best[0].label}."
+    each = "; ".join(f"{row.column} {_value(row)} ({row.kind})" for row in best)
+    return f"{what} in each column: {each}."
+
+
+def _best_of(rows: Sequence[Row]) -> Row:
+    return min(rows, key=lambda row: row.metric.rank(row.headline.mean))
+
+
+def _value(row: Row) -> str:
+    shown = numbers.plus_minus(row.headline, row.metric.digits)
+    return numbers.with_unit(shown, row.metric.unit)
 
 
 def named(some: Iterable[Row], rows: Iterable[Row]) -> str:
-    """Names some of the rows; those of one kind together, with their columns."""
-    columns = [row.column for row in rows]
+    """Names of some of the rows; those of one kind together, with their columns."""
+    columns = list(dict.fromkeys(row.column for row in rows))
     kinds: dict[str, list[str]] = {}
     for row in some:
         kinds.setdefault(row.kind, []).append(row.column or "")
-    everywhere = len(dict.fromkeys(columns))
-    where = lambda found: (
-        f"all {everywhere}" if len(found) == everywhere else ", ".join(found)
-    )
+    if columns == [None]:
+        return ", ".join(kinds)
     return ", ".join(
-        kind if columns[0] is None else f"{kind} ({where(found)})"
+        f"{kind} (all {len(columns)})"
+        if len(found) == len(columns)
+        else f"{kind} ({', '.join(found)})"
         for kind, found in kinds.items()
     )
 
 
 def notes(sweep: Sweep, rows: Iterable[Row]) -> list[str]:
-    """What a reader of the table must know to read it rightly."""
+    """Notes that a reader of the table needs to read it rightly."""
     rows = list(rows)
     return [
         *_on_seeds(rows),
@@ -90,7 +100,7 @@ def _on_seeds(rows: Sequence[Row]) -> list[str]:
 def _on_baseline(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     said = []
     compared = [row for row in rows if row.difference is not None]
-    setting = ", ".join(f"{k} = {table.text(v)}" for k, v in sweep.baseline.items())
+    setting = ", ".join(f"{k} = {numbers.text(v)}" for k, v in sweep.baseline.items())
     bases = sum(row.baseline for row in rows)
     if sweep.baseline and not bases:
         said.append(f"The baseline ({setting}) is not among the points.")
@@ -99,9 +109,12 @@ def _on_baseline(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     if any(row.difference.half is not None for row in compared):
         said.append(
             "A difference is taken seed by seed; it is not distinguishable where its"
-            " interval includes zero. No interval is narrower than the number of test"
-            " images allows."
+            " interval includes zero."
         )
+        if sweep.headline.kind == SHARE:
+            said.append(
+                "No interval is narrower than the number of test examples allows."
+            )
         if len(compared) > 1:
             said.append(
                 f"Each of the {len(compared)} intervals is at 95 % by itself, without"
@@ -114,7 +127,7 @@ def _on_match(sweep: Sweep) -> list[str]:
     if sweep.match is None:
         return []
     by, budget = sweep.match["by"], sweep.match.get("budget")
-    what = QUANTITIES.get(by, table.text(by))
+    what = QUANTITIES.get(by, numbers.text(by))
     if budget is None:
         with_what = (
             "those of the baseline" if by != "latency" else "that of the baseline"
@@ -130,30 +143,30 @@ def _on_match(sweep: Sweep) -> list[str]:
 
 
 def _on_times(sweep: Sweep) -> list[str]:
+    said = []
     most = max((point.result.together or 1 for point in sweep.done), default=1)
-    if most == 1:
-        return []
-    return [
-        f"Up to {most} points were trained together in one program; the times of a"
-        " point are then its share of theirs."
-    ]
+    if most > 1:
+        said.append(
+            f"Up to {most} points were trained together in one program; the times of a"
+            " point are then its share of theirs."
+        )
+    count = len(provenance.machines(sweep.done))
+    if count > 1:
+        said.append(
+            f"Points ran on {count} machines that differ, so their times are not"
+            " compared."
+        )
+    return said
 
 
 def _on_code(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    usual = table.usual_code(sweep.points)
-    others: dict[str | None, list[Point]] = {}
+    usual = usual_code(sweep.points)
+    others: dict[tuple[str, ...], list[Point]] = {}
     for row in rows:
         for point in row.other_code:
-            others.setdefault(point.code, []).append(point)
+            others.setdefault(point.codes, []).append(point)
     return [
-        f"{DAGGER} {some([point.name for point in points])} ran code {code}, most ran"
-        f" {usual}."
-        for code, points in others.items()
+        f"{DAGGER} {numbers.listed([point.name for point in points])} ran code"
+        f" {' and then '.join(codes)}, most ran {usual}."
+        for codes, points in others.items()
     ]
-
-
-def some(names: Sequence[str]) -> str:
-    """Names in a row, the first ones only if they are many."""
-    rest = len(names) - MOST_NAMES
-    more = f" and {rest} more" if rest > 0 else ""
-    return ", ".join(names[:MOST_NAMES]) + more

@@ -1,27 +1,21 @@
-"""The table: one row for each value of the axes other than the seed."""
+"""Rows of a table: one for each value of the axes other than the seed."""
 
 import dataclasses
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from attn.report.analyse import statistics
+from attn.report.analyse import numbers, statistics
 from attn.report.analyse.statistics import Interval
-from attn.report.read.results import SEED, Point, Sweep
+from attn.report.read.metrics import SHARE, Metric
+from attn.report.read.results import SEED, Point, Sweep, key, usual_code
 
-FIGURE_SPACE = "\N{FIGURE SPACE}"
-MINUS = "\N{MINUS SIGN}"
-PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
-DASH = "\N{EN DASH}"
-DAGGER = "\N{DAGGER}"
 # Beyond this many rows a sweep is laid out by one of its axes, with few values.
 MANY, FEW = 12, 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Everything that is said about one configuration over its seeds.
+    """One configuration over its seeds.
 
     Attributes:
         axes: its values of the axes other than the seed.
@@ -34,10 +28,12 @@ class Row:
         variant: the part of the kind that the baseline decides.
         points: its points, finished or not.
         baseline: whether other rows are compared to it.
-        error: test error in percent over the finished points.
-        difference: error minus that of the baseline, paired by seed; None for the
+        metric: the headline of its sweep.
+        values: of each metric on the test split, over the finished points.
+        measures: the same of what was measured of its attention.
+        difference: headline minus that of the baseline, paired by seed; None for the
             baseline itself, without one, or when no seed is finished in both.
-        verdict: what the difference says in words, "" where there is none.
+        verdict: "better", "worse" or what else the difference says, "" without one.
         ms_per_step: milliseconds a step over the finished points.
         other_code: finished points that ran another version of the code than most.
     """
@@ -50,7 +46,9 @@ class Row:
     variant: str
     points: tuple[Point, ...]
     baseline: bool
-    error: Interval | None
+    metric: Metric
+    values: Mapping[str, Interval]
+    measures: Mapping[str, Interval]
     difference: Interval | None
     verdict: str
     ms_per_step: Interval | None
@@ -60,6 +58,11 @@ class Row:
     def done(self) -> list[Point]:
         """Its finished points."""
         return [point for point in self.points if point.result is not None]
+
+    @property
+    def headline(self) -> Interval | None:
+        """The value of the headline, None if no point is finished."""
+        return self.values.get(self.metric.name)
 
     def cost(self, name: str) -> int | None:
         """The "parameters" or "macs" of one finished point: seeds do not change it."""
@@ -72,12 +75,8 @@ def rows(sweep: Sweep) -> list[Row]:
 
     Those of one column follow each other.
     """
-    groups: dict[str, list[Point]] = {}
-    for point in sweep.points:
-        groups.setdefault(key(_place(point.axes)), []).append(point)
-    usual = usual_code(sweep.points)
-    column = column_axis(sweep)
-    made = [_row(sweep, place, groups, usual, column) for place in groups]
+    groups = {key(points[0].place): points for points in sweep.groups}
+    made = [_row(sweep, place, groups) for place in groups]
     order = list(dict.fromkeys(row.column for row in made))
     return sorted(made, key=lambda row: order.index(row.column))
 
@@ -95,16 +94,10 @@ def column_axis(sweep: Sweep) -> str | None:
     values = {
         name: {key(point.axes.get(name)) for point in sweep.points} for name in names
     }
-    count = len({key(_place(point.axes)) for point in sweep.points})
     few = [name for name in names if 1 < len(values[name]) <= FEW]
     compared = [name for name in few if name not in sweep.baseline]
-    return compared[-1] if count > MANY and len(names) > 1 and compared else None
-
-
-def usual_code(points: Iterable[Point]) -> str | None:
-    """The version of the code that most finished points ran, None if none tells."""
-    codes = [point.code for point in points if point.result and point.code]
-    return max(codes, key=codes.count, default=None)
+    many = len(sweep.groups) > MANY and len(names) > 1
+    return compared[-1] if many and compared else None
 
 
 def axes(sweep: Sweep) -> list[str]:
@@ -112,39 +105,52 @@ def axes(sweep: Sweep) -> list[str]:
     return [axis for axis in sweep.axes if axis != SEED]
 
 
-def _row(
-    sweep: Sweep,
-    own: str,
-    groups: Mapping[str, list[Point]],
-    usual: str | None,
-    column: str | None,
-) -> Row:
+def _row(sweep: Sweep, own: str, groups: Mapping[str, Sequence[Point]]) -> Row:
     points = groups[own]
-    place = _place(points[0].axes)
+    place = points[0].place
+    column = column_axis(sweep)
+    metric = sweep.headline
     reference = key({**place, **sweep.baseline})
     is_baseline = bool(sweep.baseline) and reference == own
     difference = None
     if sweep.baseline and not is_baseline:
-        base = groups.get(reference, [])
-        difference = compared(points, base)
-    done = [point for point in points if point.result is not None]
-    speeds = [point.result.ms_per_step for point in done]
+        difference = compared(points, groups.get(reference, ()), metric)
     kind = [axis for axis in place if axis != column]
+    usual = usual_code(sweep.points)
     return Row(
         axes=place,
         label=label(place) or sweep.name,
-        column=text(place[column]) if column in place else None,
+        column=numbers.text(place[column]) if column in place else None,
         kind=label(place, kind) or sweep.name,
         family=label(place, [axis for axis in kind if axis not in sweep.baseline]),
         variant=label(place, [axis for axis in kind if axis in sweep.baseline]),
         points=tuple(points),
         baseline=is_baseline,
-        error=statistics.interval(errors(points).values()),
+        metric=metric,
+        values=_intervals(sweep.metrics, lambda m: values(points, m).values()),
+        measures=_intervals(sweep.measures, lambda m: _measured(points, m)),
         difference=difference,
-        verdict=statistics.verdict(difference) if difference else "",
-        ms_per_step=statistics.interval(speed for speed in speeds if speed is not None),
-        other_code=tuple(p for p in done if p.code is not None and p.code != usual),
+        verdict=statistics.verdict(difference, metric.better) if difference else "",
+        ms_per_step=statistics.interval(_speeds(points)),
+        other_code=tuple(p for p in points if p.result and {*p.codes} - {usual}),
     )
+
+
+def _intervals(
+    metrics: Iterable[Metric], of: Callable[[Metric], Iterable[float]]
+) -> dict[str, Interval]:
+    found = {metric.name: statistics.interval(of(metric)) for metric in metrics}
+    return {name: interval for name, interval in found.items() if interval is not None}
+
+
+def _measured(points: Iterable[Point], measure: Metric) -> list[float]:
+    found = [p.result.measured.get(measure.name) for p in points if p.result]
+    return [value for value in found if value is not None]
+
+
+def _speeds(points: Iterable[Point]) -> list[float]:
+    found = [point.result.ms_per_step for point in points if point.result]
+    return [speed for speed in found if speed is not None]
 
 
 def label(place: Mapping[str, Any], names: Iterable[str] | None = None) -> str:
@@ -154,129 +160,32 @@ def label(place: Mapping[str, Any], names: Iterable[str] | None = None) -> str:
     """
     names = place if names is None else names
     shown = (
-        place[name] if isinstance(place[name], str) else f"{name} {text(place[name])}"
+        place[name]
+        if isinstance(place[name], str)
+        else f"{name} {numbers.text(place[name])}"
         for name in names
     )
     return " \N{MIDDLE DOT} ".join(shown)
 
 
-def errors(points: Iterable[Point]) -> dict[str, float]:
-    """The test errors of the finished ones of some points, by seed."""
-    return {key(p.seed): p.result.error for p in points if p.result is not None}
+def values(points: Iterable[Point], metric: Metric) -> dict[str, float]:
+    """A metric on the test split of the finished ones of some points, by seed."""
+    return {
+        key(p.seed): p.result.values[metric.name]
+        for p in points
+        if p.result is not None and metric.name in p.result.values
+    }
 
 
-def compared(points: Sequence[Point], others: Sequence[Point]) -> Interval | None:
-    """The errors of some points minus those of others, paired by seed."""
+def compared(
+    points: Sequence[Point], others: Sequence[Point], metric: Metric
+) -> Interval | None:
+    """A metric of some points minus that of others, paired by seed."""
     done = [point.result for point in (*points, *others) if point.result is not None]
     counts = [result.examples for result in done if result.examples]
+    shares = metric.kind == SHARE
     return statistics.paired(
-        errors(points), errors(others), examples=min(counts, default=None)
+        values(points, metric),
+        values(others, metric),
+        examples=min(counts, default=None) if shares else None,
     )
-
-
-def _place(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {axis: value for axis, value in values.items() if axis != SEED}
-
-
-def key(value: Any) -> str:
-    """Values of axes in a form that is equal where they are, in JSON or not."""
-    return json.dumps(value, sort_keys=True, default=str)
-
-
-def text(value: Any) -> str:
-    """A setting as it is shown: strings bare, the rest as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def number(value: float, digits: int, *, sign: bool = False) -> str:
-    """A number with a true minus sign, and a plus too if `sign`."""
-    shown = f"{value:{'+' if sign else ''},.{digits}f}"
-    if float(shown.replace(",", "")) == 0:
-        shown = shown.lstrip("+-")
-    return shown.replace("-", MINUS)
-
-
-def plus_minus(interval: Interval | None, digits: int, *, sign: bool = False) -> str:
-    """ "3.20 +- 0.41", the mean alone where there is one value, a dash for none."""
-    if interval is None:
-        return DASH
-    mean = number(interval.mean, digits, sign=sign)
-    if interval.half is None:
-        return mean
-    return f"{mean} {PLUS_MINUS} {number(interval.half, digits)}"
-
-
-def aligned(cells: Iterable[str]) -> list[str]:
-    """Pads the part after the plus-minus sign, so that the signs stand in a line."""
-    parts = [cell.partition(f" {PLUS_MINUS} ") for cell in cells]
-    widest = max((len(sign + half) for _, sign, half in parts), default=0)
-    return [
-        mean + sign + FIGURE_SPACE * (widest - len(sign + half)) + half
-        for mean, sign, half in parts
-    ]
-
-
-def unit(values: Iterable[float | None]) -> tuple[float, str]:
-    """The factor and prefix in which the largest value has one to three digits."""
-    largest = max((value for value in values if value is not None), default=0)
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if largest >= factor:
-            return factor, prefix
-    return 1.0, ""
-
-
-def span(low: float, high: float) -> tuple[str, str]:
-    """Two ends of a scale as text, with three figures of what lies between them."""
-    between = high - low or abs(high) or 1.0
-    digits = max(0, 2 - math.floor(math.log10(between)))
-    return number(low, digits), number(high, digits)
-
-
-def duration(seconds: float) -> str:
-    """A time such as "42 s", "3 min 05 s" or "2 h 07 min"."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
-def cells(rows: Iterable[Row]) -> list[dict[str, str]]:
-    """The columns of each row as text, numbers aligned within a column.
-
-    The columns are seeds, error (percent), difference (points of percent), verdict,
-    parameters, macs (in the unit of `unit`), ms_per_step, and mark: DAGGER where a
-    point ran another version of the code than most.
-    """
-    rows = list(rows)
-    factor, _ = unit(row.cost("macs") for row in rows)
-    errors = aligned(plus_minus(row.error, 2) for row in rows)
-    differences = aligned(plus_minus(row.difference, 2, sign=True) for row in rows)
-    speeds = aligned(plus_minus(row.ms_per_step, 1) for row in rows)
-    return [
-        {
-            "seeds": f"{len(row.done)} of {len(row.points)}"
-            if len(row.done) < len(row.points)
-            else f"{len(row.points)}",
-            "error": error,
-            "difference": "baseline" if row.baseline else difference,
-            "verdict": row.verdict,
-            "parameters": integer(row.cost("parameters")),
-            "macs": _scaled(row.cost("macs"), factor),
-            "ms_per_step": speed,
-            "mark": DAGGER if row.other_code else "",
-        }
-        for row, error, difference, speed in zip(
-            rows, errors, differences, speeds, strict=True
-        )
-    ]
-
-
-def integer(value: int | None) -> str:
-    """A whole number with its thousands set apart, a dash for none."""
-    return DASH if value is None else f"{value:,}"
-
-
-def _scaled(value: int | None, factor: float) -> str:
-    return DASH if value is None else number(value / factor, 2 if factor > 1 else 0)

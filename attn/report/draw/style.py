@@ -1,4 +1,4 @@
-"""What all plots have in common: looks of rows, axes, and SVG that stands in a page.
+"""Style of plots: of each row, of the axes, and of the SVG that stands in a page.
 
 Text and axes are `currentColor` and the ground is transparent, so that one plot
 suits a light, a dark and a printed page. Figures are made without pyplot and leave
@@ -44,8 +44,8 @@ WIDE, TALL, SMALL = (4.4, 3.0), (3.7, 3.3), (2.5, 2.15)
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """How a row is drawn in every plot: colour, dashes of its lines, shape of marks."""
+class Style:
+    """Style of a row in every plot: colour, dashes of its lines, shape of its marks."""
 
     colour: str
     dashes: tuple[float, ...]
@@ -57,8 +57,12 @@ class Look:
         return " ".join(map(str, self.dashes)) or "none"
 
 
-def looks(rows: Sequence[Row]) -> list[Look]:
-    """A look for each row; rows of one kind share theirs, baselines are grey.
+# A row with its style; all plots of a page take the same.
+Drawn = Sequence[tuple[Row, Style]]
+
+
+def styles(rows: Sequence[Row]) -> list[Style]:
+    """A style for each row; rows of one kind share theirs, baselines are grey.
 
     Where there are several baselines, each for rows of its own, colours tell what
     is compared and dashes and marks which baseline it belongs to, if there are
@@ -70,7 +74,7 @@ def looks(rows: Sequence[Row]) -> list[Look]:
     crossed = (
         bases > 1 and len(families) <= len(DASHES) and len(variants) <= len(OKABE_ITO)
     )
-    found: dict[str, Look] = {}
+    found: dict[str, Style] = {}
     grey = coloured = 0
     for row in rows:
         if row.kind in found:
@@ -88,8 +92,16 @@ def looks(rows: Sequence[Row]) -> list[Look]:
             colour = OKABE_ITO[place]
             coloured += 1
         turn %= len(DASHES)
-        found[row.kind] = Look(colour, DASHES[turn], MARKS[turn])
+        found[row.kind] = Style(colour, DASHES[turn], MARKS[turn])
     return [found[row.kind] for row in rows]
+
+
+def panels(drawn: Drawn) -> list[tuple[str | None, Drawn]]:
+    """The rows by their column, in order; all under None if there are none."""
+    found: dict[str | None, list[tuple[Row, Style]]] = {}
+    for row, row_style in drawn:
+        found.setdefault(row.column, []).append((row, row_style))
+    return list(found.items())
 
 
 @contextlib.contextmanager
@@ -132,6 +144,18 @@ def log_if_wide(
     axis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
     axis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+
+def widened(
+    reach: tuple[float, float], scale: str, share: float = 0.05
+) -> tuple[float, float]:
+    """Limits of an axis a little wider than a range."""
+    low, high = reach
+    if scale == "log":
+        factor = (high / low) ** share
+        return low / factor, high * factor
+    room = share * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
 
 
 def finite_range(parts: Sequence[np.ndarray]) -> tuple[float, float] | None:

@@ -1,5 +1,6 @@
 """Tables of sweeps on the terminal, as wide as it is."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import rich.box
@@ -7,21 +8,24 @@ import rich.console
 import rich.table
 import rich.text
 
-from attn.report.analyse import published, regression, summary, table
+from attn.report.analyse import columns, numbers, published, regression, summary, table
+from attn.report.analyse.columns import Column
 from attn.report.analyse.table import Row
+from attn.report.read import metrics
 from attn.report.read.results import Sweep
 
-# Columns that are left out, the first first, where the terminal is too narrow.
-DISPENSABLE = ("verdict", "seeds", "macs", "parameters", "ms_per_step")
+# Columns that are left out, the first first, where the terminal is too narrow: by
+# their role, and of one role the last first.
+DISPENSABLE = ("verdict", "seeds", "measure", "cost", "metric")
 # Of a cell of both tables: with our interval, without, the one above the other.
 FORMS = ("intervals", "means", "stacked")
 ASCII = str.maketrans(
     {
-        table.MINUS: "-",
-        table.PLUS_MINUS: "+-",
-        table.DASH: "-",
-        table.DAGGER: "*",
-        table.FIGURE_SPACE: " ",
+        numbers.MINUS: "-",
+        numbers.PLUS_MINUS: "+-",
+        numbers.DASH: "-",
+        numbers.DAGGER: "*",
+        numbers.FIGURE_SPACE: " ",
         "\N{MIDDLE DOT}": "/",
         "\N{RIGHTWARDS ARROW}": "->",
         "\N{HORIZONTAL ELLIPSIS}": "...",
@@ -71,7 +75,8 @@ def _beside(
     comparison: published.Comparison, console: rich.console.Console
 ) -> rich.table.Table:
     """Ours and, in brackets, the paper's, in the widest form there is room for."""
-    by = f", test error in % by {comparison.axis}" if comparison.axis else ""
+    what = f"test {comparison.metric.head}"
+    by = f": {what}, by {comparison.axis}" if comparison.axis else ""
     title = f"Ours (and {comparison.source}){by}"
     for form in FORMS:
         made = _empty_beside(title, comparison, console)
@@ -97,7 +102,7 @@ def _empty_beside(
 def _both(cell: published.Cell, form: str) -> str:
     ours = published.ours(cell)
     if form != "intervals":
-        ours = ours.partition(f" {table.PLUS_MINUS}")[0]
+        ours = ours.partition(f" {numbers.PLUS_MINUS}")[0]
         ours += "" if ours.endswith(cell.mark) else cell.mark
     between = "\n" if form == "stacked" else " "
     return f"{ours}{between}({published.theirs(cell)})"
@@ -108,19 +113,13 @@ def _against(
 ) -> rich.table.Table:
     """Then and now, row by row."""
     made = empty(f"Against {comparison.source}", console)
-    heads = {
-        "label": "",
-        "seeds": "seeds",
-        "then": "then, %",
-        "now": "now, %",
-        "difference": "now - then",
-        "verdict": "",
-    }
-    for name, head in heads.items():
-        side = "left" if name in ("label", "verdict") else "right"
-        made.add_column(head, justify=side, overflow="fold")
-    for cell in regression.cells(comparison):
-        made.add_row(*(rich.text.Text(plain(cell[name], console)) for name in heads))
+    unit = comparison.metric.unit
+    then, now = metrics.head("then", unit), metrics.head("now", unit)
+    for head in ("", "seeds", then, now, "now - then", ""):
+        made.add_column(head, justify="right" if head else "left", overflow="fold")
+    for cells in regression.cells(comparison):
+        texts = dataclasses.astuple(cells)
+        made.add_row(*(rich.text.Text(plain(text, console)) for text in texts))
     return made
 
 
@@ -139,59 +138,63 @@ def _fitting(
     sweep: Sweep, rows: Sequence[Row], console: rich.console.Console
 ) -> rich.table.Table:
     """The table with as many columns as the terminal has room for."""
-    dropped: list[str] = []
-    for column in (*DISPENSABLE, None):
-        made = _table(sweep, rows, dropped, console)
+    shown = columns.columns(sweep, rows)
+    spare = [
+        column
+        for role in DISPENSABLE
+        for column in reversed(shown)
+        if column.role == role
+    ]
+    made = _table(sweep, rows, shown, console)
+    for column in spare:
         wide = console.measure(made, options=console.options.update(width=10_000))
-        if wide.maximum <= console.width or column is None:
-            return made
-        dropped.append(column)
-    raise AssertionError("the last column is None")
+        if wide.maximum <= console.width:
+            break
+        shown.remove(column)
+        made = _table(sweep, rows, shown, console)
+    return made
 
 
 def _table(
     sweep: Sweep,
     rows: Sequence[Row],
-    dropped: Sequence[str],
+    shown: Sequence[Column],
     console: rich.console.Console,
 ) -> rich.table.Table:
-    _, prefix = table.unit(row.cost("macs") for row in rows)
-    heads = {
-        "seeds": "seeds",
-        "error": "error, %",
-        "difference": "difference",
-        "verdict": "",
-        "parameters": "parameters",
-        "macs": f"MACs, {prefix}" if prefix else "MACs",
-        "ms_per_step": "ms/step",
-    }
-    if not any(row.baseline for row in rows):
-        del heads["difference"], heads["verdict"]
-    heads = {name: head for name, head in heads.items() if name not in dropped}
     made = empty(sweep.title, console)
     names = table.axes(sweep) or ["sweep"]
     for name in names:
         made.add_column(name, overflow="fold")
-    for name, head in heads.items():
-        side = "left" if name == "verdict" else "right"
-        made.add_column(head, justify=side, no_wrap=True)
+    for column in shown:
+        side = "left" if column.role == "verdict" else "right"
+        head = _head(column)
+        made.add_column(plain(head, console), justify=side, no_wrap=True)
     before = None
-    for row, cell in zip(rows, table.cells(rows), strict=True):
+    for i, row in enumerate(rows):
         if before is not None and row.column != before.column:
             made.add_section()
         before = row
-        values = [table.text(row.axes.get(name, row.label)) for name in names]
-        values[-1] += cell["mark"]
-        shown = [*values, *(cell[name] for name in heads)]
+        values = [numbers.text(row.axes.get(name, row.label)) for name in names]
+        values[-1] += columns.mark(row)
+        cells = [*values, *(column.cells[i] for column in shown)]
         made.add_row(
-            *(rich.text.Text(plain(value, console)) for value in shown),
+            *(rich.text.Text(plain(value, console)) for value in cells),
             style="bold" if row.baseline else None,
         )
     return made
 
 
+def _head(column: Column) -> str:
+    """A heading as short as can be: all values are of the test split."""
+    if column.role == "difference":
+        return column.head
+    if column.name == "ms_per_step":
+        return column.unit
+    return column.title.removeprefix("test ")
+
+
 def empty(title: str, console: rich.console.Console) -> rich.table.Table:
-    """A table without columns, in the form that all have."""
+    """A table without columns, in the common form."""
     return rich.table.Table(
         title=rich.text.Text(plain(title, console)),
         title_justify="left",

@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 
-from attn.report.analyse import published, table
+from attn.report.analyse import columns, numbers, published, settings, table
+from attn.report.analyse.columns import Column
 from attn.report.analyse.published import Comparison
+from attn.report.analyse.table import Row
 from attn.report.read import provenance
+from attn.report.read.metrics import Metric
 from attn.report.read.results import Sweep
+
+# The roles of columns that are not for a README, beside the time.
+LEFT_OUT = ("seeds", "verdict")
 
 
 def text(sweep: Sweep) -> str:
     """The table of a sweep, or of a record read back, as Markdown.
 
     Where the paper published one it has its rows and columns, each cell ours with
-    the interval and the paper's value in brackets. Our lowest error of a column is
+    the interval and the paper's value in brackets. Our best value of a column is
     bold if it differs from its baseline by more than the interval.
     """
     comparison = published.compare(sweep, table.rows(sweep))
@@ -46,31 +52,38 @@ def _cell(cell: published.Cell, *, bold: bool) -> str:
 def _plain(sweep: Sweep) -> list[str]:
     rows = table.rows(sweep)
     names = table.axes(sweep) or ["sweep"]
-    prefix = table.unit(row.cost("macs") for row in rows)[1]
-    heads = [
-        "test error, %",
-        "difference",
-        "parameters",
-        f"MACs, {prefix}".rstrip(", "),
+    shown = [
+        column
+        for column in columns.columns(sweep, rows)
+        if column.role not in LEFT_OUT and column.name != "ms_per_step"
     ]
-    made = _head([*names, *heads])
-    lowest = min((row.error.mean for row in rows if row.error), default=None)
-    for row, cell in zip(rows, table.cells(rows), strict=True):
-        best = row.verdict == "lower" and row.error.mean == lowest
-        error = cell["error"].replace(table.FIGURE_SPACE, "") + cell["mark"]
-        difference = cell["difference"].replace(table.FIGURE_SPACE, "")
-        made.append(
-            _line(
-                [
-                    *(table.text(row.axes.get(name, row.label)) for name in names),
-                    f"**{error}**" if best else error,
-                    difference,
-                    cell["parameters"],
-                    cell["macs"],
-                ]
-            )
-        )
+    best = _best(rows)
+    made = _head([*names, *map(_title, shown)])
+    for i, row in enumerate(rows):
+        labels = [numbers.text(row.axes.get(name, row.label)) for name in names]
+        cells = [_plain_cell(column, i, row, best) for column in shown]
+        made.append(_line([*labels, *cells]))
     return made
+
+
+def _title(column: Column) -> str:
+    return column.head if column.role == "difference" else column.title
+
+
+def _plain_cell(column: Column, i: int, row: Row, best: float | None) -> str:
+    """The text of a row in a column; the headline is bold where it is the best."""
+    text = column.cells[i].replace(numbers.FIGURE_SPACE, "")
+    if column.role != "headline":
+        return text
+    text += columns.mark(row)
+    bold = row.verdict == "better" and row.headline.mean == best
+    return f"**{text}**" if bold else text
+
+
+def _best(rows: Sequence[Row]) -> float | None:
+    """The best mean of the headline."""
+    means = [(row.metric, row.headline.mean) for row in rows if row.headline]
+    return min((m.rank(mean), mean) for m, mean in means)[1] if means else None
 
 
 def _foot(sweep: Sweep, comparison: Comparison | None) -> str:
@@ -78,12 +91,13 @@ def _foot(sweep: Sweep, comparison: Comparison | None) -> str:
     seeds = {len(row.done) for row in table.rows(sweep)}
     told = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
     many = "" if seeds == {1} else "s"
-    said = f"Test error in percent, mean over {told} seed{many}"
-    said += f" {table.PLUS_MINUS} half of a 95 % interval." if many else "."
+    metric = comparison.metric if comparison else sweep.headline
+    said = f"{_described(metric)}, mean over {told} seed{many}"
+    said += f" {numbers.PLUS_MINUS} half of a 95 % interval." if many else "."
     if comparison:
         said += f" In brackets: {comparison.source}."
         said += " " + " ".join(published.sentences(comparison))
-    facts = provenance.environment(sweep.points)
+    facts = settings.environment(sweep.points)
     machine = facts.get("device") or facts.get("platform") or ""
     cores = f", {facts['cores']} cores" if facts.get("cores") else ""
     processor = f" ({facts['processor']}{cores})" if facts.get("processor") else ""
@@ -94,6 +108,13 @@ def _foot(sweep: Sweep, comparison: Comparison | None) -> str:
         provenance.when(sweep.points) or "",
     ]
     return f"{said} Ran as {', '.join(part for part in ran if part)}."
+
+
+def _described(metric: Metric) -> str:
+    """The metric in words: "Test error in percent", "Test PSNR in dB, ..."."""
+    unit = "percent" if metric.unit == "%" else metric.unit
+    words = f"Test {metric.label}" + (f" in {unit}" if unit else "")
+    return f"{words} (higher is better)" if metric.better == "higher" else words
 
 
 def _head(cells: Sequence[str]) -> list[str]:

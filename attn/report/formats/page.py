@@ -1,5 +1,6 @@
-"""Writes sweeps as one HTML page that needs nothing but itself."""
+"""Sweeps as one HTML page that needs nothing but itself."""
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -10,17 +11,65 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from attn.report.analyse import published, regression, statistics, summary, table
+from attn.report.analyse import (
+    columns,
+    numbers,
+    published,
+    regression,
+    settings,
+    statistics,
+    summary,
+    table,
+)
+from attn.report.analyse.columns import Column
+from attn.report.analyse.published import Cell
 from attn.report.analyse.table import Row
-from attn.report.draw import pictures, plots, style
+from attn.report.draw import curves, pictures, scatter, style
+from attn.report.draw.style import Drawn, Style
 from attn.report.read import provenance
+from attn.report.read.curves import LOSS, TEST, TRAIN, VALIDATION
 from attn.report.read.results import Sweep
 from attn.report.sections import attention, class_gates
 
-COSTS = {"parameters": "parameters", "macs": "MACs", "ms_per_step": "ms per step"}
-CURVES = {"loss": ("train", "training loss"), "error": ("test", "test error, %")}
-# Bytes of pictures on a page, for what was looked at and for that over training.
+TIME = "ms_per_step"
+COSTS = {"parameters": "parameters", "macs": "MACs", TIME: "ms per step"}
+# Bytes of pictures on a page, of attention maps and of those during training.
 LOOKED, OVER_TRAINING = 3_000_000, 1_200_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A row of the result table: its labels, mark, cells by column, and whisker."""
+
+    row: Row
+    style: Style
+    axes: tuple[str, ...]
+    mark: str
+    cells: tuple[str, ...]
+    whisker: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A cell beside the paper: our mean and interval, theirs, and what seeds lack."""
+
+    mean: str
+    half: str
+    theirs: str
+    seeds: str
+    own: bool
+    best: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedLine:
+    """A row beside the paper."""
+
+    label: str
+    remark: str
+    style: Style | None
+    baseline: bool
+    cells: tuple[Pair, ...]
 
 
 def write(
@@ -63,110 +112,119 @@ def render(sweeps: Sequence[Sweep], record: Sweep | None = None) -> str:
 
 
 def _sweep(sweep: Sweep, record: Sweep | None, sharers: int) -> dict[str, Any]:
-    """What the template says about one of so many sweeps that share a page."""
+    """What the template shows of one of so many sweeps that share a page."""
     rows = table.rows(sweep)
-    drawn = list(zip(rows, style.looks(rows), strict=True))
-    over_training = attention.over_training(
-        drawn, attention.Share(OVER_TRAINING // sharers)
-    )
-    blocks = attention.blocks(drawn, attention.Share(LOOKED // sharers))
-    bases = [row.label for row in rows if row.baseline]
+    drawn = list(zip(rows, style.styles(rows), strict=True))
+    shown = columns.columns(sweep, rows)
     axis = table.column_axis(sweep)
     return {
         "title": sweep.title,
         "description": _paragraphs(sweep.description),
         "facts": _facts(sweep),
+        "metric": sweep.headline,
         "column_axis": axis,
         "axes": [name for name in table.axes(sweep) if name != axis] or ["sweep"],
-        "groups": _groups(sweep, drawn),
-        "compared": bool(sweep.baseline) and bool(bases),
-        "macs_prefix": table.unit(row.cost("macs") for row in rows)[1],
+        "columns": shown,
+        "groups": _groups(sweep, drawn, shown),
         "summary": summary.summary(rows),
         "notes": summary.notes(sweep, rows),
-        "legend": list({row.kind: (row, look) for row, look in drawn}.values()),
+        "legend": list({row.kind: (row, own) for row, own in drawn}.values()),
         "published": _published(sweep, drawn),
         "against": _against(sweep, record),
-        **_plots(drawn),
-        "over_training": over_training,
+        **_plots(sweep, drawn),
+        "over_training": attention.over_training(
+            drawn, attention.Share(OVER_TRAINING // sharers)
+        ),
         "excitation": class_gates.section(drawn),
-        "looked": blocks,
+        "looked": attention.blocks(drawn, attention.Share(LOOKED // sharers)),
         "unseen": [row.label for row in rows if not row.done],
         "open": sweep.unfinished,
         "counts": (len(sweep.points) - len(sweep.done), len(sweep.points)),
-        "varying": provenance.listings(rows),
-        "shared": provenance.shared(sweep),
+        "varying": settings.listings(rows),
+        "shared": settings.shared(sweep),
         "environments": [
             (name.removeprefix("packages."), value)
-            for name, value in provenance.environment(sweep.points).items()
+            for name, value in settings.environment(sweep.points).items()
         ],
     }
 
 
-def _plots(drawn: plots.Drawn) -> dict[str, Any]:
+def _plots(sweep: Sweep, drawn: Drawn) -> dict[str, Any]:
     """The learning curves and plots against costs, and what is not worth a plot."""
     rows = [row for row, _ in drawn]
+    metric = sweep.headline
+    split = VALIDATION if _logs(sweep, VALIDATION, metric.name) else TEST
     learning = [
-        (label, plots.learning(drawn, split, quantity, label))
-        for quantity, (split, label) in CURVES.items()
+        ("Training loss", curves.learning(drawn, TRAIN, LOSS, "training loss")),
+        (
+            f"{split} {metric.head}".capitalize(),
+            curves.learning(drawn, split, metric.name, f"{split} {metric.head}"),
+        ),
     ]
-    same = [label for cost, label in COSTS.items() if plots.alike(rows, cost)]
-    costs = [
-        (label, plots.against(drawn, cost, label))
-        for cost, label in COSTS.items()
+    machines = len(provenance.machines(sweep.done))
+    costs = {n: label for n, label in COSTS.items() if machines < 2 or n != TIME}
+    same = [label for cost, label in costs.items() if scatter.alike(rows, cost)]
+    plots = [
+        (f"Against {label}", scatter.against(drawn, cost, label))
+        for cost, label in costs.items()
         if label not in same
     ]
     return {
-        "learning": [(label.capitalize(), svgs) for label, svgs in learning if svgs],
-        "costs": [(f"Against {label}", svgs) for label, svgs in costs if svgs],
+        "learning": [(label, svgs) for label, svgs in learning if svgs],
+        "costs": [(label, svgs) for label, svgs in plots if svgs],
         "same_costs": same,
     }
 
 
-def _published(sweep: Sweep, drawn: plots.Drawn) -> dict[str, Any] | None:
+def _logs(sweep: Sweep, split: str, name: str) -> bool:
+    return any(point.curve(split, name) is not None for point in sweep.points)
+
+
+def _published(sweep: Sweep, drawn: Drawn) -> dict[str, Any] | None:
     """The paper's table beside ours."""
     comparison = published.compare(sweep, [row for row, _ in drawn])
     if comparison is None:
         return None
-    look = {row.label: look for row, look in drawn}
+    styles = {row.label: own for row, own in drawn}
     best = published.best(comparison)
     lines = [
-        {
-            "label": line.label,
-            "remark": line.remark,
-            "look": look[line.row.label] if line.row else None,
-            "baseline": bool(line.row and line.row.baseline),
-            "cells": [
-                {**_pair(cell), "best": (k, i) in best}
-                for i, cell in enumerate(line.cells)
-            ],
-        }
+        PublishedLine(
+            label=line.label,
+            remark=line.remark,
+            style=styles[line.row.label] if line.row else None,
+            baseline=bool(line.row and line.row.baseline),
+            cells=tuple(
+                _pair(cell, best=(k, i) in best) for i, cell in enumerate(line.cells)
+            ),
+        )
         for k, line in enumerate(comparison.lines)
     ]
     return {
         "source": comparison.source,
         "note": comparison.note,
         "axis": comparison.axis,
+        "metric": comparison.metric,
         "names": [axis for axis in table.axes(sweep) if axis != comparison.axis],
         "columns": comparison.columns,
         "lines": lines,
         "said": published.sentences(comparison),
         "agreements": comparison.agreements if comparison.axis else None,
-        "plots": plots.beside(comparison, lambda row: look[row.label]),
+        "plots": scatter.beside(comparison, drawn),
     }
 
 
-def _pair(cell: published.Cell) -> dict[str, Any]:
-    mean, sign, half = published.ours(cell).partition(f" {table.PLUS_MINUS} ")
-    part = cell.row is not None and 0 < len(cell.row.done) < len(cell.row.points)
-    return {
-        "mean": mean,
-        "half": sign.replace(" ", "\N{NO-BREAK SPACE}") + half,
-        "theirs": published.theirs(cell),
-        "seeds": f"{len(cell.row.done)} of {len(cell.row.points)} seeds"
-        if cell.row is not None and part
-        else "",
-        "own": cell.quantity in published.OWN,
-    }
+def _pair(cell: Cell, *, best: bool) -> Pair:
+    mean, sign, half = published.ours(cell).partition(f" {numbers.PLUS_MINUS} ")
+    row = cell.row
+    part = row is not None and 0 < len(row.done) < len(row.points)
+    return Pair(
+        mean=mean,
+        half=sign.replace(" ", "\N{NO-BREAK SPACE}") + half,
+        theirs=published.theirs(cell),
+        seeds=f"{len(row.done)} of {len(row.points)} seeds" if part else "",
+        own=cell.column.own,
+        best=best,
+    )
 
 
 def _against(sweep: Sweep, record: Sweep | None) -> dict[str, Any] | None:
@@ -176,6 +234,7 @@ def _against(sweep: Sweep, record: Sweep | None) -> dict[str, Any] | None:
     comparison = regression.compare(sweep, record)
     return {
         "source": comparison.source,
+        "metric": comparison.metric,
         "said": regression.sentences(comparison),
         "lines": regression.cells(comparison),
     }
@@ -205,49 +264,42 @@ def _facts(sweep: Sweep) -> list[str]:
         facts.append(f"{examples.pop():,} test examples")
     seconds = [p.result.seconds for p in done if p.result.seconds is not None]
     if seconds:
-        facts.append(f"{table.duration(sum(seconds))} of training in all")
+        facts.append(f"{numbers.duration(sum(seconds))} of training in all")
     when = provenance.when(sweep.points)
     return [*facts, when] if when else facts
 
 
-def _groups(sweep: Sweep, drawn: plots.Drawn) -> list[dict[str, Any]]:
-    """The cells of the table as text by column, with figures aligned in all of it."""
-    rows = [row for row, _ in drawn]
-    cells = table.cells(rows)
-    reach = max(
-        (abs(end) for row in rows if row.difference for end in _ends(row)), default=0.0
-    )
-    for name in ("error", "difference", "ms_per_step"):
-        _align(cells, name)
+def _groups(
+    sweep: Sweep, drawn: Drawn, shown: Sequence[Column]
+) -> list[tuple[str | None, list[Line]]]:
+    """The lines of the table by column, with figures aligned in all of it."""
+    cells = list(zip(*(_aligned(column) for column in shown), strict=True))
+    differences = [row.difference for row, _ in drawn if row.difference]
+    reach = max((abs(end) for d in differences for end in (d.low, d.high)), default=0.0)
     axis = table.column_axis(sweep)
     names = [name for name in table.axes(sweep) if name != axis]
-    groups: dict[str | None, list[dict[str, Any]]] = {}
-    for cell, (row, look) in zip(cells, drawn, strict=True):
-        shown = {
-            "axes": [table.text(row.axes.get(name, "")) for name in names]
-            or [row.label],
-            "row": row,
-            "look": look,
-            "whisker": plots.whisker(row.difference, reach or 1.0, look.colour)
-            if row.difference
-            else "",
-        }
-        groups.setdefault(row.column, []).append({**cell, **shown})
-    return [{"column": column, "rows": part} for column, part in groups.items()]
+    groups: dict[str | None, list[Line]] = {}
+    for (row, own), texts in zip(drawn, cells, strict=True):
+        axes = tuple(numbers.text(row.axes.get(name, "")) for name in names)
+        whisker = ""
+        if row.difference:
+            whisker = scatter.whisker(row.difference, reach or 1.0, own.colour)
+        line = Line(row, own, axes or (row.label,), columns.mark(row), texts, whisker)
+        groups.setdefault(row.column, []).append(line)
+    return list(groups.items())
 
 
-def _align(cells: Sequence[dict[str, Any]], column: str) -> None:
-    """Gives a mean without an interval the unseen half of the widest other cell.
+def _aligned(column: Column) -> list[str]:
+    """The cells, where a mean without an interval has the unseen half of the widest.
 
     Spaces, with which the terminal aligns, are not as wide as signs here.
     """
-    halves = [cell[column].partition(f" {table.PLUS_MINUS}") for cell in cells]
-    widest = max((sign + half for _, sign, half in halves), key=len, default="")
-    for cell, (mean, sign, _) in zip(cells, halves, strict=True):
-        if widest and not sign:
-            ghost = markupsafe.Markup('<span class="unseen">{}</span>').format(widest)
-            cell[column] = markupsafe.escape(mean.rstrip(table.FIGURE_SPACE)) + ghost
-
-
-def _ends(row: Row) -> tuple[float, float]:
-    return row.difference.low, row.difference.high
+    parts = [cell.partition(f" {numbers.PLUS_MINUS}") for cell in column.cells]
+    widest = max((sign + half for _, sign, half in parts), key=len, default="")
+    if not widest:
+        return list(column.cells)
+    ghost = markupsafe.Markup('<span class="unseen">{}</span>').format(widest)
+    return [
+        cell if sign else markupsafe.escape(mean.rstrip(numbers.FIGURE_SPACE)) + ghost
+        for cell, (mean, sign, _) in zip(column.cells, parts, strict=True)
+    ]

@@ -1,37 +1,33 @@
-"""Reads what training left in work directories: a sweep, its points, their curves.
+"""Work directories as training leaves them: a sweep, its points, their curves.
 
 A sweep directory holds `experiment.json` and one folder a point, with
-`config.json`, `environment.json`, `metrics.jsonl`, `attention.npz` and, once the
-point is done, `result.json`. Nothing else is read. A point that was killed at any
-moment is read as far as it got, and says what it lacks.
+`config.json`, `environment.json`, `metrics.jsonl`, artefacts such as `attention.npz`
+and, once the point is done, `result.json`. A point that was killed at any moment is
+read as far as it got, and says what it lacks.
 """
 
 import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from attn.report.read import curves as logs
+from attn.report.read import metrics
+from attn.report.read.curves import LOSS, SPLITS, TEST, VALIDATION, Curve
+from attn.report.read.metrics import ERROR, UNKNOWN, Metric
 from attn.workdir import diff
 
 SEED = "seed"
-SPLITS = ("train", "test")
-# What is a whole number in a result.
-WHOLE = {"steps", "parameters", "macs", "examples", "together"}
+# What is a whole number in a result, and what is not.
+WHOLE = ("steps", "parameters", "macs", "together")
+TIMES = ("ms_per_step", "seconds")
+TESTED = (LOSS, "examples")
 # Names under which an environment may tell the version of the code.
 CODE_KEYS = ("commit", "git_commit", "code_version", "code", "revision")
-
-
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """What was logged on one split: steps, losses and errors (percent), each [T]."""
-
-    steps: np.ndarray
-    loss: np.ndarray
-    error: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +35,11 @@ class Result:
     """The outcome of a finished point; a cost that was not recorded is None.
 
     Attributes:
-        error: final test error, percent.
+        metrics: what was measured on the splits; the first one is the headline.
+        values: final values on the test split by metric, the headline among them.
+        validation: the same on the validation split, empty without one.
+        measures: what was measured of its attention, by `attn.explain`.
+        measured: the values of these measures.
         loss: final test loss.
         examples: number of test examples.
         steps: number of training steps.
@@ -51,7 +51,11 @@ class Result:
             included; times are then its share of theirs.
     """
 
-    error: float
+    metrics: tuple[Metric, ...]
+    values: Mapping[str, float]
+    validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    measures: tuple[Metric, ...] = ()
+    measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
     loss: float | None = None
     examples: int | None = None
     steps: int | None = None
@@ -70,8 +74,9 @@ class Point:
         name: name of its folder.
         axes: its place in the sweep, such as {"attention": "cbam", "seed": 0}.
         directory: its folder, which may not exist.
-        config, environment: as recorded; empty when they were not.
-        curves: by split; a split without a line is absent.
+        config: as recorded; empty when it was not.
+        starts: with what and where it was started, once each time.
+        curves: by split and quantity; what has no line is absent.
         result: None unless the point is done.
         problem: why it is not done, None when it is.
     """
@@ -80,8 +85,8 @@ class Point:
     axes: Mapping[str, Any]
     directory: pathlib.Path
     config: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    curves: Mapping[str, Curve]
+    starts: tuple[Mapping[str, Any], ...]
+    curves: Mapping[str, Mapping[str, Curve]]
     result: Result | None
     problem: str | None
 
@@ -91,12 +96,24 @@ class Point:
         return self.axes.get(SEED)
 
     @property
-    def code(self) -> str | None:
-        """The version of the code that ran it, if the environment tells."""
-        for key in CODE_KEYS:
-            if self.environment.get(key):
-                return str(self.environment[key])
-        return None
+    def place(self) -> dict[str, Any]:
+        """The values of the axes other than the seed."""
+        return {axis: value for axis, value in self.axes.items() if axis != SEED}
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The versions of the code that ran it, in order, as far as starts tell."""
+        found = (
+            str(start[key])
+            for start in self.starts
+            for key in CODE_KEYS
+            if start.get(key)
+        )
+        return tuple(dict.fromkeys(found))
+
+    def curve(self, split: str, name: str) -> Curve | None:
+        """A quantity on a split over the steps, None if it was not logged."""
+        return self.curves.get(split, {}).get(name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +146,47 @@ class Sweep:
         return [point for point in self.points if point.result is not None]
 
     @property
+    def groups(self) -> list[tuple[Point, ...]]:
+        """The points that differ in nothing but the seed, in their order."""
+        found: dict[str, list[Point]] = {}
+        for point in self.points:
+            found.setdefault(key(point.place), []).append(point)
+        return [tuple(points) for points in found.values()]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What its finished points measure, the headline first.
+
+        Without a finished point it is what was logged on the way.
+        """
+        found = metrics.union(point.result.metrics for point in self.done)
+        return found or self._logged or (UNKNOWN,)
+
+    @property
+    def _logged(self) -> tuple[Metric, ...]:
+        names = (
+            name
+            for point in self.points
+            for split in (VALIDATION, TEST)
+            for name in point.curves.get(split, {})
+            if name != LOSS
+        )
+        return tuple(
+            ERROR if name == ERROR.name else Metric(name, name)
+            for name in dict.fromkeys(names)
+        )
+
+    @property
+    def headline(self) -> Metric:
+        """The metric that ranks its rows."""
+        return self.metrics[0]
+
+    @property
+    def measures(self) -> tuple[Metric, ...]:
+        """What was measured of the attention of its finished points."""
+        return metrics.union(p.result.measures for p in self.done)
+
+    @property
     def unfinished(self) -> dict[str, list[str]]:
         """The names of the points that are not done, by what is the matter."""
         found: dict[str, list[str]] = {}
@@ -136,6 +194,17 @@ class Sweep:
             if point.problem is not None:
                 found.setdefault(point.problem, []).append(point.name)
         return found
+
+
+def key(value: Any) -> str:
+    """Values of axes in a form that is equal where they are, in JSON or not."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def usual_code(points: Sequence[Point]) -> str | None:
+    """The version of the code that most finished points ran, None if none tells."""
+    codes = [point.codes[-1] for point in points if point.result and point.codes]
+    return max(codes, key=codes.count, default=None)
 
 
 def read(directory: str | pathlib.Path) -> Sweep:
@@ -167,12 +236,12 @@ def published(table: Any) -> Mapping[str, Any] | None:
     """The paper's table of an experiment's record; None if there is none."""
     if not isinstance(table, dict) or not isinstance(table.get("rows"), list):
         return None
-    usable = lambda row: (
-        isinstance(row, dict)
-        and isinstance(row.get("axes"), dict)
-        and isinstance(row.get("values"), dict)
-    )
-    return {**table, "rows": [row for row in table["rows"] if usable(row)]}
+    rows = [row for row in table["rows"] if _has_objects(row, "axes", "values")]
+    return {**table, "rows": rows}
+
+
+def _has_objects(row: Any, *names: str) -> bool:
+    return isinstance(row, dict) and all(isinstance(row.get(n), dict) for n in names)
 
 
 def _match(record: Any) -> Mapping[str, Any] | None:
@@ -185,7 +254,7 @@ def _experiment(directory: pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         lacks = "has no experiment.json" if directory.is_dir() else "does not exist"
         raise ValueError(f"{directory} is no sweep, it {lacks}; {expected}")
-    experiment = _json(path)
+    experiment = _object(path)
     points = experiment.get("points")
     usable = isinstance(points, list) and all(
         isinstance(entry, dict)
@@ -202,8 +271,8 @@ def _experiment(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def _point(directory: pathlib.Path, entry: Mapping[str, Any]) -> Point:
-    config = _json(directory / "config.json")
-    curves = _curves(directory / "metrics.jsonl")
+    config = _object(directory / "config.json")
+    curves = logs.read(directory / "metrics.jsonl")
     result, problem = _result(directory / "result.json")
     if result is None and problem is None:
         problem = _progress(directory, config, curves)
@@ -212,89 +281,85 @@ def _point(directory: pathlib.Path, entry: Mapping[str, Any]) -> Point:
         axes=entry.get("axes", {}),
         directory=directory,
         config=config,
-        environment=_json(directory / "environment.json"),
+        starts=_starts(directory / "environment.json"),
         curves=curves,
         result=result,
         problem=problem,
     )
 
 
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    """The object in a file; empty if there is none or it was cut off."""
+def _json(path: pathlib.Path) -> Any:
+    """What a file holds; None if there is none or it was cut off."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
+        return None
+
+
+def _object(path: pathlib.Path) -> dict[str, Any]:
+    """The object in a file, empty if there is none."""
+    value = _json(path)
     return value if isinstance(value, dict) else {}
 
 
-def _number(value: Any) -> float:
-    """`value` if it is a number, else NaN."""
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if real else math.nan
-
-
-def _curves(path: pathlib.Path) -> dict[str, Curve]:
-    """The curves by split; of two lines for one step the later one counts."""
-    lines: dict[str, dict[int, tuple[float, float]]] = {}
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-            step, split = int(entry["step"]), entry["split"]
-        except (ValueError, KeyError, TypeError):
-            continue  # the line that was being written when the run was killed
-        values = _number(entry.get("loss")), _number(entry.get("error"))
-        lines.setdefault(split, {})[step] = values
-    return {
-        split: Curve(
-            np.array(sorted(entries)),
-            *np.array([entries[step] for step in sorted(entries)]).T,
-        )
-        for split, entries in lines.items()
-        if split in SPLITS
-    }
+def _starts(path: pathlib.Path) -> tuple[Mapping[str, Any], ...]:
+    """The environments at each start; older points kept one alone."""
+    value = _json(path)
+    starts = value if isinstance(value, list) else [value]
+    return tuple(start for start in starts if isinstance(start, dict) and start)
 
 
 def _result(path: pathlib.Path) -> tuple[Result | None, str | None]:
     """The result, or None with the reason if the file is there and of no use."""
     if not path.is_file():
         return None, None
-    record = _json(path)
+    record = _object(path)
     test = record.get("test")
     if not isinstance(test, dict):
         return None, "its result.json cannot be read"
-    error = _number(test.get("error"))
-    if not math.isfinite(error):
-        return None, "failed: its test error is not a number"
-    costs = {
-        name: _number(record.get(name))
-        for name in (*WHOLE, "ms_per_step", "seconds")
-        if name != "examples"
-    }
-    costs |= {name: _number(test.get(name)) for name in ("loss", "examples")}
+    measured = metrics.described(record.get("metrics")) or (ERROR,)
+    values = metrics.finite(test, measured)
+    if measured[0].name not in values:
+        return None, f"failed: its test {measured[0].label} is not a number"
+    return _outcome(record, measured, values), None
+
+
+def _outcome(
+    record: Mapping[str, Any], measured: tuple[Metric, ...], values: dict[str, float]
+) -> Result:
+    costs = {name: metrics.number(record.get(name)) for name in (*WHOLE, *TIMES)}
+    costs |= {name: metrics.number(record["test"].get(name)) for name in TESTED}
     known = {name: cost for name, cost in costs.items() if math.isfinite(cost)}
-    for name in WHOLE & known.keys():
+    for name in known.keys() & {*WHOLE, "examples"}:
         known[name] = int(known[name])
-    return Result(error=error, **known), None
+    measures = metrics.described(record.get("measures"))
+    return Result(
+        metrics=measured,
+        values=values,
+        validation=metrics.finite(record.get("validation"), measured),
+        measures=measures,
+        measured=metrics.finite(metrics.values(record.get("measures")), measures),
+        **known,
+    )
 
 
 def _progress(
-    directory: pathlib.Path, config: Mapping[str, Any], curves: Mapping[str, Curve]
+    directory: pathlib.Path,
+    config: Mapping[str, Any],
+    curves: Mapping[str, Mapping[str, Curve]],
 ) -> str:
     """How far an unfinished point got."""
     if not directory.is_dir():
         return "not started"
-    curve = curves.get("train") or curves.get("test")
-    if curve is None:
+    logged = next((curves[split] for split in SPLITS if curves.get(split)), None)
+    if logged is None:
         return "started, but no step is recorded"
-    broken = curve.steps[~np.isfinite(curve.loss)]
+    loss = logged.get(LOSS)
+    broken = [] if loss is None else loss.steps[~np.isfinite(loss.values)]
     if len(broken):
         return f"failed: its loss is not a number from step {broken[0]}"
     flat = diff.flat(config)
     steps = flat.get("train.steps", flat.get("steps"))
     of = f" of {steps}" if steps else ""
-    return f"recorded up to step {curve.steps[-1]}{of}"
+    last = max(curve.steps[-1] for curve in logged.values())
+    return f"recorded up to step {last}{of}"

@@ -1,25 +1,26 @@
 """Results in one small file, to be checked in, compared with, and quoted from.
 
-A record holds what a sweep came to: its rows with the errors and times of each seed,
-their costs, the settings, the paper's table, and with what and where it ran. It is
-read back as a sweep, so that everything that is said about a sweep can be said
+A record holds the outcome of a sweep: its rows with the metrics and times of each
+seed, their costs, the settings, the paper's table, and with what and where it ran. It
+is read back as a sweep, so that everything that is said about a sweep can be said
 about a record, without the work directory.
 """
 
+import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from attn.report.analyse import table
-from attn.report.analyse.table import Row
-from attn.report.read import provenance, results
-from attn.report.read.results import SEED, Point, Result, Sweep
+from attn.report.read import metrics, provenance, results
+from attn.report.read.metrics import ERROR, Metric
+from attn.report.read.results import SEED, TIMES, Point, Result, Sweep, key
 from attn.workdir import diff
 
-FORMAT = "attn results, version 1"
-DIGITS = {"error": 4, "ms_per_step": 3, "seconds": 1}
+FORMAT = "attn results, version 2"
+FIRST_FORMAT = "attn results, version 1"  # of one metric, the error
+DIGITS = {"ms_per_step": 3, "seconds": 1}
 LINE = 88  # what fits in this many columns stands on one line
 
 
@@ -42,9 +43,9 @@ def save(sweep: Sweep, path: str | pathlib.Path) -> pathlib.Path:
 
 def of(sweep: Sweep) -> dict[str, Any]:
     """The record of a sweep, plain data."""
-    rows = table.rows(sweep)
-    varying = provenance.varying(rows)
-    done = sweep.done
+    groups = [points for points in sweep.groups if any(p.result for p in points)]
+    varying = provenance.varying(groups)
+    usual = results.usual_code(sweep.points)
     return {
         "format": FORMAT,
         "name": sweep.name,
@@ -53,46 +54,86 @@ def of(sweep: Sweep) -> dict[str, Any]:
         "baseline": dict(sweep.baseline),
         "match": sweep.match,
         "published": sweep.published,
+        "metrics": [dataclasses.asdict(metric) for metric in sweep.metrics],
+        "measures": [dataclasses.asdict(measure) for measure in sweep.measures],
         "rows": [
-            _row(row, {one.name: one.raw[i] for one in varying if i in one.raw})
-            for i, row in enumerate(rows)
-            if row.done
+            _row(
+                [point for point in points if point.result is not None],
+                {one.name: one.values[i] for one in varying if i in one.values},
+                sweep,
+                usual,
+            )
+            for i, points in enumerate(groups)
         ],
         "unfinished": [p.name for p in sweep.points if p.result is None],
-        "environment": _environment(done, table.usual_code(sweep.points)),
+        "environment": _environment(sweep.done, usual),
         "settings": dict(sorted(provenance.common(sweep.points).items())),
-        "time": provenance.when(done),
+        "time": provenance.when(sweep.done),
     }
 
 
-def _row(row: Row, settings: Mapping[str, Any]) -> dict[str, Any]:
-    by_seed = lambda name: {
-        table.key(p.seed): round(getattr(p.result, name), DIGITS[name])
-        for p in row.done
-        if getattr(p.result, name) is not None
-    }
-    other = {table.key(p.seed): p.code for p in row.other_code}
-    first = row.done[0].result
+def _row(
+    points: Sequence[Point],
+    settings: Mapping[str, Any],
+    sweep: Sweep,
+    usual: str | None,
+) -> dict[str, Any]:
+    """The record of the finished points of one row."""
+    first = points[0].result
     record = {
-        "axes": dict(row.axes),
-        "errors": by_seed("error"),
-        "parameters": row.cost("parameters"),
-        "macs": row.cost("macs"),
-        "ms_per_step": by_seed("ms_per_step"),
-        "seconds": by_seed("seconds"),
+        "axes": dict(points[0].place),
+        "test": _by_metric(points, sweep.metrics, lambda result: result.values),
+        "validation": _by_metric(points, sweep.metrics, lambda r: r.validation),
+        "measures": _by_metric(points, sweep.measures, lambda r: r.measured),
+        "parameters": _cost(points, "parameters"),
+        "macs": _cost(points, "macs"),
+        **{name: _times(points, name) for name in TIMES},
         "steps": first.steps,
         "examples": first.examples,
-        "together": max(p.result.together or 1 for p in row.done),
+        "together": max(p.result.together or 1 for p in points),
         "settings": dict(sorted(settings.items())),
     }
+    other = {key(p.seed): list(p.codes) for p in points if {*p.codes} - {usual}}
     return record | ({"other_code": other} if other else {})
+
+
+def _by_metric(
+    points: Iterable[Point],
+    described: Iterable[Metric],
+    of: Callable[[Result], Mapping[str, float]],
+) -> dict[str, dict[str, float]]:
+    """The values of some metrics by seed."""
+    values = {key(point.seed): of(point.result) for point in points}
+    found = {
+        metric.name: {
+            seed: round(each[metric.name], metric.kept)
+            for seed, each in values.items()
+            if metric.name in each
+        }
+        for metric in described
+    }
+    return {name: by_seed for name, by_seed in found.items() if by_seed}
+
+
+def _times(points: Iterable[Point], name: str) -> dict[str, float]:
+    """A time by seed."""
+    found = {key(point.seed): getattr(point.result, name) for point in points}
+    return {
+        s: round(time, DIGITS[name]) for s, time in found.items() if time is not None
+    }
+
+
+def _cost(points: Iterable[Point], name: str) -> int | None:
+    """A cost that seeds do not change."""
+    costs = (getattr(point.result, name) for point in points)
+    return next((cost for cost in costs if cost is not None), None)
 
 
 def _environment(points: Sequence[Point], usual: str | None) -> dict[str, Any]:
     """That of the first point that ran the usual code, without what is its own."""
     for point in points:
-        if point.environment and point.code == usual:
-            flat = diff.flat(point.environment)
+        if point.codes[-1:] == (() if usual is None else (usual,)) and point.starts:
+            flat = diff.flat(point.starts[-1])
             return {k: flat[k] for k in sorted(flat) if k not in provenance.OWN_KEYS}
     return {}
 
@@ -125,16 +166,31 @@ def read(path: str | pathlib.Path) -> Sweep:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError:
         record = None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not isinstance(record, dict) or record.get("format") not in (
+        FORMAT,
+        FIRST_FORMAT,
+    ):
         raise ValueError(
             f"{path} is no results file; expected what launch.py report --save writes"
         )
     try:
-        return _sweep(path, record)
+        return _sweep(path, _current(record))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} is a damaged results file ({type(error).__name__}: {error})"
         ) from error
+
+
+def _current(record: dict[str, Any]) -> dict[str, Any]:
+    """A record in the present version."""
+    if record["format"] == FORMAT:
+        return record
+    rows = [
+        {**row, "test": {ERROR.name: row["errors"]}, "validation": {}, "measures": {}}
+        for row in record["rows"]
+    ]
+    described = {"metrics": [dataclasses.asdict(ERROR)], "measures": []}
+    return {**record, **described, "rows": rows}
 
 
 def _sweep(path: pathlib.Path, record: Mapping[str, Any]) -> Sweep:
@@ -153,33 +209,52 @@ def _sweep(path: pathlib.Path, record: Mapping[str, Any]) -> Sweep:
 
 
 def _points(record: Mapping[str, Any], row: Mapping[str, Any]) -> list[Point]:
-    commit = {key: record["environment"].get(key) for key in results.CODE_KEYS}
-    found = []
-    for seed, error in row["errors"].items():
-        axes = {**row["axes"], SEED: json.loads(seed)}
-        code = row.get("other_code", {}).get(seed)
-        environment = {**record["environment"], "time": record.get("time")}
-        if code:
-            environment |= {key: code for key, value in commit.items() if value}
-        found.append(
-            Point(
-                name="-".join(map(str, axes.values())),
-                axes={k: v for k, v in axes.items() if k in record["axes"]},
-                directory=pathlib.Path(),
-                config={**record["settings"], **row["settings"]},
-                environment=environment,
-                curves={},
-                result=Result(
-                    error=float(error),
-                    steps=row.get("steps"),
-                    examples=row.get("examples"),
-                    parameters=row["parameters"],
-                    macs=row["macs"],
-                    ms_per_step=row["ms_per_step"].get(seed),
-                    seconds=row["seconds"].get(seed),
-                    together=row.get("together"),
-                ),
-                problem=None,
-            )
-        )
-    return found
+    """The points of a row, one a seed."""
+    seeds = dict.fromkeys(seed for by_seed in row["test"].values() for seed in by_seed)
+    return [_point(record, row, seed) for seed in seeds]
+
+
+def _point(record: Mapping[str, Any], row: Mapping[str, Any], seed: str) -> Point:
+    axes = {**row["axes"], SEED: json.loads(seed)}
+    return Point(
+        name="-".join(map(str, axes.values())),
+        axes={k: v for k, v in axes.items() if k in record["axes"]},
+        directory=pathlib.Path(),
+        config={**record["settings"], **row["settings"]},
+        starts=_starts(record, row.get("other_code", {}).get(seed)),
+        curves={},
+        result=_result(record, row, seed),
+        problem=None,
+    )
+
+
+def _starts(record: Mapping[str, Any], codes: Any) -> tuple[Mapping[str, Any], ...]:
+    """The environments of a point: one for each version of the code that ran it."""
+    usual = {**record["environment"], "time": record.get("time")}
+    keys = [name for name in results.CODE_KEYS if usual.get(name)]
+    codes = [codes] if isinstance(codes, str) else codes or [None]
+    return tuple(
+        {**usual, **(dict.fromkeys(keys, code) if code else {})} for code in codes
+    )
+
+
+def _result(record: Mapping[str, Any], row: Mapping[str, Any], seed: str) -> Result:
+    return Result(
+        metrics=metrics.described(record["metrics"]),
+        values=_of_seed(row["test"], seed),
+        validation=_of_seed(row["validation"], seed),
+        measures=metrics.described(record["measures"]),
+        measured=_of_seed(row["measures"], seed),
+        steps=row.get("steps"),
+        examples=row.get("examples"),
+        parameters=row["parameters"],
+        macs=row["macs"],
+        ms_per_step=row["ms_per_step"].get(seed),
+        seconds=row["seconds"].get(seed),
+        together=row.get("together"),
+    )
+
+
+def _of_seed(by_metric: Mapping[str, Any], seed: str) -> dict[str, float]:
+    found = {name: by_seed.get(seed) for name, by_seed in by_metric.items()}
+    return {name: float(value) for name, value in found.items() if value is not None}

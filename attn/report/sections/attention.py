@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from attn.report.analyse import table
+from attn.report.analyse import numbers
 from attn.report.analyse.table import Row
 from attn.report.draw import maps, pictures
 from attn.report.draw.maps import Attention, Strip
-from attn.report.draw.style import Look
+from attn.report.draw.style import Style
 from attn.report.read.results import Point
 
 IMAGES, MOST_ROWS = 8, 12
@@ -40,7 +40,7 @@ class Share:
 
 
 def blocks(
-    drawn: Sequence[tuple[Row, Look]], share: Share, most: int = MOST_ROWS
+    drawn: Sequence[tuple[Row, Style]], share: Share, most: int = MOST_ROWS
 ) -> tuple[list[Block], list[str]]:
     """What the rows with a finished point looked at, and the labels of those left out.
 
@@ -56,7 +56,7 @@ def blocks(
 
 
 def over_training(
-    drawn: Sequence[tuple[Row, Look]], share: Share, most: int = FEW_ROWS
+    drawn: Sequence[tuple[Row, Style]], share: Share, most: int = FEW_ROWS
 ) -> tuple[list[Block], list[str]]:
     """What rows looked at as they were trained, and the labels of those left out.
 
@@ -70,8 +70,8 @@ def over_training(
 
 
 def _until_used(
-    drawn: Sequence[tuple[Row, Look]],
-    make: Callable[[Row, Look], Block],
+    drawn: Sequence[tuple[Row, Style]],
+    make: Callable[[Row, Style], Block],
     share: Share,
 ) -> list[Block]:
     found = []
@@ -82,7 +82,7 @@ def _until_used(
     return found
 
 
-def _few(drawn: Sequence[tuple[Row, Look]], most: int) -> list[tuple[Row, Look]]:
+def _few(drawn: Sequence[tuple[Row, Style]], most: int) -> list[tuple[Row, Style]]:
     """At most some rows, of each kind in turn another column, in the order of all."""
     kinds = list(dict.fromkeys(row.kind for row, _ in drawn))
     columns = list(dict.fromkeys(row.column for row, _ in drawn))
@@ -112,10 +112,10 @@ def _first(row: Row, most: int) -> tuple[tuple[Point, Attention] | None, list[st
     return None, problems
 
 
-def _looked(row: Row, look: Look, share: Share) -> Block:
+def _looked(row: Row, look: Style, share: Share) -> Block:
     """The strips of the first finished point of a row that has some."""
     found, remarks = _first(row, IMAGES)
-    block: Block = {"row": row, "look": look, "images": [], "strips": []}
+    block: Block = {"row": row, "style": look, "images": [], "strips": []}
     block["remarks"] = remarks
     if found is None:
         return block
@@ -147,11 +147,11 @@ def _strip(strip: Strip, attention: Attention, share: Share) -> list[Block]:
     same = strip.form == "heat" and low == high
     line = {
         "path": strip.path,
-        "what": f"{strip.what}, {table.span(low, high)[0]} everywhere"
+        "what": f"{strip.what}, {numbers.span(low, high)[0]} everywhere"
         if same
         else strip.what,
         "form": strip.form,
-        "scale": table.span(low, high) if scaled else None,
+        "scale": numbers.span(low, high) if scaled else None,
         "pictures": [share.picture(picture) for picture in drawn],
     }
     if strip.form != "grid":
@@ -173,11 +173,11 @@ def _kept(point: Point) -> list[tuple[int, pathlib.Path]]:
     return sorted((int(path.stem), path) for path in files if path.stem.isdigit())
 
 
-def _timeline(row: Row, look: Look, share: Share) -> Block:
+def _timeline(row: Row, look: Style, share: Share) -> Block:
     """A line of pictures for each of some steps of one point of a row."""
     point = _keeper(row)
     assert point is not None
-    block: Block = {"row": row, "look": look, "point": point, "remarks": []}
+    block: Block = {"row": row, "style": look, "point": point, "remarks": []}
     block["strips"], block["images"] = [], []
     by_step: list[tuple[int, Attention, list[Strip]]] = []
     for step, path in spaced(_kept(point), STEPS):
@@ -224,11 +224,12 @@ def _evolution(lines: Sequence[tuple[int, Attention, Strip]], share: Share) -> B
         warped = [pictures.warp(*pair) for pair in zip(images, values, strict=True)]
         drawn = [p for pair in zip(drawn, warped, strict=True) for p in pair]
     each = len(drawn) // len(alike)
+    scaled = last.form != "grid" and low < high
     return {
         "path": last.path,
         "what": last.what,
         "form": last.form,
-        "scale": table.span(low, high) if last.form != "grid" and low < high else None,
+        "scale": numbers.span(low, high) if scaled else None,
         "steps": [
             {
                 "step": f"step {step:,}",

@@ -16,7 +16,7 @@ import numpy as np
 
 from attn.report.analyse.table import Row
 from attn.report.draw import maps, style
-from attn.report.draw.style import INK, Look
+from attn.report.draw.style import INK, Style
 from attn.report.read.results import Point
 
 CLASSES = 5
@@ -63,7 +63,7 @@ def _gates(archive: Any) -> Gates:
     return Gates(classes, paths, means)
 
 
-def section(drawn: Sequence[tuple[Row, Look]]) -> dict[str, Any] | None:
+def section(drawn: Sequence[tuple[Row, Style]]) -> dict[str, Any] | None:
     """What the page shows of the rows whose points record gates; None if none does."""
     found, remarks = [], []
     for row, look in drawn:
@@ -79,7 +79,7 @@ def section(drawn: Sequence[tuple[Row, Look]]) -> dict[str, Any] | None:
     blocks = [
         {
             "row": row,
-            "look": look,
+            "style": look,
             "point": point,
             "plots": by_class(gates, row.label),
             "classes": chosen(gates.classes),
@@ -127,7 +127,7 @@ def by_class(gates: Gates, label: str) -> list[str]:
     return svgs
 
 
-def by_depth(found: Sequence[tuple[Row, Look, Gates]]) -> str:
+def by_depth(found: Sequence[tuple[Row, Style, Gates]]) -> str:
     """The spread between classes at each depth, a line a row."""
     with style.axes(*style.WIDE) as axes:
         for _, look, gates in found:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from attn.report.analyse import published, table
+from attn.report.analyse import numbers, published, table
 from attn.report.read import results
 from tests.report import papers, synthetic
 
@@ -99,10 +99,10 @@ def test_what_one_side_lacks_is_shown_as_such(tmp_path):
         for label, (cell, remark) in told.items()
     }
     assert shown == {
-        "theirs": (table.DASH, "7.0", "not among our points"),
-        "late": (table.DASH, "8.0", ""),
+        "theirs": (numbers.DASH, "7.0", "not among our points"),
+        "late": (numbers.DASH, "8.0", ""),
         "a": ("1.50", "1.5", ""),
-        "mine": ("3.50", table.DASH, "not in the paper"),
+        "mine": ("3.50", numbers.DASH, "not in the paper"),
     }
     assert not found.overall.ordered
     assert published.sentences(found) == [
@@ -137,7 +137,7 @@ def test_quantities_are_held_against_ours_where_both_have_them(tmp_path):
     shown = [(published.ours(cell), published.theirs(cell)) for cell in line.cells]
     assert shown[0][0].startswith("8.") or shown[0][0].startswith("9.")
     assert shown[0][1] == "22.28"
-    assert shown[1:] == [(table.DASH, "6.03"), ("78,106", "28.1 M")]
+    assert shown[1:] == [(numbers.DASH, "6.03"), ("78,106", "28.1 M")]
     assert found.agreements[1:] == (None, None)
     assert found.overall.ordered == 1
 
@@ -149,10 +149,10 @@ def test_a_cell_with_other_code_is_marked(tmp_path):
     sweep = results.read(root)
     found = published.compare(sweep, table.rows(sweep))
     marks = {line.label: line.cells[0].mark for line in found.lines}
-    assert marks["reduction 16"] == table.DAGGER
+    assert marks["reduction 16"] == numbers.DAGGER
     assert marks["none"] == ""
     cell = next(line.cells[0] for line in found.lines if line.label == "reduction 16")
-    assert published.ours(cell).endswith(table.DAGGER)
+    assert published.ours(cell).endswith(numbers.DAGGER)
 
 
 def test_the_best_of_a_column_needs_more_than_the_interval(tmp_path):

@@ -51,7 +51,7 @@ def test_few_images_leave_a_difference_open_however_alike_the_seeds_are():
     assert found.half == pytest.approx(1.959964 * 3**0.5 / 10, rel=1e-5)
     assert statistics.verdict(found) == "not distinguishable"
     many = statistics.paired(values, base, examples=100_000)
-    assert statistics.verdict(many) == "lower"
+    assert statistics.verdict(many) == "better"
 
 
 def test_seeds_that_differ_more_than_the_images_keep_their_interval():
@@ -71,8 +71,8 @@ def test_paired_uses_only_seeds_that_both_have():
 @pytest.mark.parametrize(
     ("mean", "half", "said"),
     [
-        (-1.0, 0.9, "lower"),
-        (1.0, 0.9, "higher"),
+        (-1.0, 0.9, "better"),
+        (1.0, 0.9, "worse"),
         (-1.0, 1.0, "not distinguishable"),
         (0.5, 2.0, "not distinguishable"),
         (-9.0, None, "one seed"),

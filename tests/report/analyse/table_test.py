@@ -5,7 +5,7 @@ import json
 import pytest
 import scipy.stats
 
-from attn.report.analyse import summary, table
+from attn.report.analyse import columns, numbers, summary, table
 from attn.report.draw import style
 from attn.report.read import results
 from tests.report import papers, synthetic
@@ -22,6 +22,12 @@ def made(tmp_path, axes, points, errors, baseline):
     return synthetic.bare(tmp_path, axes, points, errors, baseline=baseline)
 
 
+def texts(sweep, name):
+    """The cells of a column."""
+    (found,) = [c for c in columns.columns(sweep, table.rows(sweep)) if c.name == name]
+    return found.cells
+
+
 def test_one_row_for_each_attention_compared_seed_by_seed(finished):
     sweep = results.read(finished)
     rows = table.rows(sweep)
@@ -31,7 +37,7 @@ def test_one_row_for_each_attention_compared_seed_by_seed(finished):
         "spatial_transformer",
     ]
     assert [row.baseline for row in rows] == [False, True, False]
-    error = [[p.result.error for p in row.points] for row in rows]
+    error = [[p.result.values["error"] for p in row.points] for row in rows]
     test = scipy.stats.ttest_rel(error[2], error[1]).confidence_interval()
     mean = (test.low + test.high) / 2
     # of 1,000 images each: the seeds agree more closely than so few images allow
@@ -40,7 +46,7 @@ def test_one_row_for_each_attention_compared_seed_by_seed(finished):
     assert rows[2].difference.mean == pytest.approx(mean)
     assert rows[2].difference.half == pytest.approx(least)
     assert rows[1].difference is None
-    assert rows[2].verdict == "lower"
+    assert rows[2].verdict == "better"
 
 
 def test_each_row_is_compared_to_the_baseline_of_its_other_axes(tmp_path):
@@ -68,22 +74,24 @@ def test_a_difference_needs_seeds_finished_in_both(tmp_path):
     errors = [10.0, None, None, 8.0]
     sweep = made(tmp_path, ["a", "seed"], points, errors, {"a": "none"})
     base, other = table.rows(sweep)
-    assert (base.error.count, other.error.count) == (1, 1)
+    assert (base.headline.count, other.headline.count) == (1, 1)
     assert other.difference is None
-    assert table.cells([base, other])[1]["seeds"] == "1 of 2"
+    assert texts(sweep, "seeds")[1] == "1 of 2"
 
 
 def test_one_seed_has_no_interval_and_says_so(tmp_path):
     points = [{"a": "none", "seed": 0}, {"a": "x", "seed": 0}]
     sweep = made(tmp_path, ["a", "seed"], points, [4.0, 3.0], {"a": "none"})
     rows = table.rows(sweep)
-    cell = table.cells(rows)[1]
-    assert cell["error"].strip(table.FIGURE_SPACE) == "3.00"
-    assert cell["difference"].strip(table.FIGURE_SPACE) == f"{table.MINUS}1.00"
-    assert cell["verdict"] == "one seed"
+    cells = [texts(sweep, name)[1] for name in ("error", "difference", "verdict")]
+    assert [cell.strip(numbers.FIGURE_SPACE) for cell in cells] == [
+        "3.00",
+        f"{numbers.MINUS}1.00",
+        "one seed",
+    ]
     said = " ".join(summary.notes(sweep, rows))
     assert "Every row has one seed only, so no interval." in said
-    assert "nan" not in f"{cell}{said}".lower()
+    assert "nan" not in f"{cells}{said}".lower()
 
 
 def test_without_its_baseline_a_sweep_has_no_differences(tmp_path):
@@ -101,33 +109,33 @@ def test_a_row_that_ran_other_code_is_marked(finished, tmp_path):
     (sweep / "cbam-1" / "environment.json").write_text(other)
     read = results.read(sweep)
     rows = table.rows(read)
-    assert [cell["mark"] for cell in table.cells(rows)] == ["", table.DAGGER]
+    assert [columns.mark(row) for row in rows] == ["", numbers.DAGGER]
     assert (
-        f"{table.DAGGER} cbam-1 ran code feed123, most ran 4be1c07."
+        f"{numbers.DAGGER} cbam-1 ran code feed123, most ran 4be1c07."
         in summary.notes(read, rows)
     )
-    assert not any(c["mark"] for c in table.cells(table.rows(results.read(finished))))
+    assert not any(map(columns.mark, table.rows(results.read(finished))))
 
 
 def test_summary_names_the_best_and_what_is_not_distinguishable(finished):
     said = " ".join(summary.summary(table.rows(results.read(finished))))
-    assert "Lower than none: spatial_transformer." in said
+    assert "Better than none: spatial_transformer." in said
     assert "Not distinguishable from none: squeeze_excite." in said
     assert summary.summary([]) == ["No point is finished yet."]
 
 
 def test_numbers_are_written_for_people():
-    assert table.number(-0.5, 1) == f"{table.MINUS}0.5"
-    assert table.number(-0.001, 2, sign=True) == "0.00"
-    assert table.number(1234.5, 1, sign=True) == "+1,234.5"
-    assert table.unit([5.2e6, None, 90.0]) == (1e6, "M")
-    assert [table.duration(s) for s in (59.6, 185, 7620)] == [
+    assert numbers.number(-0.5, 1) == f"{numbers.MINUS}0.5"
+    assert numbers.number(-0.001, 2, sign=True) == "0.00"
+    assert numbers.number(1234.5, 1, sign=True) == "+1,234.5"
+    assert numbers.unit([5.2e6, None, 90.0]) == (1e6, "M")
+    assert [numbers.duration(s) for s in (59.6, 185, 7620)] == [
         "1 min 00 s",
         "3 min 05 s",
         "2 h 07 min",
     ]
-    assert table.span(0.00008, 0.128) == ("0.000", "0.128")
-    aligned = table.aligned(["1.0 ± 10.5", "2.0 ± 0.5", "3.0", table.DASH])
+    assert numbers.span(0.00008, 0.128) == ("0.000", "0.128")
+    aligned = numbers.aligned(["1.0 ± 10.5", "2.0 ± 0.5", "3.0", numbers.DASH])
     assert aligned[1] == "2.0 ± \N{FIGURE SPACE}0.5"
     assert {len(text) for text in aligned[:3]} == {10}
 
@@ -153,7 +161,7 @@ def test_rows_of_a_column_follow_each_other_and_share_a_look_by_kind(tmp_path):
     assert [row.column for row in rows] == ["p"] * 6 + ["q"] * 6
     assert [row.kind for row in rows[:6]] == [row.kind for row in rows[6:]]
     assert (rows[1].kind, rows[1].family, rows[1].variant) == ("A · x", "A", "x")
-    looks = style.looks(rows)
+    looks = style.styles(rows)
     assert looks[:6] == looks[6:]
     assert len(set(looks[:6])) == 6
     assert looks[1].colour == looks[4].colour != looks[2].colour
@@ -179,9 +187,9 @@ def test_sentences_name_rows_of_a_kind_together_with_their_columns(tmp_path):
     sweep = results.read(root)
     rows = table.rows(sweep)
     said = " ".join(summary.summary(rows) + summary.notes(sweep, rows))
-    assert "Lower than its baseline: FCN · affine (all 2)." in said
-    assert "r 5." in said.split("Lower")[0]
-    assert "rts 4." in said.split("Lower")[0]
+    assert "Better than its baseline: FCN · affine (all 2)." in said
+    assert "r 5." in said.split("Better")[0]
+    assert "rts 4." in said.split("Better")[0]
     assert "the one like it with transformer = none" in said
     assert (
         "Widths are scaled so that the parameters of a point agree with 400,000 within"

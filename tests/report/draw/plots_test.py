@@ -8,7 +8,7 @@ import pytest
 
 from attn.report.analyse import table
 from attn.report.analyse.statistics import Interval
-from attn.report.draw import labels, plots, style
+from attn.report.draw import curves, labels, scatter, style
 from attn.report.read import results
 from tests.report import synthetic
 
@@ -23,11 +23,11 @@ def rows(tmp_path_factory):
 
 def drawn(sweep):
     rows = table.rows(sweep)
-    return list(zip(rows, style.looks(rows), strict=True))
+    return list(zip(rows, style.styles(rows), strict=True))
 
 
 def test_learning_curves_have_a_line_for_each_row(rows):
-    (svg,) = plots.learning(rows, "test", "error", "test error, %")
+    (svg,) = curves.learning(rows, "test", "error", "test error, %")
     ElementTree.fromstring(svg)
     for _, look in rows:
         assert look.colour.lower() in svg.lower()
@@ -38,20 +38,20 @@ def test_learning_curves_have_a_line_for_each_row(rows):
 
 
 def test_plots_of_one_input_are_the_same(rows):
-    first = plots.against(rows, "macs", "MACs")
-    assert first == plots.against(rows, "macs", "MACs")
+    first = scatter.against(rows, "macs", "MACs")
+    assert first == scatter.against(rows, "macs", "MACs")
 
 
 def test_costs_name_every_row_and_their_unit(rows):
-    (svg,) = plots.against(rows, "parameters", "parameters")
+    (svg,) = scatter.against(rows, "parameters", "parameters")
     texts = [element.text for element in ElementTree.fromstring(svg).iter("text")]
     assert {"none", "cbam", "non_local", "parameters (k)"} <= set(texts)
 
 
 def test_nothing_to_draw_is_no_plot(rows):
-    assert plots.learning([], "train", "loss", "loss") == []
-    assert plots.learning(rows, "validation", "loss", "loss") == []
-    assert plots.against([], "macs", "MACs") == []
+    assert curves.learning([], "train", "loss", "loss") == []
+    assert curves.learning(rows, "validation", "loss", "loss") == []
+    assert scatter.against([], "macs", "MACs") == []
 
 
 def test_eighteen_rows_look_different(tmp_path):
@@ -61,13 +61,13 @@ def test_eighteen_rows_look_different(tmp_path):
     others = [
         dataclasses.replace(base, baseline=False, kind=f"kind {i}") for i in range(17)
     ]
-    looks = style.looks([base, *others])
+    looks = style.styles([base, *others])
     assert len(set(looks)) == 18
     assert looks[0].colour == style.BASELINE
 
 
 def test_whisker_puts_the_interval_on_a_common_axis():
-    svg = plots.whisker(Interval(-1.0, 0.5, 3), reach=2.0, colour="#123456")
+    svg = scatter.whisker(Interval(-1.0, 0.5, 3), reach=2.0, colour="#123456")
     line = ElementTree.fromstring(svg)[1].attrib
     dot = ElementTree.fromstring(svg)[2].attrib
     assert float(line["x1"]) < float(dot["cx"]) < float(line["x2"]) < 60

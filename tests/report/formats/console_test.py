@@ -6,7 +6,7 @@ import json
 import pytest
 import rich.console
 
-from attn.report.analyse import table
+from attn.report.analyse import numbers
 from attn.report.formats import console
 from attn.report.read import results
 from tests.report import papers, synthetic
@@ -34,7 +34,7 @@ def test_table_has_every_column_where_there_is_room(sweep):
     for name in ("seeds", "error, %", "difference", "parameters", "MACs, M", "ms/step"):
         assert name in head
     row = next(line for line in text.splitlines() if line.startswith("spatial_tr"))
-    for part in ("98,520", "7.01", "lower", table.PLUS_MINUS, table.MINUS):
+    for part in ("98,520", "7.01", "better", numbers.PLUS_MINUS, numbers.MINUS):
         assert part in row
     assert "baseline" in text
 
@@ -78,11 +78,11 @@ def paper(tmp_path_factory):
 
 def test_the_papers_table_stands_below_ours(paper):
     text = shown(paper, 120)
-    head = "Ours (and Jaderberg et al. 2015, Table 1), test error in % by distortion"
+    head = "Ours (and Jaderberg et al. 2015, Table 1): test error, %, by distortion"
     assert text.index("FCN      none         e") < text.index(head)
     line = next(line for line in text.splitlines() if line.startswith("FCN · affine"))
     assert [f"({value})" in line for value in (1.2, 0.8, 1.5, 2.7)] == [True] * 4
-    assert line.count(table.PLUS_MINUS) == 4
+    assert line.count(numbers.PLUS_MINUS) == 4
     text = " ".join(text.split())
     assert "Not among our points: CNN · none, FCN · projective, FCN · thin" in text
     assert "pairs of rows that the paper orders within a column" in text
@@ -93,7 +93,7 @@ def test_on_narrow_terminals_the_papers_table_has_no_intervals(paper, width):
     text = shown(paper, width)
     assert all(len(line) <= width for line in text.splitlines())
     beside = text[text.index("Ours (and") : text.index("Of the")]
-    assert table.PLUS_MINUS not in beside
+    assert numbers.PLUS_MINUS not in beside
     assert "(2.7)" in beside
     if width == 60:
         assert "FCN · affine" in beside

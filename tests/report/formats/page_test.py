@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from attn import report
-from attn.report.analyse import table
+from attn.report.analyse import numbers
 from attn.report.formats import page
 from attn.report.read import results
 from tests.report import papers, synthetic
@@ -88,7 +88,7 @@ def test_the_page_tells_how_it_was_run(whole):
     text = " ".join(" ".join(Reader(whole.read_text(encoding="utf-8")).text).split())
     assert "12 of 12 points finished" in text
     assert "2026-11-22 10:02" in text
-    assert f"model.slots.block.residual {table.DASH} squeeze_excite cbam" in text
+    assert f"model.slots.block.residual {numbers.DASH} squeeze_excite cbam" in text
     assert "versions.jax 0.10.2" in text
     assert "train.steps 250" in text
     assert "Not finished" not in text
@@ -206,7 +206,7 @@ def test_the_papers_table_comes_first_and_plots_are_by_its_columns(tmp_path):
         "Beside the paper",
         "Result",
         "Learning curves",
-        "Error against cost",
+        "Test error against cost",
         "What each looked at as training went on",
         "What each attention looked at",
         "How it was run",
@@ -234,7 +234,7 @@ def test_an_unfinished_cell_of_the_papers_table_is_a_dash(tmp_path):
     _, text = rendered(root)
     beside = text[text.index("Beside the paper") : text.index("Learning curves")]
     assert "1 of 2 seeds" in beside
-    assert f"FCN · affine {table.DASH} 1.2" in beside
+    assert f"FCN · affine {numbers.DASH} 1.2" in beside
     assert "not started FCN-affine-r-0" in text
     assert "CNN · none not among our points" in beside
 

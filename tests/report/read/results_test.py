@@ -24,27 +24,30 @@ def test_finished_points_are_read_whole(sweep):
     assert [p.name for p in read.points] == ["none-0", "none-1", "cbam-0", "cbam-1"]
     assert all(p.problem is None for p in read.points)
     point = read.points[2]
-    assert (point.axes["attention"], point.seed, point.code) == ("cbam", 0, "4be1c07")
+    assert (point.axes["attention"], point.seed) == ("cbam", 0)
+    assert point.codes == ("4be1c07",)
     assert (point.result.parameters, point.result.macs) == (79_442, 5_431_110)
-    assert point.result.error == point.curves["test"].error[-1]
-    np.testing.assert_array_equal(point.curves["test"].steps, [50, 100, 150, 200, 250])
+    assert point.result.values["error"] == point.curve("test", "error").values[-1]
+    np.testing.assert_array_equal(
+        point.curve("test", "loss").steps, [50, 100, 150, 200, 250]
+    )
 
 
 def test_a_half_written_line_is_left_out(sweep):
     path = sweep / "cbam-0" / "metrics.jsonl"
     path.write_text(path.read_text().rstrip("\n")[:-9])
-    curve = results.read(sweep).points[2].curves
-    assert curve["test"].steps[-1] == 200
-    assert curve["train"].steps[-1] == 250
+    point = results.read(sweep).points[2]
+    assert point.curve("test", "loss").steps[-1] == 200
+    assert point.curve("train", "loss").steps[-1] == 250
 
 
 def test_of_a_step_logged_twice_the_later_line_counts(sweep):
     path = sweep / "cbam-0" / "metrics.jsonl"
     again = {"step": 20, "split": "train", "loss": 7.0, "error": 70.0}
     path.write_text(path.read_text() + json.dumps(again) + "\n")
-    curve = results.read(sweep).points[2].curves["train"]
+    curve = results.read(sweep).points[2].curve("train", "loss")
     assert np.all(np.diff(curve.steps) > 0)
-    assert curve.loss[curve.steps == 20] == 7.0
+    assert curve.values[curve.steps == 20] == 7.0
 
 
 def test_unfinished_points_say_how_far_they_got(sweep):
@@ -83,7 +86,7 @@ def test_a_missing_cost_is_unknown_and_no_error(sweep):
     path = sweep / "cbam-0" / "result.json"
     path.write_text(json.dumps({"test": {"error": 4.5}, "macs": None}))
     result = results.read(sweep).points[2].result
-    assert (result.error, result.macs, result.parameters) == (4.5, None, None)
+    assert (result.values["error"], result.macs, result.parameters) == (4.5, None, None)
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"points": [{"axes": {}}]}', "[]"])

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from attn import report
-from attn.report.analyse import regression, table
+from attn.report.analyse import numbers, regression, table
 from attn.report.formats import markdown
 from attn.report.read import results, saved
 from tests.report import papers, synthetic
@@ -43,8 +43,8 @@ def test_what_is_saved_comes_back(sweep, tmp_path):
     assert [row.label for row in back] == [row.label for row in rows]
     assert [row.baseline for row in back] == [True, False, False]
     for old, new in zip(rows, back, strict=True):
-        assert new.error.mean == pytest.approx(old.error.mean, abs=1e-4)
-        assert new.error.half == pytest.approx(old.error.half, abs=1e-3)
+        assert new.headline.mean == pytest.approx(old.headline.mean, abs=1e-4)
+        assert new.headline.half == pytest.approx(old.headline.half, abs=1e-3)
         assert new.ms_per_step.half == pytest.approx(old.ms_per_step.half, abs=1e-2)
         assert new.verdict == old.verdict
         for cost in ("parameters", "macs"):
@@ -54,7 +54,7 @@ def test_what_is_saved_comes_back(sweep, tmp_path):
     assert data["environment"]["versions.jax"] == "0.10.2"
     assert data["time"] == "2026-11-22 10:02"
     assert data["rows"][1]["axes"] == {"attention": "cbam"}
-    assert list(data["rows"][1]["errors"]) == ["0", "1", "2"]
+    assert list(data["rows"][1]["test"]["error"]) == ["0", "1", "2"]
     assert data["settings"]["train.steps"] == 250
     assert data["rows"][1]["settings"] == {"model.slots.block.residual": "cbam"}
 
@@ -107,7 +107,7 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, content):
 def test_a_damaged_record_is_one_sentence(sweep, tmp_path):
     path = report.save(sweep, tmp_path / "r.json")
     data = json.loads(path.read_text())
-    del data["rows"][0]["errors"]
+    del data["rows"][0]["test"]
     path.write_text(json.dumps(data))
     with pytest.raises(ValueError, match="is a damaged results file"):
         saved.read(path)
@@ -156,7 +156,7 @@ def test_against_is_on_the_terminal_and_on_the_page(sweep, changed, tmp_path, ca
     report.show([changed], path)
     shown = capsys.readouterr().out
     assert "Against r.json" in shown
-    assert "higher" in shown
+    assert "worse" in shown
     page = report.write([changed], tmp_path / "page.html", path).read_text()
     assert "<h2>Against r.json</h2>" in page
     assert page.index("<h2>Result") < page.index("<h2>Against")
@@ -176,7 +176,7 @@ def test_markdown_has_the_papers_rows_and_columns(tmp_path, capsys):
     row = next(
         r for r in table.rows(sweep) if (r.kind, r.column) == ("FCN · affine", "rts")
     )
-    cell = f"**{table.plus_minus(row.error, 2)}** (0.8)"
+    cell = f"**{numbers.plus_minus(row.headline, 2)}** (0.8)"
     assert cell in next(line for line in lines if line.startswith("| FCN · affine"))
     assert "| CNN · affine | (0.7) | (0.5) | (0.8) | (1.2) |" in lines
     assert "In brackets: Jaderberg et al. 2015, Table 1." in lines[-1]

@@ -14,7 +14,7 @@ from tests.report import papers
 
 def drawn(root):
     rows = table.rows(results.read(root))
-    return list(zip(rows, style.looks(rows), strict=True))
+    return list(zip(rows, style.styles(rows), strict=True))
 
 
 @pytest.fixture(scope="module")

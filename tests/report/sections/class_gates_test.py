@@ -21,7 +21,7 @@ def sweep(tmp_path_factory):
 
 def drawn(root):
     rows = table.rows(results.read(root))
-    return list(zip(rows, style.looks(rows), strict=True))
+    return list(zip(rows, style.styles(rows), strict=True))
 
 
 def test_the_spread_is_the_deviation_between_classes_over_channels(sweep):

@@ -1,19 +1,19 @@
 """Settings in which rows differ, in tables that fit."""
 
-from attn.report.analyse import table
-from attn.report.read import provenance, results
+from attn.report.analyse import numbers, settings, table
+from attn.report.read import results
 from tests.report import papers, synthetic
 
 
 def listings(root):
-    return provenance.listings(table.rows(results.read(root)))
+    return settings.listings(table.rows(results.read(root)))
 
 
 def test_a_sweep_without_columns_has_one_table(tmp_path):
     root = synthetic.sweep(tmp_path / "s", ["none", "cbam"], seeds=2, images=1)
     (listing,) = listings(root)
     assert listing.heads == ("none", "cbam")
-    assert listing.lines == (("model.slots.block.residual", (table.DASH, "cbam")),)
+    assert listing.lines == (("model.slots.block.residual", (numbers.DASH, "cbam")),)
 
 
 def test_settings_of_columns_of_kinds_and_of_both_stand_apart(tmp_path):
@@ -29,7 +29,7 @@ def test_settings_of_columns_of_kinds_and_of_both_stand_apart(tmp_path):
         "model.widths": ("[90, 64]", "[40, 64]", "[86, 64]"),
     }
     assert by_kind.heads[1] == "FCN · affine"
-    slots = table.DASH, "spatial_transformer"
+    slots = numbers.DASH, "spatial_transformer"
     assert dict(by_kind.lines) == {
         "model.name": ("fcn", "fcn", "cnn", "cnn"),
         "model.slots.input": (*slots, *slots),
