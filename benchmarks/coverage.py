@@ -33,6 +33,7 @@ from absl import app, flags
 from scipy import special
 
 from attn.report.analyse import comparison, statistics
+from attn.report.read import outcomes
 
 HARD = 1.5
 RESAMPLES = 200
@@ -102,7 +103,7 @@ def draw(
 def halves(case: Case, rng: np.random.Generator, methods=METHODS) -> dict[str, tuple]:
     """Of one replication: the ends of each method's interval."""
     sides = draw(case, rng)
-    row, base = (comparison.outcomes(*side) for side in sides)
+    row, base = (outcomes.of(*side) for side in sides)
     count = case.count if case.kind == "share" else None
     found = {}
     if "ours" in methods:

@@ -46,6 +46,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from attn.report.read.outcomes import Outcomes
+
 CONFIDENCE = 0.95
 
 
@@ -56,59 +58,20 @@ class Part(NamedTuple):
     df: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcomes:
-    """What a row got on each test example, as far as differences need it.
-
-    Attributes:
-        values: of each seed, [S].
-        means: contribution of each example to the value, mean over seeds, [n].
-        interaction: mean square of seed x example; 0 where there is one seed.
-    """
-
-    values: np.ndarray
-    means: np.ndarray
-    interaction: float
-
-
-def outcomes(totals: np.ndarray, weights: np.ndarray) -> Outcomes:
-    """Sums up the totals and weights [S, n] of each seed and example.
-
-    The value of a seed is sum(totals) / sum(weights). An example contributes
-    value + n (total - value * weight) / sum(weights), which is total / weight where
-    the weights are equal.
-    """
-    totals, weights = np.asarray(totals, np.float64), np.asarray(weights, np.float64)
-    seeds, count = totals.shape
-    whole = weights.sum(1, keepdims=True)
-    values = totals.sum(1, keepdims=True) / whole
-    each = values + count * (totals - values * weights) / whole
-    means = each.mean(0)
-    rest = each - values - means + means.mean()
-    freedom = (seeds - 1) * (count - 1)
-    interaction = float((rest**2).sum() / freedom) if freedom else 0.0
-    return Outcomes(values[:, 0], means, interaction)
-
-
 def shared(row: Outcomes, baseline: Outcomes) -> Part:
     """The part c of the variance, which both rows' examples bring: seeds do not help.
 
     Raises:
-        ValueError: the rows were not tested on equally many examples.
+        ValueError: the rows were not tested on the same examples.
     """
-    if row.means.shape != baseline.means.shape:
+    if not row.comparable(baseline):
         raise ValueError(
-            f"rows are compared on the same examples, not on {len(row.means)} and"
-            f" {len(baseline.means)}"
+            f"rows are compared on the same examples, not on {row.count} and"
+            f" {baseline.count} that differ"
         )
-    return example_part(
-        float(np.var(row.means - baseline.means, ddof=1)),
-        len(row.means),
-        [
-            (row.interaction, len(row.values)),
-            (baseline.interaction, len(baseline.values)),
-        ],
-    )
+    spread = float(((row.means - baseline.means) ** 2).sum()) / (row.count - 1)
+    sides = [(side.interaction, len(side.values)) for side in (row, baseline)]
+    return example_part(spread, row.count, sides)
 
 
 def example_part(

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from attn.report.analyse import comparison
+from attn.report.read import outcomes
 from benchmarks.coverage import Case, coverage, draw
 
 ONES = np.ones((3, 7))
@@ -15,7 +16,7 @@ ONES = np.ones((3, 7))
 def difference(row, baseline, weights=None, **options):
     """The difference of two tables of outcomes [S, n]."""
     sides = [
-        comparison.outcomes(side, np.ones_like(side) if weights is None else weights)
+        outcomes.of(side, np.ones_like(side) if weights is None else weights)
         for side in (row, baseline)
     ]
     part = comparison.shared(*sides)
@@ -49,7 +50,7 @@ def test_parts_of_the_variance_worked_out_by_hand():
     # means over seeds (3, 1, 2) and (2, 2, 2), over examples 1, 3 and 2, 2
     row = np.array([[2.0, 0.0, 1.0], [4.0, 2.0, 3.0]])
     baseline = np.array([[1.0, 3.0, 2.0], [3.0, 1.0, 2.0]])
-    sides = [comparison.outcomes(side, np.ones((2, 3))) for side in (row, baseline)]
+    sides = [outcomes.of(side, np.ones((2, 3))) for side in (row, baseline)]
     assert [list(side.values) for side in sides] == [[1.0, 3.0], [2.0, 2.0]]
     # no interaction in the row; in the baseline +-1 and 0, four of them over 2 degrees
     assert [side.interaction for side in sides] == pytest.approx([0.0, 2.0])
@@ -58,20 +59,6 @@ def test_parts_of_the_variance_worked_out_by_hand():
     found = difference(row, baseline)
     # values 1, 3 of variance 2 over two seeds; the baseline's seeds are alike
     assert [part.variance for part in found.parts] == pytest.approx([1.0, 0.0])
-
-
-def test_weighted_outcomes_have_the_ratio_of_their_sums():
-    totals = np.array([[30.0, 0.0, 10.0], [20.0, 5.0, 9.0]])
-    weights = np.array([[3.0, 4.0, 1.0], [3.0, 4.0, 1.0]])
-    found = comparison.outcomes(totals, weights)
-    assert found.values == pytest.approx([40 / 8, 34 / 8])
-    # 5 + 3 (30 - 15) / 8, ... and the same with the second seed
-    first = 5 + 3 * (totals[0] - 5 * weights[0]) / 8
-    second = 4.25 + 3 * (totals[1] - 4.25 * weights[1]) / 8
-    assert found.means == pytest.approx((first + second) / 2)
-    # what weighs nothing changes nothing but the number of examples
-    equal = comparison.outcomes(totals * 2, weights * 2)
-    assert equal.means == pytest.approx(found.means)
 
 
 def test_the_variance_is_that_of_the_mean_difference():
@@ -152,20 +139,18 @@ def test_a_single_seed_has_a_difference_and_no_interval():
     assert (found.mean, found.half(), found.p_value) == (-1.5, None, None)
     assert found.equivalence(9.0) is None
     assert comparison.difference([], [1.0]) is None
-    one = comparison.outcomes(ONES[:1], ONES[:1])
+    one = outcomes.of(ONES[:1], ONES[:1])
     assert comparison.shared(one, one).variance == 0.0
 
 
 def test_rows_are_compared_on_the_same_examples():
-    small, large = (
-        comparison.outcomes(side, side) for side in (ONES[:, :4], ONES[:, :5])
-    )
+    small, large = (outcomes.of(side, side) for side in (ONES[:, :4], ONES[:, :5]))
     with pytest.raises(ValueError, match="same examples, not on 4 and 5"):
         comparison.shared(small, large)
 
 
 def test_large_tables_take_no_time():
     totals = np.random.default_rng(0).random((10, 10_000))
-    rows = [comparison.outcomes(totals + k, np.ones_like(totals)) for k in range(20)]
+    rows = [outcomes.of(totals + k, np.ones_like(totals)) for k in range(20)]
     found = [comparison.shared(row, rows[0]).variance for row in rows]
     assert np.allclose(found, 0.0)
