@@ -1,18 +1,53 @@
-"""Checks the settings by which configs build modules and hosts, with clear errors."""
+"""Settings by which configs build modules and models, checked with clear errors."""
 
+import collections.abc
 import dataclasses
 import difflib
 import importlib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-Positive = Annotated[int, "a positive int"]
-
 
 class Invalid(ValueError):
-    """A mistake in a config or a command, told in one sentence without a traceback."""
+    """A mistake in a config or a command; the launcher shows it as one line.
+
+    Whatever a config can cause is one of these, as early as it can be known. Any
+    other error is one of the program, or of a user's module, and keeps its trace.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """An interval of numbers, as in `Annotated[float, Range("at least 0", 0)]`.
+
+    Infinities and NaN lie in none.
+
+    Attributes:
+        text: what it is called in errors, after "must be".
+        low, high: its ends.
+        open: whether the ends themselves are left out: "low", "high", "both" or "".
+    """
+
+    text: str
+    low: float = -math.inf
+    high: float = math.inf
+    open: str = ""
+
+    def __contains__(self, number: float) -> bool:
+        low = self.low < number or (number == self.low and self.open in ("", "high"))
+        high = number < self.high or (number == self.high and self.open in ("", "low"))
+        return low and high and math.isfinite(number)
+
+
+Positive = Annotated[int, Range("a positive int", 1)]
+Count = Annotated[int, Range("an int of at least 0", 0)]
+PositiveFloat = Annotated[float, Range("a positive number", 0, open="low")]
+NotNegative = Annotated[float, Range("a number of at least 0", 0)]
+# The decay of a moving average, or a share that must leave something.
+Decay = Annotated[float, Range("a number in [0, 1)", 0, 1, open="high")]
 
 
 def unknown(kind: str, name: Any, valid: Iterable[str]) -> Invalid:
@@ -27,7 +62,7 @@ def choose(table: Mapping[str, Any], kind: str, name: Any) -> Any:
     """The entry of `table` called `name`, or the attribute at "package.file:Name".
 
     Raises:
-        ValueError: no such entry, or the path leads nowhere.
+        Invalid: no such entry, or the path leads nowhere.
     """
     if isinstance(name, str) and ":" in name:
         path, _, attribute = name.partition(":")
@@ -53,7 +88,7 @@ def check(target: Any, kind: str, name: str, settings: Mapping[str, Any]) -> Non
     """Checks that the dataclass `target` has these settings, of the types it says.
 
     Raises:
-        ValueError: a setting that `target` lacks, of another type, or missing.
+        Invalid: a setting that `target` lacks, of another type, or missing.
     """
     fields = {
         field.name: field
@@ -65,9 +100,10 @@ def check(target: Any, kind: str, name: str, settings: Mapping[str, Any]) -> Non
         if key not in fields:
             raise unknown(f"setting of {kind} {name!r}", key, fields)
         if not _fits(value, hints[key]):
+            endless = isinstance(value, float) and not math.isfinite(value)
             raise Invalid(
                 f"setting {key!r} of {kind} {name!r} must be"
-                f" {_describe(hints[key])}, got {value!r}"
+                f" {_describe(hints[key])}{' and finite' * endless}, got {value!r}"
             )
     for key, field in fields.items():
         required = (
@@ -84,17 +120,23 @@ def _describe(hint: Any) -> str:
     if hint is types.NoneType:
         return "None"
     if typing.get_origin(hint) is Annotated:
-        return hint.__metadata__[0]
+        kind, *limits = typing.get_args(hint)
+        texts = [limit.text for limit in limits if isinstance(limit, Range)]
+        return " and ".join(texts) or _describe(kind)
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) is collections.abc.Mapping:
+        return f"names, each with {_describe(typing.get_args(hint)[1])}"
     return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether `value` is of the type `hint`, as far as plain data can tell."""
-    if hint == Positive:
-        return _fits(value, int) and value > 0
     origin = typing.get_origin(hint)
+    if origin is Annotated:
+        kind, *limits = typing.get_args(hint)
+        ranges = [limit for limit in limits if isinstance(limit, Range)]
+        return _fits(value, kind) and all(value in limit for limit in ranges)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
     if origin is typing.Literal:
@@ -106,8 +148,13 @@ def _fits(value: Any, hint: Any) -> bool:
         if inner[-1:] == (Ellipsis,):
             return all(_fits(item, inner[0]) for item in value)
         return len(value) == len(inner) and all(map(_fits, value, inner))
+    if origin is collections.abc.Mapping:
+        named, inner = typing.get_args(hint)
+        pairs = value.items() if isinstance(value, Mapping) else [(None, None)]
+        return all(_fits(k, named) and _fits(v, inner) for k, v in pairs)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str, types.NoneType):

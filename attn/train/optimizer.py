@@ -1,9 +1,16 @@
-"""Optimizers and learning-rate schedules by name: thin settings over optax."""
+"""Optimizers and learning-rate schedules by name: thin settings over optax.
+
+Everything is counted in steps, which are batches: warm-ups, boundaries and the length
+of a training. Where the gradients of several batches are accumulated for one update,
+an update has the rate of the first of its batches, so that a training that
+accumulates two batches, with twice the numbers, goes as one on their joint batches.
+"""
 
 import dataclasses
-import math
+import itertools
+import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import optax
@@ -15,10 +22,11 @@ from attn import settings
 class Constant:
     """The peak rate throughout, after `warmup` linear steps."""
 
-    peak: float
-    warmup: int = 0
+    peak: settings.PositiveFloat
+    warmup: settings.Count = 0
 
     def after_warmup(self, steps: int) -> optax.Schedule:
+        """The rate by the number of the step after the warm-up, of `steps`."""
         del steps
         return optax.constant_schedule(self.peak)
 
@@ -27,9 +35,10 @@ class Constant:
 class Cosine(Constant):
     """Half a cosine from the peak to `final` (Loshchilov, Hutter, arXiv 1608.03983)."""
 
-    final: float = 0.0
+    final: settings.NotNegative = 0.0
 
     def after_warmup(self, steps: int) -> optax.Schedule:
+        """The rate by the number of the step after the warm-up, of `steps`."""
         return optax.cosine_decay_schedule(self.peak, steps, self.final / self.peak)
 
 
@@ -37,26 +46,46 @@ class Cosine(Constant):
 class Linear(Constant):
     """A line from the peak to `final`."""
 
-    final: float = 0.0
+    final: settings.NotNegative = 0.0
 
     def after_warmup(self, steps: int) -> optax.Schedule:
+        """The rate by the number of the step after the warm-up, of `steps`."""
         return optax.linear_schedule(self.peak, self.final, steps)
 
 
 @dataclasses.dataclass(frozen=True)
 class Step(Constant):
-    """The peak, times `factor` at each of `boundaries` (steps since the start)."""
+    """The peak, times `factor` at each of `boundaries` (steps since the start).
 
-    boundaries: tuple[int, ...] = ()
-    factor: float = 0.1
+    The step that a boundary names, counted from 0, is the first with the new rate.
+    """
+
+    boundaries: tuple[settings.Positive, ...] = ()
+    factor: Annotated[float, settings.Range("in (0, 1]", 0, 1, open="low")] = 0.1
+
+    def __post_init__(self):
+        rising = all(a < b for a, b in itertools.pairwise(self.boundaries))
+        if not rising or min(self.boundaries, default=self.warmup) < self.warmup:
+            raise settings.Invalid(
+                "boundaries must rise, none before the end of the warm-up at"
+                f" {self.warmup}, got {list(self.boundaries)}"
+            )
 
     def after_warmup(self, steps: int) -> optax.Schedule:
+        """The rate by the number of the step after the warm-up, of `steps`."""
         del steps
         drops = {step - self.warmup: self.factor for step in self.boundaries}
         return optax.piecewise_constant_schedule(self.peak, drops)
 
 
 SCHEDULES = {"constant": Constant, "cosine": Cosine, "linear": Linear, "step": Step}
+
+
+# Words that end the names of parameters which are no weights, with a number or without,
+# and the module that holds the parameters of a position encoding.
+SPARED = re.compile(
+    r"(.*/)?position(/.*)?|(.*[/_])?(bias|scale|token|table|temperature)\d*"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +95,15 @@ class _Optimizer:
     Attributes:
         weight_decay: for sgd and adam the L2 penalty added to the gradient, for the
             others decoupled from it (Loshchilov, Hutter, arXiv 1711.05101).
-        decay: which parameters it touches; "kernels" are those of two or more
-            dimensions, which leaves out biases and the scales of norms.
-        clip: the norm to which the whole gradient is clipped, if any.
+        decay: which parameters it touches. "kernels" leaves out what the releases of
+            ViT, DeiT, CaiT, XCiT, Swin and CPVT leave out: biases of whatever shape,
+            those of query, key and value included; scales of norms and LayerScale;
+            class and distillation tokens; position embeddings, tables of relative
+            positions, and all that stands in a module called "position"; and
+            temperatures, which only XCiT's release decays. It goes by the last word
+            of a parameter's name, as in "bias_table" and "scale1"; and what has one
+            dimension is left out by any name.
+        clip: the norm to which the whole gradient of an update is clipped, if any.
         rates: factors of the learning rate for parts of the network, by name: that of
             a module, {"input": 0.1}, or of one inside another, {"stage1/block0": 0.5};
             an attention in a slot bears the slot's name. They hold for every
@@ -76,17 +111,10 @@ class _Optimizer:
             0 keeps it as it is. Where several names do, the first counts.
     """
 
-    weight_decay: float = 0.0
+    weight_decay: settings.NotNegative = 0.0
     decay: Literal["kernels", "all"] = "kernels"
-    clip: float | None = None
-    rates: Mapping[str, float] | None = None
-
-    def __post_init__(self):
-        for name, factor in (self.rates or {}).items():
-            if isinstance(factor, bool) or not isinstance(factor, int | float):
-                raise ValueError(f"rates.{name} must be a number, got {factor!r}")
-            if not 0 <= factor < math.inf:
-                raise ValueError(f"rates.{name} must be 0 or more, got {factor}")
+    clip: settings.PositiveFloat | None = None
+    rates: Mapping[str, settings.NotNegative] | None = None
 
     def paced(self) -> optax.GradientTransformation:
         """Multiplies the updates by `rates`; an update is the rate times something."""
@@ -102,9 +130,16 @@ class _Optimizer:
         )
 
     def mask(self, params: Any) -> Any:
-        return jax.tree.map(lambda p: self.decay == "all" or p.ndim > 1, params)
+        """Which parameters the weight decay touches, as a tree of booleans."""
+
+        def touched(path: Any, param: jax.Array) -> bool:
+            weight = param.ndim > 1 and not SPARED.fullmatch(_name(path))
+            return self.decay == "all" or weight
+
+        return jax.tree.map_with_path(touched, params)
 
     def penalty(self) -> optax.GradientTransformation:
+        """Adds the L2 penalty to the gradient."""
         return optax.add_decayed_weights(self.weight_decay, self.mask)
 
 
@@ -112,10 +147,11 @@ class _Optimizer:
 class Sgd(_Optimizer):
     """Stochastic gradient descent with momentum."""
 
-    momentum: float = 0.9
+    momentum: settings.Decay = 0.9
     nesterov: bool = False
 
     def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The transformation of gradients into updates."""
         sgd = optax.sgd(rate, momentum=self.momentum or None, nesterov=self.nesterov)
         return optax.chain(self.penalty(), sgd)
 
@@ -124,11 +160,12 @@ class Sgd(_Optimizer):
 class Adam(_Optimizer):
     """Kingma, Ba, arXiv 1412.6980."""
 
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
+    b1: settings.Decay = 0.9
+    b2: settings.Decay = 0.999
+    eps: settings.PositiveFloat = 1e-8
 
     def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The transformation of gradients into updates."""
         return optax.chain(self.penalty(), optax.adam(rate, self.b1, self.b2, self.eps))
 
 
@@ -137,6 +174,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay: Loshchilov, Hutter, arXiv 1711.05101."""
 
     def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The transformation of gradients into updates."""
         return optax.adamw(
             rate,
             self.b1,
@@ -151,9 +189,10 @@ class AdamW(Adam):
 class Lamb(Adam):
     """Layer-wise adaptive Adam: You et al., arXiv 1904.00962."""
 
-    eps: float = 1e-6
+    eps: settings.PositiveFloat = 1e-6
 
     def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The transformation of gradients into updates."""
         return optax.lamb(
             rate,
             self.b1,
@@ -168,10 +207,11 @@ class Lamb(Adam):
 class Lion(_Optimizer):
     """Sign of a momentum: Chen et al., arXiv 2302.06675."""
 
-    b1: float = 0.9
-    b2: float = 0.99
+    b1: settings.Decay = 0.9
+    b2: settings.Decay = 0.99
 
     def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The transformation of gradients into updates."""
         return optax.lion(
             rate, self.b1, self.b2, weight_decay=self.weight_decay, mask=self.mask
         )
@@ -194,27 +234,35 @@ def _named(table: Mapping[str, Any], kind: str, config: Mapping[str, Any]) -> An
     return settings.build(settings.choose(table, kind, name), kind, name, options)
 
 
-def schedule(config: Mapping[str, Any], steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step, over `steps` steps.
+def schedule(
+    config: Mapping[str, Any], steps: int, *, accumulate: int = 1
+) -> optax.Schedule:
+    """The learning rate by the number of the update, over `steps` steps.
+
+    Args:
+        config: the name and its settings.
+        steps: of the training, in batches, as everything in `config`.
+        accumulate: batches whose gradients make one update.
 
     Raises:
-        ValueError: unknown name or setting, a peak that is not positive, or a warm-up
-            that does not end before the training does.
+        Invalid: unknown name or setting, a warm-up that does not end before the
+            training does, or fewer steps than one update takes.
     """
+    if accumulate > steps:
+        raise settings.Invalid(
+            f"there are {steps} steps, and accumulate={accumulate} takes more of them"
+            " to make one update"
+        )
     rule = _named(SCHEDULES, "schedule", config)
-    if rule.peak <= 0:
-        raise ValueError(f"peak must be positive, got {rule.peak}")
-    if not 0 <= rule.warmup < steps:
-        raise ValueError(f"warmup must lie in 0..{steps - 1} steps, got {rule.warmup}")
-    if not rule.warmup:
-        return rule.after_warmup(steps)
-    return optax.join_schedules(
-        [
-            optax.linear_schedule(rule.peak / rule.warmup, rule.peak, rule.warmup),
-            rule.after_warmup(steps - rule.warmup),
-        ],
-        [rule.warmup],
-    )
+    if rule.warmup >= steps:
+        message = f"warmup must lie in 0..{steps - 1} steps, got {rule.warmup}"
+        raise settings.Invalid(message)
+    rate = rule.after_warmup(steps - rule.warmup)
+    if rule.warmup:
+        first = rule.peak * min(1, accumulate / rule.warmup)
+        rise = optax.linear_schedule(first, rule.peak, rule.warmup)
+        rate = optax.join_schedules([rise, rate], [rule.warmup])
+    return lambda update: rate(update * accumulate)
 
 
 def create(
@@ -228,7 +276,7 @@ def create(
         accumulate: batches whose gradients are averaged into one update.
 
     Raises:
-        ValueError: unknown name or setting; the message names the valid ones.
+        Invalid: unknown name or setting; the message names the valid ones.
     """
     chosen = _named(OPTIMIZERS, "optimizer", config)
     rule = chosen.rule(rate)
@@ -241,11 +289,17 @@ def create(
     return rule
 
 
+def has_updated(state: optax.OptState) -> Any:
+    """Whether the last gradient completed an update, from the optimizer's state."""
+    accumulates = isinstance(state, optax.MultiStepsState)
+    return state.mini_step == 0 if accumulates else True
+
+
 def check(config: Mapping[str, Any], params: Any) -> None:
     """Checks that every name in `config["rates"]` is that of a part of the network.
 
     Raises:
-        ValueError: a name on no parameter's path, with the nearest that is.
+        Invalid: a name on no parameter's path, with the nearest that is.
     """
     names = [_name(path) for path, _ in jax.tree.leaves_with_path(params)]
     parts = dict.fromkeys(part for name in names for part in name.split("/"))
