@@ -20,7 +20,6 @@ Exit status: 0 done; 1 a training failed; 2 a mistake in the command or the conf
 75 stopped by SIGTERM or Ctrl-C after saving: run the same command to go on.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -70,7 +69,7 @@ flags.DEFINE_string(
     "Where compiled programs are kept; empty for nowhere.",
 )
 flags.DEFINE_string(
-    "distributed", "auto", "Other hosts: auto, off, or ADDRESS:PORT,HOSTS,INDEX."
+    "distributed", "auto", "Other machines: auto, off, or ADDRESS:PORT,MACHINES,INDEX."
 )
 
 
@@ -111,33 +110,25 @@ def main(argv: Sequence[str]) -> None:
     given = [word.removeprefix("config.") for word in argv[1:] if word not in words]
     overrides = [(path, text) for path, _, text in (o.partition("=") for o in given)]
     command = " ".join(words) or "run"
+    from attn import settings
+
     if command not in COMMANDS:
         complain(f"unknown command {command!r} (valid: {', '.join(COMMANDS)})")
     try:
         COMMANDS[command](overrides)
-    except ValueError as error:
+    except settings.Invalid as error:
         if FLAGS.traceback:
             raise
         complain(str(error))
 
 
 def begin() -> None:
-    """Finds the other hosts, if any, and turns the compilation cache on."""
+    """Finds the other machines, if any, and turns the compilation cache on."""
     import jax
 
-    if FLAGS.distributed == "auto":
-        with contextlib.suppress(ValueError, RuntimeError):  # a single machine
-            jax.distributed.initialize()
-    elif FLAGS.distributed != "off":
-        try:
-            address, hosts, index = FLAGS.distributed.split(",")
-            hosts, index = int(hosts), int(index)
-        except ValueError:
-            raise ValueError(
-                "--distributed must be auto, off or ADDRESS:PORT,HOSTS,INDEX, got"
-                f" {FLAGS.distributed!r}"
-            ) from None
-        jax.distributed.initialize(address, hosts, index)
+    from attn.train import machines
+
+    machines.join(FLAGS.distributed)
     if FLAGS.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", FLAGS.compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -225,7 +216,7 @@ def plan(experiment, points) -> None:
 def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
     """Evaluates a checkpoint of every chosen point of a work directory."""
     if not FLAGS.workdir:
-        raise ValueError("evaluate needs --workdir=DIR, of a sweep or of one point")
+        complain("evaluate needs --workdir=DIR, of a sweep or of one point")
     begin()
     from attn.train import evaluation
 
@@ -235,7 +226,7 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
         for name in FLAGS.only:
             if name not in names:
                 known = ", ".join(names)
-                raise ValueError(f"no point {name!r} in the workdir (valid: {known})")
+                complain(f"no point {name!r} in the workdir (valid: {known})")
         found = [path for path in found if path.name in FLAGS.only]
     for path in found:
         test = evaluation.evaluate(path, FLAGS.checkpoint, overrides)
@@ -250,19 +241,19 @@ def report(overrides: Sequence[tuple[str, str]]) -> None:
     from attn import report as reports
 
     if overrides:
-        raise ValueError("report reads work directories; it takes no --config.FIELD")
+        complain("report reads work directories; it takes no --config.FIELD")
     if FLAGS.results:
         if FLAGS.workdir or FLAGS.save or FLAGS.against:
-            raise ValueError("report --results=FILE stands alone, or with --markdown")
+            complain("report --results=FILE stands alone, or with --markdown")
         reports.quote(FLAGS.results, markdown=FLAGS.markdown)
         return
     if not FLAGS.workdir:
-        raise ValueError("report needs --workdir=DIR[,DIR...] or --results=FILE")
+        complain("report needs --workdir=DIR[,DIR...] or --results=FILE")
     directories = [pathlib.Path(part) for part in FLAGS.workdir.split(",")]
     if len(directories) > 1 and (FLAGS.save or FLAGS.against):
-        raise ValueError("--save and --against take one work directory, got several")
+        complain("--save and --against take one work directory, got several")
     if FLAGS.markdown:
-        raise ValueError("report --markdown needs --results=FILE; --save writes one")
+        complain("report --markdown needs --results=FILE; --save writes one")
     output = pathlib.Path(FLAGS.output or directories[0] / "report.html")
     reports.show(directories, FLAGS.against)
     print(f"report: {reports.write(directories, output, FLAGS.against)}")
@@ -275,7 +266,7 @@ def modules(overrides: Sequence[tuple[str, str]]) -> None:
     from attn.report import catalogue, live
 
     if overrides:
-        raise ValueError("modules takes no --config.FIELD")
+        complain("modules takes no --config.FIELD")
     if FLAGS.markdown:
         print(catalogue.markdown())
     else:

@@ -72,14 +72,16 @@ def open(config: Mapping[str, Any]) -> Dataset:
     a quarter of a second, and some seconds once, when it is prepared.
 
     Raises:
-        ValueError: an unknown field, data set, split, distortion, composition or
+        Invalid: an unknown field, data set, split, distortion, composition or
             augmentation, a wrong type, settings that do not go together, or a set
             that is not prepared; the message is one line.
     """
     rest = dict(config)
     name = rest.pop("name", None)
     if not isinstance(name, str) or not name:
-        raise ValueError(f"the data set needs a name such as 'mnist_5k', got {name!r}")
+        raise settings.Invalid(
+            f"the data set needs a name such as 'mnist_5k', got {name!r}"
+        )
     chosen = settings.build(Config, "data set", name, rest)
     chosen = _composed(dataclasses.replace(chosen, name=name))
     distortions = {"none": None, **DISTORTIONS}
@@ -96,7 +98,9 @@ def open(config: Mapping[str, Any]) -> Dataset:
     )
     for split, opened in (("train", train), ("test", test)):
         if opened is None:
-            raise ValueError(f"data set {chosen.name!r} needs a {split} split, got ''")
+            raise settings.Invalid(
+                f"data set {chosen.name!r} needs a {split} split, got ''"
+            )
     statistics = normalise.statistics(chosen.name, train.shape[-1])
     if composition:
         _fits_digits(chosen, f"composition {chosen.composition!r}", train)
@@ -111,7 +115,7 @@ def open(config: Mapping[str, Any]) -> Dataset:
     else:
         size = _size(chosen, train)
     if chosen.test_draws > 1 and not (distortion or composition):
-        raise ValueError(
+        raise settings.Invalid(
             f"test_draws={chosen.test_draws} needs a distortion or a composition:"
             " without one every draw shows the same images"
         )
@@ -134,7 +138,7 @@ def _composed(config: Config) -> Config:
         return config
     digits, composition = prepare.COMPOSED[config.name]
     if config.composition not in ("none", composition):
-        raise ValueError(
+        raise settings.Invalid(
             f"data set {config.name!r} is {digits!r} with composition {composition!r},"
             f" got composition {config.composition!r}"
         )
@@ -145,14 +149,14 @@ def _composition(config: Config) -> Composition | None:
     """The composition, if there is one; refuses what only goes with one."""
     if config.composition == "none":
         if config.canvas is not None:
-            raise ValueError(
+            raise settings.Invalid(
                 f"canvas {config.canvas} needs a composition (valid:"
                 f" {', '.join(compositions.COMPOSITIONS)})"
             )
         return None
     composition = compositions.create(config.composition, config.canvas)
     if config.distortion != "none":
-        raise ValueError(
+        raise settings.Invalid(
             f"composition {config.composition!r} distorts digits itself: distortion"
             f" must be 'none', got {config.distortion!r}"
         )
@@ -162,12 +166,12 @@ def _composition(config: Config) -> Composition | None:
 def _fits_digits(config: Config, what: str, split: source.Source) -> None:
     """Refuses what a distortion or composition cannot be combined with."""
     if split.shape != (SIDE, SIDE, 1):
-        raise ValueError(
+        raise settings.Invalid(
             f"{what} is of {SIDE}x{SIDE} grey digits, but images of data set"
             f" {config.name!r} are {_describe(split.shape)}"
         )
     if config.augment != "none" or config.image_size is not None:
-        raise ValueError(
+        raise settings.Invalid(
             f"{what} settles the image: augment must be 'none' and image_size None, got"
             f" {config.augment!r} and {config.image_size}"
         )
@@ -175,7 +179,7 @@ def _fits_digits(config: Config, what: str, split: source.Source) -> None:
 
 def _ten_classes(config: Config, split: source.Source) -> None:
     if len(split.class_names) != 10:
-        raise ValueError(
+        raise settings.Invalid(
             f"composition {config.composition!r} is of ten digits, but data set"
             f" {config.name!r} has {len(split.class_names)} classes"
         )
@@ -185,13 +189,13 @@ def _size(config: Config, split: source.Source) -> Size:
     """Height and width of the images in a batch."""
     if config.image_size is None:
         if None in split.shape:
-            raise ValueError(
+            raise settings.Invalid(
                 f"images of data set {config.name!r} differ in size: set image_size"
                 " (the papers on ImageNet use 224)"
             )
         return split.shape[:2]
     if config.image_size < 1:
-        raise ValueError(f"image_size must be positive, got {config.image_size}")
+        raise settings.Invalid(f"image_size must be positive, got {config.image_size}")
     return config.image_size, config.image_size
 
 

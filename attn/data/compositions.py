@@ -184,7 +184,7 @@ def create(name: str, canvas: int | None = None) -> Composition:
     """The composition `name` on a canvas of `canvas` pixels; None for its usual one.
 
     Raises:
-        ValueError: no such composition, or a canvas that it cannot have.
+        Invalid: no such composition, or a canvas that it cannot have.
     """
     if name not in COMPOSITIONS:
         raise settings.unknown("composition", name, ["none", *COMPOSITIONS])
@@ -192,11 +192,11 @@ def create(name: str, canvas: int | None = None) -> Composition:
     if canvas is None:
         return entry
     if not entry.free:
-        raise ValueError(
+        raise settings.Invalid(
             f"the canvas of composition {name!r} has {entry.side} pixels: leave canvas"
             f" None, got {canvas}"
         )
     if canvas < LEAST:
-        raise ValueError(f"canvas must be {LEAST} pixels or more, got {canvas}")
+        raise settings.Invalid(f"canvas must be {LEAST} pixels or more, got {canvas}")
     apply = functools.partial(entry.apply, side=canvas)
     return entry._replace(apply=apply, side=canvas)

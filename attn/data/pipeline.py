@@ -132,7 +132,7 @@ class Dataset:
         """Examples of "train", "validation" or "test"; the test split's by its draws.
 
         Raises:
-            ValueError: no such split.
+            Invalid: no such split.
         """
         return self._named(split).size * (self.test_draws if split == "test" else 1)
 
@@ -188,14 +188,16 @@ class Dataset:
                 batch, which does not depend on n.
 
         Raises:
-            ValueError: n does not divide the batch size, or a number is out of
+            Invalid: n does not divide the batch size, or a number is out of
                 range.
         """
         local = _share(batch_size, shard)
         if not 0 <= seed < 1 << 64:
-            raise ValueError(f"seed must be 0 to 2^64 - 1, got {seed}")
+            raise settings.Invalid(f"seed must be 0 to 2^64 - 1, got {seed}")
         if start < 0:
-            raise ValueError(f"start must be a batch number from 0 on, got {start}")
+            raise settings.Invalid(
+                f"start must be a batch number from 0 on, got {start}"
+            )
         source, draws = self.training, self._draws(train=True)
 
         def load(number: int) -> Batch:
@@ -221,7 +223,7 @@ class Dataset:
             shard: as in `train`; every shard has the same number of batches.
 
         Raises:
-            ValueError: no such split, or n does not divide the batch size.
+            Invalid: no such split, or n does not divide the batch size.
         """
         if name not in self.splits:
             raise settings.unknown("split", name, self.splits)
@@ -290,9 +292,9 @@ def _share(batch_size: int, shard: tuple[int, int]) -> int:
     """Examples of each global batch that a shard gets."""
     index, count = shard
     if not 0 <= index < count:
-        raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard}")
+        raise settings.Invalid(f"shard must be (i, n) with 0 <= i < n, got {shard}")
     if batch_size < 1 or batch_size % count:
-        raise ValueError(
+        raise settings.Invalid(
             f"batch size {batch_size} must be a positive multiple of the number of"
             f" shards {count}"
         )

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from attn import settings
+
 # Builders of ours, which prepare themselves on first use. Paths, as importing one
 # imports TFDS.
 BUILDERS = {
@@ -35,7 +37,7 @@ def builder(name: str, directory: str) -> Any:
         directory: where data sets lie; "" for TFDS's usual place.
 
     Raises:
-        ValueError: an unknown name; a set that is not prepared, or not as
+        Invalid: an unknown name; a set that is not prepared, or not as
             array_record (the message says which command prepares it).
     """
     import tensorflow_datasets as tfds
@@ -51,7 +53,7 @@ def builder(name: str, directory: str) -> Any:
     except tfds.core.DatasetNotFoundError:
         raise _not_prepared(name, directory) from None
     if found.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-        raise ValueError(
+        raise settings.Invalid(
             f"data set {name!r} is prepared as {found.info.file_format.value} in"
             f" {found.data_dir}, which needs TensorFlow to be read; prepare it anew"
             f" by {_command(name)}"
@@ -85,7 +87,7 @@ def _prepare(name: str, directory: str) -> None:
             with _silence():
                 target.download_and_prepare()
     except OSError as error:
-        raise ValueError(
+        raise settings.Invalid(
             f"cannot prepare data set {name!r} in {directory}: {error};"
             " set data.directory or $TFDS_DATA_DIR to a place that can be written"
         ) from error
@@ -107,7 +109,7 @@ def _silence() -> Iterator[None]:
         yield
 
 
-def _not_prepared(name: str, directory: str) -> ValueError:
+def _not_prepared(name: str, directory: str) -> settings.Invalid:
     """The error for a set that is not on disk: unknown, or what prepares it."""
     import tensorflow_datasets as tfds
 
@@ -118,7 +120,7 @@ def _not_prepared(name: str, directory: str) -> ValueError:
         ours = [*BUILDERS, *COMPOSED]
         near = difflib.get_close_matches(base, [*ours, *known], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        return ValueError(
+        return settings.Invalid(
             f"unknown data set {name!r}{hint} (valid: {', '.join(ours)}, the"
             f" sets of TensorFlow Datasets, and what is prepared in {looked})"
         )
@@ -126,7 +128,7 @@ def _not_prepared(name: str, directory: str) -> ValueError:
     needs = "`pip install tensorflow-cpu tensorflow-datasets`"
     if manual:
         needs += f" and a download by hand ({' '.join(manual.split())})"
-    return ValueError(
+    return settings.Invalid(
         f"data set {name!r} is not prepared in {looked}: prepare it on any machine by"
         f" {_command(name)}, which needs {needs}, and copy the folder {base!r} there,"
         " or set data.directory or $TFDS_DATA_DIR to where it is"

@@ -57,7 +57,7 @@ def open_split(name: str, split: str, directory: str) -> Source:
     """Opens a split ("train", "train[:90%]") of a data set that is prepared.
 
     Raises:
-        ValueError: an unknown set or split, one that is not prepared, or a set that
+        Invalid: an unknown set or split, one that is not prepared, or a set that
             is not one of image classification.
     """
     return _open(name, split, prepare.builder(name, directory).data_path)
@@ -77,7 +77,7 @@ def _open(name: str, split: str, path: Any) -> Source:
         valid = [*sorted(splits), "parts such as train[:90%]"]
         raise settings.unknown(f"split of data set {name!r}", split, valid) from None
     if not size:
-        raise ValueError(f"split {split!r} of data set {name!r} is empty")
+        raise settings.Invalid(f"split {split!r} of data set {name!r} is empty")
     encoded = {"image": tfds.decode.SkipDecoding()}  # Pillow is quicker without TFDS
     records = builder.as_data_source(split, decoders=encoded)
     source = Source(shape, class_names, size, records, None, None)
@@ -110,7 +110,7 @@ def _check_labels(labels: np.ndarray, class_names: tuple[str, ...]) -> None:
     """Refuses labels that are none of the classes; TFDS has -1 for unknown ones."""
     wrong = labels[(labels < 0) | (labels >= len(class_names))]
     if wrong.size:
-        raise ValueError(
+        raise settings.Invalid(
             f"label {wrong[0]} is none of the {len(class_names)} classes 0 to"
             f" {len(class_names) - 1} of the data set; leave its split out"
         )
@@ -130,7 +130,7 @@ def _features(
         or image.np_dtype != np.uint8
         or image.shape[-1] not in (1, 3)
     ):
-        raise ValueError(
+        raise settings.Invalid(
             f"data set {name!r} is not one of image classification: it needs an"
             " 'image' of 1 or 3 channels of 8 bits and a 'label' of one class, and has"
             f" {', '.join(sorted(parts)) or features}"

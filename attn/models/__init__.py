@@ -45,7 +45,7 @@ def find(name: str) -> type[nn.Module]:
     """The class called `name`, or at "package.file:Class".
 
     Raises:
-        ValueError: unknown name, with the nearest valid one, or no such class.
+        Invalid: unknown name, with the nearest valid one, or no such class.
     """
     return _settings.choose(MODELS, "model", name)
 
@@ -64,7 +64,7 @@ def create(name: str, *, slots: Any = None, **settings: Any) -> nn.Module:
         [B, num_classes], unless a setting of the host says otherwise.
 
     Raises:
-        ValueError: an unknown name, setting, slot or attention, or a setting of the
+        Invalid: an unknown name, setting, slot or attention, or a setting of the
             wrong type or size; the message names the valid ones.
     """
     if slots is not None:

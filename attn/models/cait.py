@@ -113,7 +113,7 @@ class CaiT(nn.Module):
         axis_name: axis over which attentions synchronise batch statistics.
 
     Raises:
-        ValueError: when it is made, heads that do not divide the width, a size below
+        Invalid: when it is made, heads that do not divide the width, a size below
             1, an unknown slot, attention or setting, or no class attention; when it is
             called, an image that the patches do not divide.
     """

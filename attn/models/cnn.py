@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from attn import settings
 from attn.models import slots
 from attn.models.layers.transformer import check_rates, drop
 from attn.models.mlp import HE, average, check_sizes, classify, hidden
@@ -71,7 +72,7 @@ class CNN(nn.Module):
         axis_name: axis over which attentions synchronise batch statistics.
 
     Raises:
-        ValueError: when it is made, a size below 1, sizes for another number of
+        Invalid: when it is made, a size below 1, sizes for another number of
             convolutions, or a slot, attention or setting that does not exist; when it
             is called, a map too small for its convolution and pooling.
     """
@@ -102,7 +103,7 @@ class CNN(nn.Module):
         check_rates("CNN", dropout=self.dropout)
         strange = set(self.pools) - set(range(1, len(self.filters) + 1))
         if strange:
-            raise ValueError(
+            raise settings.Invalid(
                 f"pools of a CNN must be numbers of its {len(self.filters)}"
                 f" convolutions, from 1, got {min(strange)}"
             )
@@ -144,7 +145,7 @@ class CNN(nn.Module):
         """One convolution, ReLU and its pooling: [B, H, W, C] -> [B, h, w, filters]."""
         size, stride = self.kernel_sizes[number - 1], self.strides[number - 1]
         if self.padding == "VALID" and min(x.shape[1:3]) < size:
-            raise ValueError(
+            raise settings.Invalid(
                 f"a map of {x.shape[1]}x{x.shape[2]} is too small for convolution"
                 f" {number} of kernel_size={size}"
             )
@@ -168,7 +169,7 @@ class CNN(nn.Module):
         if isinstance(value, int):
             return (value,) * count
         if len(value) != count:
-            raise ValueError(
+            raise settings.Invalid(
                 f"{name} of a CNN must be one number or {count}, one for each of its"
                 f" filters, got {tuple(value)}"
             )

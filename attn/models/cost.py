@@ -13,6 +13,8 @@ import jax
 import jax.extend.core
 import numpy as np
 
+from attn import settings
+
 
 def parameters(variables: Any) -> int:
     """Number of entries of the "params" collection of `variables`.
@@ -40,7 +42,7 @@ def macs(function: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     whatever its blocks fill up or skip; so the count is the same on every platform.
 
     Raises:
-        ValueError: a product in a `while` loop, whose number of steps is not known,
+        Invalid: a product in a `while` loop, whose number of steps is not known,
             or a ragged one, whose sizes are not.
     """
     is_array = lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype")
@@ -148,7 +150,7 @@ def _cond(equation: Any) -> int:
 def _while(equation: Any) -> int:
     step = _called_once(equation)
     if step:
-        raise ValueError(
+        raise settings.Invalid(
             f"cannot count a while loop: each step takes {step} multiply-adds, but the"
             " number of steps is only known when it runs; use lax.scan, or"
             " lax.fori_loop with bounds that are Python integers"
@@ -171,7 +173,7 @@ def _custom_linear_solve(equation: Any) -> int:
 
 
 def _ragged_dot_general(equation: Any) -> int:
-    raise ValueError(
+    raise settings.Invalid(
         "cannot count a ragged product (lax.ragged_dot): the sizes of its groups are"
         f" only known when it runs, got {equation.invars[0].aval}"
     )

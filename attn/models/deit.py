@@ -80,7 +80,7 @@ class DeiT(nn.Module):
         axis_name: axis over which attentions synchronise batch statistics.
 
     Raises:
-        ValueError: when it is made, heads that do not divide the width, a size below
+        Invalid: when it is made, heads that do not divide the width, a size below
             1, an unknown slot, attention or setting, or no token attention at all;
             when it is called, an image that the patches do not divide.
     """
@@ -173,7 +173,7 @@ class DeiT(nn.Module):
         """Refuses a filling with which the two tokens never see the image."""
         pool = slots.filled(self.fill, "pool")
         if pool is not None and slots.contract(pool) == "map":
-            raise ValueError(
+            raise settings.Invalid(
                 f"slot 'pool': {self.fill['pool']['name']!r} attends to maps, which the"
                 " class and the distillation token bypass"
             )
@@ -184,7 +184,7 @@ class DeiT(nn.Module):
                 slots.filled(fill, place) for place in PLACES if place != "pool"
             ]
         if not any(module and slots.contract(module) == "token" for module in readers):
-            raise ValueError(
+            raise settings.Invalid(
                 "no slot of this DeiT has a token attention, so that its two tokens"
                 " never see the image"
             )

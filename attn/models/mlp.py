@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from attn import settings
 from attn.models import slots
 from attn.models.scaling import Dial
 from attn.settings import Positive
@@ -46,7 +47,7 @@ class FCN(nn.Module):
         axis_name: axis over which attentions synchronise batch statistics.
 
     Raises:
-        ValueError: when it is made, a size below 1, or a slot, attention or setting
+        Invalid: when it is made, a size below 1, or a slot, attention or setting
             that does not exist; when it is called, a map smaller than `pool`.
     """
 
@@ -89,10 +90,10 @@ def average(x: jax.Array, pool: int) -> jax.Array:
     """Average pooling, [B, H, W, C] -> [B, H // pool, W // pool, C].
 
     Raises:
-        ValueError: a map smaller than `pool`.
+        Invalid: a map smaller than `pool`.
     """
     if min(x.shape[1:3]) < pool:
-        raise ValueError(
+        raise settings.Invalid(
             f"pool={pool} is larger than its map of {x.shape[1]}x{x.shape[2]}"
         )
     return x if pool == 1 else nn.avg_pool(x, (pool, pool), (pool, pool))
@@ -114,10 +115,12 @@ def check_sizes(host: str, **sizes: int | tuple[int, ...] | None) -> None:
     """Refuses sizes below 1; those that are None are left to the host.
 
     Raises:
-        ValueError: see above.
+        Invalid: see above.
     """
     for name, value in sizes.items():
         if value is None:
             continue
         if min(value if isinstance(value, tuple) else (value,), default=1) < 1:
-            raise ValueError(f"{name} of a {host} must be at least 1, got {value}")
+            raise settings.Invalid(
+                f"{name} of a {host} must be at least 1, got {value}"
+            )

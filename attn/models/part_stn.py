@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 
-from attn import models
+from attn import models, settings
 from attn.models import slots
 from attn.models.layers.transformer import check_rates
 from attn.models.mlp import average, classify, hidden
@@ -85,7 +85,7 @@ class Parts(nn.Module):
         axis_name: axis over which batch statistics synchronise in training.
 
     Raises:
-        ValueError: when it is made, a tower or localiser that cannot be, or a slot,
+        Invalid: when it is made, a tower or localiser that cannot be, or a slot,
             attention, rate or scale that cannot be.
     """
 
@@ -170,7 +170,7 @@ def tiles(count: int, scale: float) -> np.ndarray:
 def _settings(setting: str, spec: Any) -> dict[str, Any]:
     """The config of a network, checked, in the form of fields of its class."""
     if not hasattr(spec, "items") or "name" not in spec:
-        raise ValueError(
+        raise settings.Invalid(
             f"{setting} must be the config of a model, such as"
             f' {{"name": "resnet", "depth": 18}}, got {spec!r}'
         )
@@ -178,9 +178,9 @@ def _settings(setting: str, spec: Any) -> dict[str, Any]:
     if "slots" in spec:
         own["fill"] = FrozenDict(slots.flatten(spec["slots"]))
     if own.setdefault("num_classes", None) is not None:
-        raise ValueError(f"{setting} is without classifier, but has num_classes")
+        raise settings.Invalid(f"{setting} is without classifier, but has num_classes")
     try:
         models.create(**own)
-    except ValueError as error:
-        raise ValueError(f"{setting}: {error}") from error
+    except settings.Invalid as error:
+        raise settings.Invalid(f"{setting}: {error}") from error
     return own

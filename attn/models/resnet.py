@@ -64,7 +64,7 @@ def plan(
             "basic" on CIFAR.
 
     Raises:
-        ValueError: no such network, with the depths that there are.
+        Invalid: no such network, with the depths that there are.
     """
     if layout == "imagenet":
         if depth not in IMAGENET:
@@ -72,7 +72,7 @@ def plan(
             raise settings.unknown("depth of an ImageNet ResNet", depth, valid)
         kind, sizes = IMAGENET[depth]
         if block not in (None, kind):
-            raise ValueError(
+            raise settings.Invalid(
                 f"an ImageNet ResNet of depth {depth} has block={kind!r},"
                 f" got block={block!r}"
             )
@@ -82,7 +82,7 @@ def plan(
     count, rest = divmod(depth - 2, step)
     if rest or count < 1:
         near = max(1, round((depth - 2) / step))
-        raise ValueError(
+        raise settings.Invalid(
             f"a CIFAR ResNet with block={kind!r} has a depth of {step}n + 2,"
             f" got {depth}; the nearest is {near * step + 2}"
         )
@@ -136,7 +136,7 @@ class Block(nn.Module):
             x = norm("shortcut_norm", x)
         x = attend("block.identity", x)
         if x.shape != y.shape:
-            raise ValueError(
+            raise settings.Invalid(
                 f"attention inside a block must keep the shape of its map, but the"
                 f" residual branch is {y.shape} and the identity branch {x.shape}"
             )
@@ -256,7 +256,7 @@ class ResNet(nn.Module):
     step, torch's momentum 0.1; unlike torch's, the running variance is the biased one.
 
     Raises:
-        ValueError: when it is made, a depth that the layout does not have, a size
+        Invalid: when it is made, a depth that the layout does not have, a size
             below 1, widths for other stages, groups of a basic block, or a slot,
             attention or setting that does not exist.
     """
@@ -282,7 +282,9 @@ class ResNet(nn.Module):
         for name in names:
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} of a ResNet must be at least 1, got {value}")
+                raise settings.Invalid(
+                    f"{name} of a ResNet must be at least 1, got {value}"
+                )
         self.widths = self.widths and tuple(self.widths)
         kind, sizes = plan(self.depth, self.layout, self.block)
         self._check_widths(kind, len(sizes))
@@ -356,17 +358,17 @@ class ResNet(nn.Module):
         """Refuses widths and groups of which there is no network."""
         widths = self._widths()
         if len(widths) != 1 + stages or min(widths) < 1:
-            raise ValueError(
+            raise settings.Invalid(
                 f"widths of a ResNet of {stages} stages must be {1 + stages} numbers"
                 f" of at least 1, the stem's first, got {widths}"
             )
         if kind == "basic" and (self.cardinality, self.group_width) != (1, 64):
-            raise ValueError(
+            raise settings.Invalid(
                 "cardinality and group_width are of bottlenecks, but this ResNet of"
                 f" depth {self.depth} has block='basic'"
             )
         if self._inner(min(widths)) < 1:
-            raise ValueError(
+            raise settings.Invalid(
                 f"group_width={self.group_width} leaves a stage of width {min(widths)}"
                 f" no channel in a group; it must be at least {-(-64 // min(widths))}"
             )

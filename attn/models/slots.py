@@ -45,7 +45,7 @@ def flatten(slots: Any) -> dict[str, dict[str, Any]]:
         A new dict. A place that is to stay empty has {"name": "none"}.
 
     Raises:
-        ValueError: not a mapping, a value that is no attention, or a place twice.
+        Invalid: not a mapping, a value that is no attention, or a place twice.
     """
     flat: dict[str, dict[str, Any]] = {}
     _collect("", {} if slots is None else slots, flat)
@@ -60,19 +60,19 @@ def _collect(path: str, value: Any, flat: dict[str, dict[str, Any]]) -> None:
             _collect(f"{path}{joint}{key}" if path else str(key), inner, flat)
         return
     if not path:
-        raise ValueError(
+        raise settings.Invalid(
             f"slots must map places to attentions, such as"
             f" {{'block.residual': 'squeeze_excite'}}, got {value!r}"
         )
     spec = dict(value.items()) if is_mapping else {"name": value}
     name = "none" if spec["name"] is None else spec["name"]
     if not isinstance(name, str):
-        raise ValueError(
+        raise settings.Invalid(
             f"slot {path!r} takes the name of an attention, or a mapping with"
             f" 'name' and settings, got {value!r}"
         )
     if path in flat:
-        raise ValueError(f"slot {path!r} is filled twice")
+        raise settings.Invalid(f"slot {path!r} is filled twice")
     # Settings of an attention that a config has switched off mean nothing.
     spec = {key: frozen(value) for key, value in spec.items()}
     flat[path] = {"name": name} if name == "none" else {**spec, "name": name}
@@ -105,7 +105,7 @@ def check(
         The flat filling.
 
     Raises:
-        ValueError: an unknown place, stage or block, with the nearest and the valid
+        Invalid: an unknown place, stage or block, with the nearest and the valid
             ones; an unknown attention or setting, with the slot that asks for it.
     """
     flat = flatten(slots)
@@ -114,7 +114,7 @@ def check(
         if place not in places:
             raise settings.unknown("slot", place, places)
         if len(path) > places[place]:
-            raise ValueError(
+            raise settings.Invalid(
                 f"slot {key!r}: {place!r} can be narrowed by at most"
                 f" {places[place]} of stage and block, got {'/'.join(path)!r}"
             )
@@ -132,7 +132,7 @@ def _check_attention(key: str, spec: Mapping, given: Mapping[str, Any]) -> None:
     try:
         modules.create(spec["name"], **settings_of(spec, given))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"slot {key!r}: {error}") from error
+        raise settings.Invalid(f"slot {key!r}: {error}") from error
 
 
 def settings_of(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def on_tokens(
         return module(x, grid=grid if known else None, train=train)
     y = module(x[:, prefix:].reshape(batch, *grid, channels), train=train)
     if y.shape != (batch, *grid, channels):
-        raise ValueError(
+        raise settings.Invalid(
             f"an attention on tokens must keep their map {(*grid, channels)}, but"
             f" {type(module).__name__} made {y.shape[1:]} of it"
         )

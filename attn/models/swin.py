@@ -157,7 +157,7 @@ class Swin(nn.Module):
         axis_name: axis over which attentions synchronise batch statistics.
 
     Raises:
-        ValueError: when it is made, heads that do not divide a width, a size below 1,
+        Invalid: when it is made, heads that do not divide a width, a size below 1,
             tuples of different lengths, an unknown slot, attention or setting; when it
             is called, an image that the patches do not divide.
     """
@@ -241,7 +241,7 @@ class Swin(nn.Module):
     def _check(self) -> None:
         width, depths, num_heads = self._sizes()
         if len(depths) != len(num_heads) or not depths:
-            raise ValueError(
+            raise settings.Invalid(
                 f"depths and num_heads of a Swin have an entry a stage, got {depths}"
                 f" and {num_heads}"
             )

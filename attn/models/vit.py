@@ -92,7 +92,7 @@ class ViT(nn.Module):
         axis_name: axis over which attentions synchronise batch statistics.
 
     Raises:
-        ValueError: when it is made, heads that do not divide the width, a size below
+        Invalid: when it is made, heads that do not divide the width, a size below
             1, an unknown slot, attention or setting, map attentions alone beside a
             class token, or a position encoding that no mixer takes; when it is
             called, an image that the patches do not divide.
@@ -227,7 +227,7 @@ class ViT(nn.Module):
             return
         pool = slots.filled(self.fill, "pool")
         if pool is not None and slots.contract(pool) == "map":
-            raise ValueError(
+            raise settings.Invalid(
                 f"slot 'pool': {self.fill['pool']['name']!r} attends to maps, which the"
                 f" class token bypasses; with pool='mean' it pools the patches"
             )
@@ -235,7 +235,7 @@ class ViT(nn.Module):
         inside = [slots.narrow(self.fill, f"block{index}") for index in range(depth)]
         readers = [pool, *(slots.filled(fill, p) for fill in inside for p in PLACES)]
         if not any(module and slots.contract(module) == "token" for module in readers):
-            raise ValueError(
+            raise settings.Invalid(
                 "no slot of this ViT has a token attention, so that its class token"
                 " never sees the image; use pool='mean'"
             )
@@ -251,7 +251,7 @@ class ViT(nn.Module):
         mixers = [slots.filled(fill, "mixer") for fill in fills]
         takers = [m for m in mixers if m and "position" in m.__dataclass_fields__]
         if not takers:
-            raise ValueError(
+            raise settings.Invalid(
                 f"position {name!r} acts inside an attention, but no mixer of this ViT"
                 " has a setting 'position', as 'multi_head' has"
             )

@@ -162,7 +162,7 @@ class XCiT(nn.Module):
         axis_name: axis over which batch statistics synchronise.
 
     Raises:
-        ValueError: when it is made, heads that do not divide the width, a size below
+        Invalid: when it is made, heads that do not divide the width, a size below
             1, an unknown slot, attention or setting, or no class attention; when it is
             called, an image that the patches do not divide.
     """
@@ -282,7 +282,7 @@ class XCiT(nn.Module):
         if self.size not in SIZES:
             raise settings.unknown("size of an XCiT", self.size, SIZES)
         if self.patch_size not in (8, 16):
-            raise ValueError(
+            raise settings.Invalid(
                 f"patch_size of an XCiT must be 8 or 16, got {self.patch_size}"
             )
         width, depth, num_heads, _, _ = self._sizes()
@@ -295,7 +295,7 @@ class XCiT(nn.Module):
             num_classes=self.num_classes,
         )
         if width % (self.patch_size // 2):
-            raise ValueError(
+            raise settings.Invalid(
                 f"width={width} of an XCiT with patch_size={self.patch_size} must be"
                 f" divisible by {self.patch_size // 2}"
             )

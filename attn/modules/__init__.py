@@ -68,7 +68,7 @@ def find(name: str) -> type[nn.Module]:
     """The class called `name`, or at "package.file:Class".
 
     Raises:
-        ValueError: unknown name, with the nearest valid one, or no such class.
+        Invalid: unknown name, with the nearest valid one, or no such class.
     """
     return _settings.choose(MODULES, "attention", name)
 
@@ -82,7 +82,7 @@ def create(name: str, **settings: Any) -> nn.Module:
     """Builds the mechanism called `name` with some of its settings.
 
     Raises:
-        ValueError: unknown name or setting, or a setting of the wrong type; the
+        Invalid: unknown name or setting, or a setting of the wrong type; the
             message names the valid ones.
     """
     return _settings.build(find(name), "attention", name, settings)

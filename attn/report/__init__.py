@@ -30,7 +30,7 @@ def write(
         The path of the page.
 
     Raises:
-        ValueError: a directory is no sweep, or the file no record of one.
+        Invalid: a directory is no sweep, or the file no record of one.
     """
     from attn.report.formats import page
     from attn.report.read import results, saved
@@ -50,7 +50,7 @@ def show(sweep_directories: Sequence[Path], against: Path | None = None) -> None
         against: a file that `save` wrote earlier, which they are held against.
 
     Raises:
-        ValueError: a directory is no sweep, or the file no record of one.
+        Invalid: a directory is no sweep, or the file no record of one.
     """
     from attn.report.formats import console
     from attn.report.read import results, saved
@@ -66,7 +66,7 @@ def save(sweep_directory: Path, output: Path) -> pathlib.Path:
         The path of the file.
 
     Raises:
-        ValueError: the directory is no sweep, or none of its points is finished.
+        Invalid: the directory is no sweep, or none of its points is finished.
     """
     from attn.report.read import results, saved
 
@@ -77,7 +77,7 @@ def quote(path: Path, *, markdown: bool = False) -> None:
     """Prints the table of a file that `save` wrote, as Markdown for a README if asked.
 
     Raises:
-        ValueError: the file is no record of a sweep.
+        Invalid: the file is no record of a sweep.
     """
     from attn.report.formats import console
     from attn.report.formats import markdown as writer

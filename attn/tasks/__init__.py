@@ -38,7 +38,7 @@ def create(config: Mapping[str, Any]) -> Task:
     """Builds the task that `config["name"]` names, with the other entries as settings.
 
     Raises:
-        ValueError: unknown task or setting; the message names the valid ones.
+        Invalid: unknown task or setting; the message names the valid ones.
     """
     options = dict(config)
     name = options.pop("name")

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from attn import settings
+
 Metrics = dict[str, jax.Array]
 
 
@@ -26,7 +28,7 @@ class Classification:
 
     def __post_init__(self):
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
+            raise settings.Invalid(
                 f"label_smoothing must lie in [0, 1), got {self.label_smoothing}"
             )
 
@@ -36,7 +38,7 @@ class Classification:
         """The mean loss of logits [B, K], and what to log: loss, error in percent.
 
         Raises:
-            ValueError: labels that are not [B], or logits of another shape.
+            Invalid: labels that are not [B], or logits of another shape.
         """
         _fits(logits, batch["label"])
         targets = jax.nn.one_hot(batch["label"], logits.shape[-1])
@@ -60,7 +62,7 @@ class Classification:
 
 def _fits(logits: jax.Array, label: jax.Array) -> None:
     if label.ndim != 1 or logits.shape[:-1] != label.shape:
-        raise ValueError(
+        raise settings.Invalid(
             "task 'classification' takes logits [B, K] for labels [B], got"
             f" {logits.shape} for {label.shape}: sequences of labels need task"
             " 'sequence', and a model of several heads too"

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from attn import settings
 from attn.tasks.classification import Metrics
 
 
@@ -32,7 +33,7 @@ class Sequence:
 
     def __post_init__(self):
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
+            raise settings.Invalid(
                 f"label_smoothing must lie in [0, 1), got {self.label_smoothing}"
             )
 
@@ -45,7 +46,7 @@ class Sequence:
         examples of which any place is wrong.
 
         Raises:
-            ValueError: logits or labels of other shapes.
+            Invalid: logits or labels of other shapes.
         """
         _fits(logits, batch["label"])
         targets = jax.nn.one_hot(batch["label"], logits.shape[-1])
@@ -73,7 +74,7 @@ def _wrong(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 def _fits(logits: jax.Array, label: jax.Array) -> None:
     if label.ndim != 2 or logits.shape[:-1] != label.shape:
-        raise ValueError(
+        raise settings.Invalid(
             "task 'sequence' takes logits [B, n, K] for labels [B, n], got"
             f" {logits.shape} for {label.shape}: the data must give sequences, and the"
             " model as many heads"

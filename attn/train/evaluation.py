@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from attn import settings
 from attn.train import partition
 from attn.train.program import Program
 from attn.train.store.checkpoint import Checkpoints
@@ -16,13 +17,15 @@ def points(directory: pathlib.Path) -> list[pathlib.Path]:
     """The directories of the points begun in a sweep's directory, or of one point.
 
     Raises:
-        ValueError: it is neither.
+        Invalid: it is neither.
     """
     if (directory / "config.json").exists():
         return [directory]
     experiment = files.read_json(directory / "experiment.json")
     if experiment is None:
-        raise ValueError(f"{directory} is no work directory of a sweep or a point")
+        raise settings.Invalid(
+            f"{directory} is no work directory of a sweep or a point"
+        )
     found = [directory / point["name"] for point in experiment["points"]]
     return [path for path in found if (path / "config.json").exists()]
 
@@ -43,7 +46,7 @@ def evaluate(
         "step", and what `Program.evaluate` returns.
 
     Raises:
-        ValueError: no such checkpoint, or one that does not fit the config.
+        Invalid: no such checkpoint, or one that does not fit the config.
     """
     config = copy.deepcopy(files.read_json(directory / "config.json"))
     for path, text in overrides:
@@ -51,13 +54,13 @@ def evaluate(
     program = Program(config)
     place = directory / "checkpoints"
     if not place.is_dir():
-        raise ValueError(f"{directory} has no checkpoints")
+        raise settings.Invalid(f"{directory} has no checkpoints")
     checkpoints = Checkpoints(place, read_only=True)
     try:
         steps = checkpoints.steps()
         chosen = {"last": None, "best": checkpoints.best()}.get(which, which)
         if which != "last" and str(chosen) not in map(str, steps):
-            raise ValueError(
+            raise settings.Invalid(
                 f"{directory} has no checkpoint {which!r} (valid: last, best,"
                 f" {', '.join(map(str, steps))})"
             )
@@ -66,6 +69,6 @@ def evaluate(
     finally:
         checkpoints.close()
     if found is None:
-        raise ValueError(f"{directory} has no checkpoints")
+        raise settings.Invalid(f"{directory} has no checkpoints")
     state = program.partition.place(partition.agree(found[0]))
     return {"step": int(state.step), **program.evaluate(state)}

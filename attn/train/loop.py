@@ -62,7 +62,7 @@ class Training:
         Raises:
             Stopped: it was asked to, and has saved.
             Failed: the disk is full.
-            ValueError: a checkpoint does not fit the config, or none is sound.
+            Invalid: a checkpoint does not fit the config, or none is sound.
         """
         try:
             with contextlib.ExitStack() as stack:

@@ -47,7 +47,7 @@ class Partition:
         """Takes these devices of all hosts; None takes all there are.
 
         Raises:
-            ValueError: an unknown name.
+            Invalid: an unknown name.
         """
         if name not in ("pmap", "mesh"):
             raise settings.unknown("partition", name, ("pmap", "mesh"))
@@ -63,10 +63,10 @@ class Partition:
         self._split = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def check(self, batch_size: int) -> None:
-        """Raises ValueError for a batch size that the devices do not divide."""
+        """Raises settings.Invalid for a batch size that the devices do not divide."""
         if batch_size < 1 or batch_size % self.devices:
             nearest = max(round(batch_size / self.devices), 1) * self.devices
-            raise ValueError(
+            raise settings.Invalid(
                 f"batch_size={batch_size} must be a positive multiple of the number of"
                 f" devices, {self.devices}; the nearest is {nearest}"
             )
@@ -136,7 +136,7 @@ class Together(Partition):
         """Takes these local devices; None takes all there are.
 
         Raises:
-            ValueError: an unknown way.
+            Invalid: an unknown way.
         """
         if way not in ("devices", "vmap"):
             raise settings.unknown("way", way, ("devices", "vmap"))

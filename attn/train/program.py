@@ -39,9 +39,10 @@ class Train:
         look_every: steps between two pictures of what the model looks at, from before
             the first step to after the last; None for one at the end only.
         save_every: steps between two checkpoints; there is always one at the end.
-        accumulate: batches whose gradients make one update.
-        average: decay of the moving average of the parameters with which the model
-            is evaluated; None for no average.
+        accumulate: batches whose gradients make one update; at most `steps`. Those
+            after the last whole update change nothing.
+        average: decay, at each update, of the moving average of the parameters with
+            which the model is evaluated; None for no average.
         dtype: type of the computation; parameters and statistics are float32.
         partition: how a step is spread over the devices.
     """
@@ -54,13 +55,9 @@ class Train:
     save_every: settings.Positive = 500
     look_every: settings.Positive | None = None
     accumulate: settings.Positive = 1
-    average: float | None = None
+    average: settings.Decay | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     partition: Literal["pmap", "mesh"] = "pmap"
-
-    def __post_init__(self):
-        if self.average is not None and not 0 <= self.average < 1:
-            raise ValueError(f"average must lie in [0, 1), got {self.average}")
 
 
 @contextlib.contextmanager
@@ -68,8 +65,8 @@ def _section(name: str) -> Iterator[None]:
     """Says in which section of a config a wrong value stands."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"config.{name}: {error}") from error
+    except settings.Invalid as error:
+        raise settings.Invalid(f"config.{name}: {error}") from error
 
 
 class Program:
@@ -97,7 +94,7 @@ class Program:
             together: how several points train in this program; None for one point.
 
         Raises:
-            ValueError: a field, name or value that does not exist or does not fit,
+            Invalid: a field, name or value that does not exist or does not fit,
                 beginning with the section of the config where it stands.
         """
         self._config = config
@@ -106,9 +103,11 @@ class Program:
                 raise settings.unknown("field of config", name, SECTIONS)
         for name in SECTIONS:
             if name not in config:
-                raise ValueError(f"config.{name} is missing")
+                raise settings.Invalid(f"config.{name} is missing")
         if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 2**32:
-            raise ValueError(f"config.seed must be in 0..2^32-1, got {config['seed']}")
+            raise settings.Invalid(
+                f"config.seed must be in 0..2^32-1, got {config['seed']}"
+            )
         with _section("train"):
             self.train = settings.build(Train, "section", "train", config["train"])
             if together:
@@ -121,8 +120,9 @@ class Program:
         with _section("task"):
             self.task = tasks.create(config["task"])
         with _section("schedule"):
-            updates = self.train.steps // self.train.accumulate
-            rate = optimizers.schedule(config["schedule"], max(updates, 1))
+            rate = optimizers.schedule(
+                config["schedule"], self.train.steps, accumulate=self.train.accumulate
+            )
         with _section("optimizer"):
             self._optimizer = optimizers.create(
                 config["optimizer"], rate, accumulate=self.train.accumulate
@@ -207,7 +207,7 @@ class Program:
                 under `data` only.
 
         Raises:
-            ValueError: as a program of its own would.
+            Invalid: as a program of its own would.
         """
         with _section("data"):
             dataset = data.open(config["data"])

@@ -77,7 +77,7 @@ class Member:
         It is the last sound checkpoint's, or a fresh one.
 
         Raises:
-            ValueError: a checkpoint does not fit the config, or none is sound.
+            Invalid: a checkpoint does not fit the config, or none is sound.
         """
         like = program.like()
         found = self._checkpoints.restore(like) if self._first else None

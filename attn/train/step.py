@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from attn.tasks import Task
+from attn.train import optimizer as optimizers
 from attn.train.state import State
 
 Batch = Mapping[str, jax.Array]
@@ -83,7 +84,9 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average is not None:
-        average = optax.incremental_update((params, extras), average, 1 - decay)
+        moved = optax.incremental_update((params, extras), average, 1 - decay)
+        updated = optimizers.has_updated(opt_state)
+        average = jax.tree.map(lambda a, b: jnp.where(updated, a, b), moved, average)
     totals = jax.tree.map(jnp.add, state.totals, metrics | {"steps": jnp.ones(())})
     state = state.replace(
         step=state.step + 1,

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from attn import settings
+
 
 def write_json(path: pathlib.Path, data: Any) -> None:
     """Writes a file that is there whole or not at all, whenever the process dies."""
@@ -32,18 +34,20 @@ def check(directory: pathlib.Path) -> None:
     """Whether a sweep may be written there; writes nothing.
 
     Raises:
-        ValueError: it is a file, cannot be written to, or holds something else.
+        Invalid: it is a file, cannot be written to, or holds something else.
     """
     if directory.exists() and not directory.is_dir():
-        raise ValueError(f"workdir {directory} is a file; name a directory")
+        raise settings.Invalid(f"workdir {directory} is a file; name a directory")
     there = directory
     while not there.exists():
         there = there.parent
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"workdir {directory} cannot be written: no access to {there}")
+        raise settings.Invalid(
+            f"workdir {directory} cannot be written: no access to {there}"
+        )
     known = directory / "experiment.json"
     if directory.exists() and any(directory.iterdir()) and not known.exists():
-        raise ValueError(
+        raise settings.Invalid(
             f"workdir {directory} holds files that are no sweep's; name an empty or new"
             " directory, or that of an earlier sweep"
         )
@@ -54,18 +58,20 @@ def held(directory: pathlib.Path) -> Iterator[None]:
     """Keeps other processes from working in `directory` at the same time.
 
     Raises:
-        ValueError: another process does already.
+        Invalid: another process does already.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("w")
     except OSError as error:
-        raise ValueError(f"workdir {directory} cannot be written: {error}") from error
+        raise settings.Invalid(
+            f"workdir {directory} cannot be written: {error}"
+        ) from error
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise settings.Invalid(
                 f"workdir {directory} is in use by another process; wait for it or"
                 " name another directory"
             ) from None

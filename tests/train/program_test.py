@@ -63,7 +63,7 @@ def test_looking_gives_the_logits_and_the_maps():
         ({"train__stesp": 1}, "did you mean 'steps'"),
         ({"train__partition": "pmpa"}, "must be one of 'pmap', 'mesh', got 'pmpa'"),
         ({"train__dtype": "float16"}, "must be one of 'float32', 'bfloat16'"),
-        ({"train__average": 1.0}, r"average must lie in \[0, 1\), got 1.0"),
+        ({"train__average": 1.0}, r"must be a number in \[0, 1\) or None, got 1.0"),
         ({"task__name": "clasification"}, "config.task: .*did you mean"),
         ({"task__label_smoothing": 1.0}, r"config.task: .* \[0, 1\), got 1.0"),
         ({"data__name": "mnist5k"}, "config.data: .*mnist_5k"),

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn import settings
 from attn.models.layers.transformer import NORMAL
 
 
@@ -15,7 +16,7 @@ def patch_grid(x: jax.Array, patch: int) -> tuple[int, int]:
     """Rows and columns of square patches of images [B, H, W, C].
 
     Raises:
-        ValueError: the patches do not divide the images; the message has the nearest
+        Invalid: the patches do not divide the images; the message has the nearest
             sizes that they do.
     """
     height, width = x.shape[1:3]
@@ -23,7 +24,7 @@ def patch_grid(x: jax.Array, patch: int) -> tuple[int, int]:
         low = "x".join(str(max(1, n // patch) * patch) for n in (height, width))
         high = "x".join(str(-(-n // patch) * patch) for n in (height, width))
         fit = low if low == high else f"{low} or {high}"
-        raise ValueError(
+        raise settings.Invalid(
             f"patch_size={patch} does not divide the image of {height}x{width};"
             f" images of {fit} fit"
         )
@@ -56,13 +57,13 @@ def add_positions(parent: nn.Module, x: jax.Array) -> jax.Array:
     """Adds a learned vector to each of the tokens, [B, T, C].
 
     Raises:
-        ValueError: the variables are for another number of tokens.
+        Invalid: the variables are for another number of tokens.
     """
     _, length, width = x.shape
     if parent.has_variable("params", "position"):
         learnt = parent.get_variable("params", "position").shape[1]
         if learnt != length:
-            raise ValueError(
+            raise settings.Invalid(
                 f"the position embedding is for {learnt} tokens, but the image has"
                 f" {length}: it takes images of the size given to init"
             )

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from attn import settings
 from attn.models import slots
 
 NORMAL = nn.initializers.truncated_normal(0.02)
@@ -165,24 +166,24 @@ def check_scopes(fill: Mapping[str, Any], class_layers: int) -> None:
         class_layers: number of the latter.
 
     Raises:
-        ValueError: see above.
+        Invalid: see above.
     """
     for key in fill:
         scope, _, place = key.rpartition("/")
         of_class = place.startswith("class.")
         if scope and scope.startswith("class") != of_class:
             kind = "class layers" if of_class else "blocks"
-            raise ValueError(f"slot {key!r}: only {kind} have {place!r}")
+            raise settings.Invalid(f"slot {key!r}: only {kind} have {place!r}")
     layers = [slots.narrow(fill, f"class{index}") for index in range(class_layers)]
     readers = [slots.filled(layer, "class.mixer") for layer in layers]
     for module in readers:
         if module is not None and slots.contract(module) == "map":
-            raise ValueError(
+            raise settings.Invalid(
                 f"slot 'class.mixer': {module.__name__} attends to maps, but a class"
                 " token needs a token attention"
             )
     if not any(readers):
-        raise ValueError(
+        raise settings.Invalid(
             "no class layer has an attention, so that the class token never sees the"
             " image"
         )
@@ -192,16 +193,18 @@ def check_sizes(host: str, width: int, num_heads: int, **sizes: int) -> None:
     """Refuses sizes below 1, and heads that do not divide the width, with what fits.
 
     Raises:
-        ValueError: see above.
+        Invalid: see above.
     """
     sizes = {"width": width, "num_heads": num_heads, **sizes}
     for name, value in sizes.items():
         if value < 1:
-            raise ValueError(f"{name} of a {host} must be at least 1, got {value}")
+            raise settings.Invalid(
+                f"{name} of a {host} must be at least 1, got {value}"
+            )
     if width % num_heads:
         fit = [n for n in range(1, width + 1) if width % n == 0]
         fit = sorted(sorted(fit, key=lambda n: abs(n - num_heads))[:3])
-        raise ValueError(
+        raise settings.Invalid(
             f"num_heads={num_heads} does not divide width={width};"
             f" heads that do: {', '.join(map(str, fit))}"
         )
@@ -211,4 +214,4 @@ def check_rates(host: str, **rates: float) -> None:
     """Refuses rates outside [0, 1); raises ValueError."""
     for name, value in rates.items():
         if not 0 <= value < 1:
-            raise ValueError(f"{name} of a {host} must be in [0, 1), got {value}")
+            raise settings.Invalid(f"{name} of a {host} must be in [0, 1), got {value}")

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn import settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.settings import Positive
@@ -42,7 +43,7 @@ class EfficientChannel(nn.Module):
         param_dtype: type in which parameters are kept.
 
     Raises:
-        ValueError: when it is made, an even kernel size, or gamma not above 0.
+        Invalid: when it is made, an even kernel size, or gamma not above 0.
     """
 
     kernel_size: Positive | None = None
@@ -55,12 +56,12 @@ class EfficientChannel(nn.Module):
 
     def __post_init__(self):
         if self.kernel_size is not None and self.kernel_size % 2 == 0:
-            raise ValueError(
+            raise settings.Invalid(
                 f"kernel_size must be odd, so that a gate has as many channels on"
                 f" either side, got {self.kernel_size}"
             )
         if not self.gamma > 0:
-            raise ValueError(f"gamma must be above 0, got {self.gamma}")
+            raise settings.Invalid(f"gamma must be above 0, got {self.gamma}")
         super().__post_init__()
 
     @nn.compact

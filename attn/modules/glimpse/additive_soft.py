@@ -69,7 +69,7 @@ class AdditiveSoft(nn.Module):
             train: without effect here.
 
         Raises:
-            ValueError: `mask` does not fit.
+            Invalid: `mask` does not fit.
         """
         del train  # the same in training and evaluation
         kinds = {"dtype": self.dtype or q.dtype, "param_dtype": self.param_dtype}

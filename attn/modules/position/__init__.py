@@ -46,7 +46,7 @@ def create(name: str, **settings: Any) -> Position:
     """Builds the encoding called `name` with some of its settings.
 
     Raises:
-        ValueError: unknown name or setting, or a setting of the wrong type; the
+        Invalid: unknown name or setting, or a setting of the wrong type; the
             message names the valid ones.
     """
     return _settings.build(find(name), "position encoding", name, settings)
@@ -59,12 +59,12 @@ def check(spec: str | Mapping[str, Any] | None) -> FrozenDict:
         spec: a name, a mapping with "name" and settings, or None for "none".
 
     Raises:
-        ValueError: as `create`, or neither of these.
+        Invalid: as `create`, or neither of these.
     """
     if spec is None or isinstance(spec, str):
         spec = {"name": spec or "none"}
     if not hasattr(spec, "items") or "name" not in spec:  # a ConfigDict is no Mapping
-        raise ValueError(
+        raise _settings.Invalid(
             f"a position encoding is a name, or a mapping with 'name' and settings,"
             f" got {spec!r}"
         )

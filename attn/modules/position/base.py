@@ -20,6 +20,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn import settings
+
 Grid = tuple[int, int]
 
 
@@ -49,7 +51,7 @@ class Position(nn.Module):
             grid: (H, W) with P + H W = T, where the encoding is one of a grid.
 
         Raises:
-            ValueError: the grid is missing or is not T, or C does not fit.
+            Invalid: the grid is missing or is not T, or C does not fit.
         """
         del grid
         return x
@@ -88,15 +90,17 @@ class Position(nn.Module):
         """The grid, checked: all of `tokens` have P tokens and those of the grid."""
         name = type(self).__name__
         if grid is None:
-            raise ValueError(
+            raise settings.Invalid(
                 f"{name} needs to know the grid (rows, columns) on which tokens lie"
             )
         if min(grid) < 1:
-            raise ValueError(f"a grid has at least one row and column, got {grid}")
+            raise settings.Invalid(
+                f"a grid has at least one row and column, got {grid}"
+            )
         height, width = grid
         for x in tokens:
             if x.shape[1] != self.prefix + height * width:
-                raise ValueError(
+                raise settings.Invalid(
                     f"{name} with prefix={self.prefix} on the grid {height}x{width}"
                     f" takes {self.prefix + height * width} tokens, got {x.shape[1]}"
                 )

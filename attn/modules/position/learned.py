@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn import settings
 from attn.modules.position.base import Grid, Position
 from attn.ops import positions
 
@@ -43,7 +44,7 @@ class Learned(Position):
             wanted = self.prefix + self.trained_grid[0] * self.trained_grid[1]
         kept = self._kept("position", (1, wanted, channels))
         if kept[1] != wanted:
-            raise ValueError(
+            raise settings.Invalid(
                 f"the position embedding is for {kept[1]} tokens, but the image has"
                 f" {wanted}: it takes images of the size given to init, unless the"
                 f" setting trained_grid tells where its vectors lie"

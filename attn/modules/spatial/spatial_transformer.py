@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attn import settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.ops import grid as grids
@@ -64,7 +65,7 @@ class SpatialTransformer(nn.Module):
         param_dtype: type in which parameters are kept.
 
     Raises:
-        ValueError: when it is made, a fixed scale of another transform or not above
+        Invalid: when it is made, a fixed scale of another transform or not above
             0; when it is called, a map too small for the convolutions, or settings
             that make no network or spline. The message has the numbers.
     """
@@ -130,7 +131,9 @@ def identity_theta(transform: str, control_points: int) -> np.ndarray:
     """The numbers, float64 [D], by which `transform` leaves a map as it is."""
     if transform == "thin_plate":
         if control_points < 2:
-            raise ValueError(f"control_points must be at least 2, got {control_points}")
+            raise settings.Invalid(
+                f"control_points must be at least 2, got {control_points}"
+            )
         return grids.control_grid(control_points).reshape(-1)
     return np.array(
         {
@@ -144,11 +147,11 @@ def identity_theta(transform: str, control_points: int) -> np.ndarray:
 def check_scale(transform: str, scale: float | None) -> None:
     """Refuses a fixed scale that is not positive, or of another transform."""
     if scale is not None and transform != "attention":
-        raise ValueError(
+        raise settings.Invalid(
             f"a fixed scale={scale} needs the transform 'attention', got {transform!r}"
         )
     if scale is not None and not scale > 0:
-        raise ValueError(f"scale must be above 0, got {scale}")
+        raise settings.Invalid(f"scale must be above 0, got {scale}")
 
 
 def make_grid(
@@ -218,7 +221,7 @@ def _layers(module: SpatialTransformer) -> tuple[tuple[int, ...], tuple[int, ...
     if module.localisation == "dense":
         return (), tuple(widths)
     if len(widths) < 2:
-        raise ValueError(
+        raise settings.Invalid(
             "localisation 'conv' needs the widths of at least one convolution and of"
             f" a dense layer, got {tuple(widths)}"
         )
@@ -229,10 +232,10 @@ def _feature_sides(module: SpatialTransformer, sides: tuple[int, int]) -> list[i
     """Height and width of the last map of the convolutional localisation.
 
     Raises:
-        ValueError: less than one pixel is left.
+        Invalid: less than one pixel is left.
     """
     if min(module.downsample, module.kernel_size) < 1:
-        raise ValueError(
+        raise settings.Invalid(
             f"downsample and kernel_size must be at least 1, got {module.downsample}"
             f" and {module.kernel_size}"
         )
@@ -248,7 +251,7 @@ def _feature_sides(module: SpatialTransformer, sides: tuple[int, int]) -> list[i
         for index in reversed(range(count)):
             least = (least + lost) * (2 if index else 1)
         least *= module.downsample
-        raise ValueError(
+        raise settings.Invalid(
             f"localisation 'conv' with downsample={module.downsample} and {count}"
             f" convolutions of kernel_size={module.kernel_size} needs a map of at least"
             f" {least} x {least}, got {sides[0]} x {sides[1]}; lower them, or take"

@@ -9,6 +9,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from attn import settings
+
 
 def head_shape(
     channels: int, num_heads: int | None, head_dim: int | None
@@ -19,18 +21,18 @@ def head_shape(
     with both, N D need not be C.
 
     Raises:
-        ValueError: one is below 1, or the one that is given does not divide C.
+        Invalid: one is below 1, or the one that is given does not divide C.
     """
     for name, value in (("num_heads", num_heads), ("head_dim", head_dim)):
         if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+            raise settings.Invalid(f"{name} must be at least 1, got {value}")
     if num_heads is not None and head_dim is not None:
         return num_heads, head_dim
     name, parts = "num_heads", 4 if num_heads is None else num_heads
     if head_dim is not None:
         name, parts = "head_dim", head_dim
     if channels % parts:
-        raise ValueError(f"{name}={parts} must divide channels={channels}")
+        raise settings.Invalid(f"{name}={parts} must divide channels={channels}")
     rest = channels // parts
     return (rest, parts) if head_dim is not None else (parts, rest)
 

@@ -72,7 +72,7 @@ class ClassAttention(nn.Module):
             train: without effect here.
 
         Raises:
-            ValueError: heads do not divide C, or `mask` does not fit.
+            Invalid: heads do not divide C, or `mask` does not fit.
         """
         del train  # the same in training and evaluation
         asks = q if kv is not None else q[:, :1]

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn import ops
+from attn import ops, settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.token import _projections
@@ -74,13 +74,13 @@ class CrossAttention(nn.Module):
             train: without effect here.
 
         Raises:
-            ValueError: heads do not divide C, sources are not E wide, or `mask` does
+            Invalid: heads do not divide C, sources are not E wide, or `mask` does
                 not fit.
         """
         del train  # the same in training and evaluation
         kv = q if kv is None else kv
         if self.kv_channels not in (None, kv.shape[-1]):
-            raise ValueError(
+            raise settings.Invalid(
                 f"kv_channels={self.kv_channels}, but the sources have {kv.shape[-1]}"
                 " channels"
             )

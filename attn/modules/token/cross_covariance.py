@@ -68,7 +68,7 @@ class CrossCovariance(nn.Module):
             train: without effect here.
 
         Raises:
-            ValueError: heads do not divide C, `kv` has another number of tokens, or
+            Invalid: heads do not divide C, `kv` has another number of tokens, or
                 `mask` does not fit or tells targets apart.
         """
         del train, grid

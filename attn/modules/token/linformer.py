@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn import ops
+from attn import ops, settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.token import _projections
@@ -79,7 +79,7 @@ class Linformer(nn.Module):
             train: without effect here.
 
         Raises:
-            ValueError: heads do not divide C, S is not what E and F are made for, or
+            Invalid: heads do not divide C, S is not what E and F are made for, or
                 `mask` does not fit or tells targets apart.
         """
         del train  # the same in training and evaluation
@@ -105,7 +105,7 @@ class Linformer(nn.Module):
             length = self.get_variable("params", name).shape[-1]
         if sources > length or (self.max_length is None and sources != length):
             most = "up to " * (self.max_length is not None)
-            raise ValueError(
+            raise settings.Invalid(
                 f"the projections of this Linformer are for {most}{length} sources, got"
                 f" {sources}"
             )

@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn import settings
 from attn.modules import position as positions
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
@@ -103,7 +104,7 @@ class MultiHead(nn.Module):
             train: whether to drop; draws from the random stream "dropout".
 
         Raises:
-            ValueError: heads do not divide C, K does not divide N, `mask` does not
+            Invalid: heads do not divide C, K does not divide N, `mask` does not
                 fit, or `position` needs another grid.
         """
         kv = q if kv is None else kv
@@ -183,13 +184,13 @@ def shared_heads(num_heads: int, num_kv_heads: int | None) -> int:
     """Number of heads of keys and values K; None is N.
 
     Raises:
-        ValueError: K does not divide N.
+        Invalid: K does not divide N.
     """
     if num_kv_heads is None:
         return num_heads
     fit = [n for n in range(1, num_heads + 1) if num_heads % n == 0]
     if num_kv_heads not in fit:
-        raise ValueError(
+        raise settings.Invalid(
             f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}, as"
             f" {', '.join(map(str, fit))} do"
         )

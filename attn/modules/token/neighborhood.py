@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn import ops
+from attn import ops, settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.token import _projections
@@ -85,7 +85,7 @@ class Neighborhood(nn.Module):
             train: without effect here.
 
         Raises:
-            ValueError: no grid, one that is not T, a window that is even or larger than
+            Invalid: no grid, one that is not T, a window that is even or larger than
                 the grid, heads that do not divide C, or a mask that does not fit.
         """
         del train  # the same in training and evaluation
@@ -120,14 +120,14 @@ def _check_grid(
     grid: tuple[int, int] | None, tokens: int, sources: int
 ) -> tuple[int, int]:
     if grid is None:
-        raise ValueError(
+        raise settings.Invalid(
             f"neighborhood attention needs grid=(rows, columns) of its {tokens} tokens;"
             " a class token does not lie on one, a ViT with pool='mean' has none"
         )
     places = grid[0] * grid[1]
     if places != tokens or places != sources:
         count = tokens if places != tokens else sources
-        raise ValueError(
+        raise settings.Invalid(
             f"a grid of {grid[0]} x {grid[1]} has {places} places, but there are"
             f" {count} tokens"
         )

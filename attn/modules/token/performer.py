@@ -92,7 +92,7 @@ class Performer(nn.Module):
             train: without effect here.
 
         Raises:
-            ValueError: heads do not divide C, or `mask` does not fit or tells targets
+            Invalid: heads do not divide C, or `mask` does not fit or tells targets
                 apart, which a sum over sources cannot.
         """
         del train  # the same in training and evaluation

@@ -9,6 +9,7 @@ a mask.
 import dataclasses
 from typing import ClassVar
 
+from attn import settings
 from attn.modules.card import Card
 from attn.modules.token.window import Window, pair
 
@@ -40,7 +41,7 @@ class ShiftedWindow(Window):
         if self.shift is not None:
             for size, shift in zip(pair(self.window), pair(self.shift), strict=True):
                 if not 0 <= shift < size:
-                    raise ValueError(
+                    raise settings.Invalid(
                         f"shift={shift} must be at least 0 and below window={size}"
                     )
         super().__post_init__()

@@ -77,7 +77,7 @@ class TalkingHeads(nn.Module):
             train: whether to drop; draws from the random stream "dropout".
 
         Raises:
-            ValueError: heads do not divide C, or `mask` does not fit.
+            Invalid: heads do not divide C, or `mask` does not fit.
         """
         dtype, channels = self.dtype or q.dtype, q.shape[-1]
         kinds = {"dtype": dtype, "param_dtype": self.param_dtype}

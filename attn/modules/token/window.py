@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attn import ops
+from attn import ops, settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.token._projections import head_shape
@@ -90,7 +90,7 @@ class Window(nn.Module):
             train: whether to drop; draws from the random stream "dropout".
 
         Raises:
-            ValueError: no grid, one that is not T, a window larger than it, `kv`,
+            Invalid: no grid, one that is not T, a window larger than it, `kv`,
                 heads that do not divide C, or a mask that does not fit.
         """
         grid = self._check(q, kv, grid)
@@ -135,7 +135,7 @@ class Window(nn.Module):
         if self.has_variable("params", "bias_table"):
             found = self.get_variable("params", "bias_table").shape
             if found != shape:
-                raise ValueError(
+                raise settings.Invalid(
                     f"a window of {window[0]}x{window[1]} needs a bias table of shape"
                     f" {shape}, but the variables have one of {found}"
                 )
@@ -174,20 +174,22 @@ class Window(nn.Module):
     def _check(self, q, kv, grid) -> tuple[int, int]:
         name = type(self).__name__
         if kv is not None:
-            raise ValueError(f"{name} takes no kv: its tokens attend to each other")
+            raise settings.Invalid(
+                f"{name} takes no kv: its tokens attend to each other"
+            )
         if grid is None:
-            raise ValueError(
+            raise settings.Invalid(
                 f"{name} needs grid=(rows, columns) of its {q.shape[1]} tokens; a class"
                 " token does not lie on one, the host's pool='mean' has none"
             )
         if grid[0] * grid[1] != q.shape[1]:
-            raise ValueError(
+            raise settings.Invalid(
                 f"grid {grid[0]}x{grid[1]} has {grid[0] * grid[1]} places, but there"
                 f" are {q.shape[1]} tokens"
             )
         rows, columns = pair(self.window)
         if rows > grid[0] or columns > grid[1]:
-            raise ValueError(
+            raise settings.Invalid(
                 f"window {rows}x{columns} is larger than its grid {grid[0]}x{grid[1]};"
                 f" windows up to {min(rows, grid[0])}x{min(columns, grid[1])} fit"
             )
@@ -197,9 +199,11 @@ class Window(nn.Module):
 def _cut_mask(mask: jax.Array, tokens: np.ndarray, length: int) -> jax.Array:
     """A mask [B, N, T, T], or what broadcasts to it, in windows: [B, L, N, M, M]."""
     if mask.dtype != jnp.bool_:
-        raise ValueError(f"mask must be boolean (True = may attend), got {mask.dtype}")
+        raise settings.Invalid(
+            f"mask must be boolean (True = may attend), got {mask.dtype}"
+        )
     if mask.ndim > 4 or any(n not in (1, length) for n in mask.shape[-2:]):
-        raise ValueError(
+        raise settings.Invalid(
             f"mask of shape {mask.shape} does not broadcast to [B, N, T, T] with T ="
             f" {length}"
         )

@@ -46,6 +46,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from attn import settings
 from attn.report.read.outcomes import Outcomes
 
 CONFIDENCE = 0.95
@@ -62,10 +63,10 @@ def shared(row: Outcomes, baseline: Outcomes) -> Part:
     """The part c of the variance, which both rows' examples bring: seeds do not help.
 
     Raises:
-        ValueError: the rows were not tested on the same examples.
+        Invalid: the rows were not tested on the same examples.
     """
     if not row.comparable(baseline):
-        raise ValueError(
+        raise settings.Invalid(
             f"rows are compared on the same examples, not on {row.count} and"
             f" {baseline.count} that differ"
         )

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from attn import settings
 from attn.report.read.results import Point
 
 # A deep network records one map a block; of each kind this many are shown.
@@ -99,7 +100,7 @@ def strips(attention: Attention) -> tuple[list[Strip], list[str]]:
     for entry in chosen:
         try:
             if any(len(array) != len(attention.images) for array in entry.arrays):
-                raise ValueError("it has not one map for each image")
+                raise settings.Invalid("it has not one map for each image")
             made = _choose(entry.kind)(entry)
         except (ValueError, IndexError, TypeError) as error:
             kind = entry.kind.replace("_", " ")
@@ -111,7 +112,7 @@ def strips(attention: Attention) -> tuple[list[Strip], list[str]]:
 
 def _choose(kind: str) -> Callable[[Map], list[Strip]]:
     if kind not in REDUCTIONS:
-        raise ValueError("a kind without a picture")
+        raise settings.Invalid("a kind without a picture")
     return REDUCTIONS[kind]
 
 
@@ -120,7 +121,7 @@ def _attention(archive: Any, most: int) -> Attention:
     total = len(images)
     images = images[:most]
     if images.ndim != 4 or images.shape[-1] not in CHANNELS:
-        raise ValueError(f"images of shape {images.shape}")
+        raise settings.Invalid(f"images of shape {images.shape}")
     images = images[..., CHANNELS[images.shape[-1]]]
     count = len(images)
     names = [str(name) for name in archive["classes"]]
@@ -176,7 +177,7 @@ def _spread(maps: Sequence[Map], remarks: list[str]) -> list[Map]:
 
 def _expect(values: np.ndarray, letters: str) -> np.ndarray:
     if values.ndim != len(letters):
-        raise ValueError(f"its shape {values.shape} is not {' '.join(letters)}")
+        raise settings.Invalid(f"its shape {values.shape} is not {' '.join(letters)}")
     return values
 
 

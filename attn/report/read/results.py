@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from attn import settings
 from attn.report.read import curves as logs
 from attn.report.read import metrics
 from attn.report.read.curves import LOSS, SPLITS, TEST, VALIDATION, Curve
@@ -211,7 +212,7 @@ def read(directory: str | pathlib.Path) -> Sweep:
     """Reads a sweep directory.
 
     Raises:
-        ValueError: the directory is no sweep; the message says what is missing.
+        Invalid: the directory is no sweep; the message says what is missing.
     """
     directory = pathlib.Path(directory)
     experiment = _experiment(directory)
@@ -253,7 +254,7 @@ def _experiment(directory: pathlib.Path) -> dict[str, Any]:
     path = directory / "experiment.json"
     if not path.is_file():
         lacks = "has no experiment.json" if directory.is_dir() else "does not exist"
-        raise ValueError(f"{directory} is no sweep, it {lacks}; {expected}")
+        raise settings.Invalid(f"{directory} is no sweep, it {lacks}; {expected}")
     experiment = _object(path)
     points = experiment.get("points")
     usable = isinstance(points, list) and all(
@@ -263,7 +264,7 @@ def _experiment(directory: pathlib.Path) -> dict[str, Any]:
         for entry in points
     )
     if not usable:
-        raise ValueError(
+        raise settings.Invalid(
             f"{directory} is no sweep, its experiment.json lists no points with a"
             f" name and axes; {expected}"
         )

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from attn import settings
 from attn.report.read import metrics, provenance, results
 from attn.report.read.metrics import ERROR, Metric
 from attn.report.read.results import SEED, TIMES, Point, Result, Sweep, key
@@ -28,16 +29,17 @@ def save(sweep: Sweep, path: str | pathlib.Path) -> pathlib.Path:
     """Writes the record of a sweep; points that are not finished are named in it.
 
     Raises:
-        ValueError: no point is finished, or the file cannot be written.
+        Invalid: no point is finished, or the file cannot be written.
     """
     if not sweep.done:
-        raise ValueError(f"{sweep.directory} has no finished point; nothing to save")
+        message = f"{sweep.directory} has no finished point; nothing to save"
+        raise settings.Invalid(message)
     path = pathlib.Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text(of(sweep)), encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror}") from error
+        raise settings.Invalid(f"{path} cannot be written: {error.strerror}") from error
     return path
 
 
@@ -157,26 +159,26 @@ def read(path: str | pathlib.Path) -> Sweep:
     """The record in a file as a sweep of finished points.
 
     Raises:
-        ValueError: there is no such file, or it is no record.
+        Invalid: there is no such file, or it is no record.
     """
     path = pathlib.Path(path)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        raise settings.Invalid(f"{path} cannot be read: {error.strerror}") from error
     except ValueError:
         record = None
     if not isinstance(record, dict) or record.get("format") not in (
         FORMAT,
         FIRST_FORMAT,
     ):
-        raise ValueError(
+        raise settings.Invalid(
             f"{path} is no results file; expected what launch.py report --save writes"
         )
     try:
         return _sweep(path, _current(record))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
+        raise settings.Invalid(
             f"{path} is a damaged results file ({type(error).__name__}: {error})"
         ) from error
 

@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib.ticker
 import numpy as np
 
+from attn import settings
 from attn.report.analyse.table import Row
 from attn.report.draw import maps, style
 from attn.report.draw.style import INK, Style
@@ -56,7 +57,7 @@ def _gates(archive: Any) -> Gates:
     means = tuple(np.asarray(archive[entry["key"]], np.float64) for entry in index)
     for mean in means:
         if mean.ndim != 2 or len(mean) != len(classes) or not mean.size:
-            raise ValueError(f"means of shape {mean.shape}")
+            raise settings.Invalid(f"means of shape {mean.shape}")
     paths = tuple(
         str(entry["path"]).rpartition("/")[0] or "whole network" for entry in index
     )

@@ -58,7 +58,7 @@ def wanted(text: str) -> dict[str, Any] | None:
     """What to match, from "parameters", "macs=2e6" or "none".
 
     Raises:
-        ValueError: another word, or a budget that is no positive number.
+        Invalid: another word, or a budget that is no positive number.
     """
     by, given, number = text.partition("=")
     if by == "none" and not given:
@@ -71,7 +71,7 @@ def wanted(text: str) -> dict[str, Any] | None:
         return {"by": by, "budget": float(number)}
     except ValueError:
         message = f"the budget of --match={by} must be a number, got {number!r}"
-        raise ValueError(message) from None
+        raise settings.Invalid(message) from None
 
 
 def match(
@@ -97,7 +97,7 @@ def match(
         and the points.
 
     Raises:
-        ValueError: there is neither baseline nor budget, a network cannot be scaled,
+        Invalid: there is neither baseline nor budget, a network cannot be scaled,
             or not to the budget; says the nearest that it can.
     """
     if experiment.match is None:
@@ -151,7 +151,7 @@ class _Matching:
         """The point that sets the budget of another."""
         baseline = self._experiment.baseline
         if not baseline:
-            raise ValueError(
+            raise settings.Invalid(
                 f"match by {self._by} needs a BASELINE in the experiment file, or a"
                 f" budget such as --match={self._by}=400000"
             )
@@ -159,7 +159,7 @@ class _Matching:
         found = [p for p in self._experiment.points if _place(p.axes) == axes]
         if not found:
             told = ", ".join(f"{name}={value}" for name, value in axes.items())
-            raise ValueError(
+            raise settings.Invalid(
                 f"{point.name} cannot be matched by {self._by}: there is no point"
                 f" {told} to set its budget"
             )
@@ -200,7 +200,7 @@ class _Matching:
             **({"probes": COMPILATIONS} if clock else {}),
         )
         if not best.near:
-            raise ValueError(
+            raise settings.Invalid(
                 f"{point.name} cannot be matched to {UNITS[self._by].format(budget)}"
                 f" within {100 * tolerance:.0f} %: the nearest is"
                 f" {_near(self._by, best.cost, budget)} with {_written(best.settings)}"
@@ -244,12 +244,12 @@ class _Network:
         """The host's.
 
         Raises:
-            ValueError: it has none.
+            Invalid: it has none.
         """
         host = self._program.host
         dials = host.dials() if hasattr(host, "dials") else {}
         if not dials:
-            raise ValueError(
+            raise settings.Invalid(
                 f"{self._name} cannot be matched: the host"
                 f" {self._config['model']['name']!r} has no dials that scale its width"
             )
@@ -327,7 +327,9 @@ def _positive(budget: Any) -> float | None:
     number = isinstance(budget, int | float) and not isinstance(budget, bool)
     if budget is None or (number and 0 < budget < math.inf):
         return budget
-    raise ValueError(f"the budget of a match must be a positive number, got {budget!r}")
+    raise settings.Invalid(
+        f"the budget of a match must be a positive number, got {budget!r}"
+    )
 
 
 def _near(by: str, cost: float, budget: float) -> str:

@@ -55,7 +55,7 @@ def fit(
         probes: how often `cost` may be asked.
 
     Raises:
-        ValueError: what `cost` raises for settings in proportion.
+        Invalid: what `cost` raises for settings in proportion.
     """
     search = _Search(dials, cost, budget, tolerance, hasty, probes)
     for trial in (search.as_they_are, search.in_proportion, search.walk):

@@ -16,10 +16,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
+from attn import settings
+
 KEPT = 2
 
 
-class Mismatch(ValueError):
+class Mismatch(settings.Invalid):
     """A checkpoint whose arrays are not those of the model at hand."""
 
 
@@ -131,7 +133,7 @@ class Checkpoints:
 
         Raises:
             Mismatch: the checkpoint is of another model; says what differs.
-            ValueError: there are checkpoints, but none is sound.
+            Invalid: there are checkpoints, but none is sound.
         """
         steps = [step] if step is not None else self.steps()[::-1]
         damaged = []
@@ -151,7 +153,7 @@ class Checkpoints:
                     self._manager.delete(passed)
             return state, notes, damaged
         if damaged:
-            raise ValueError(
+            raise settings.Invalid(
                 f"no sound checkpoint in {self._directory}: {'; '.join(damaged)};"
                 " remove that directory to start over"
             )
@@ -161,7 +163,7 @@ class Checkpoints:
         expected = _plain(like)
         found = self._manager.item_metadata(step).state
         if found is None:
-            raise ValueError("its description is unreadable")
+            raise settings.Invalid("its description is unreadable")
         _compare(_shapes(found), _shapes(expected), step)
         abstract = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), expected)
         read = self._manager.restore(
@@ -172,7 +174,7 @@ class Checkpoints:
         )
         notes = dict(read.notes)
         if digest(read.state) != notes.pop("digest"):
-            raise ValueError("its checksum does not match its contents")
+            raise settings.Invalid("its checksum does not match its contents")
         leaves = [read.state[name] for name in expected]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
 

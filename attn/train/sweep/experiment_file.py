@@ -78,7 +78,7 @@ class Experiment:
         """The points of which a name, or "axis=value", is in `only`; all if empty.
 
         Raises:
-            ValueError: an entry that selects nothing; names those that would.
+            Invalid: an entry that selects nothing; names those that would.
         """
         chosen = set()
         for text in only:
@@ -108,7 +108,7 @@ def load(
             changes. Points that thereby become the same are one.
 
     Raises:
-        ValueError: no such file, an error in it, or an override that does not fit.
+        Invalid: no such file, an error in it, or an override that does not fit.
     """
     module = _module(path)
     try:
@@ -117,9 +117,9 @@ def load(
         table = module.published(arg) if hasattr(module, "published") else None
         wanted = module.match(arg) if hasattr(module, "match") else None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise settings.Invalid(f"{path}: {error}") from error
     except Exception as error:
-        raise ValueError(_where(path, error)) from error
+        raise settings.Invalid(_where(path, error)) from error
     points: dict[str, Point] = {}
     for axes, fields in changes:
         config = copy.deepcopy(base)
@@ -135,7 +135,9 @@ def load(
         name = re.sub(r"[^\w.=+-]", "_", name)
         point = Point(name, axes, config)
         if points.setdefault(name, point).config != config:
-            raise ValueError(f"{path}: two different points are both called {name!r}")
+            raise settings.Invalid(
+                f"{path}: two different points are both called {name!r}"
+            )
     title, _, description = (module.__doc__ or path.stem).strip().partition("\n")
     return Experiment(
         name="-".join(filter(None, [path.stem, _label(arg)])),
@@ -153,7 +155,7 @@ def _match(path: pathlib.Path, wanted: Any) -> dict[str, Any] | None:
         return None
     wanted = plain(wanted) if isinstance(wanted, Mapping) else {"by": wanted}
     if wanted.get("by") not in MATCHES or wanted.keys() - {"by", "budget"}:
-        raise ValueError(
+        raise settings.Invalid(
             f'{path}: match(arg) must be one of {", ".join(MATCHES)}, or {{"by": one of'
             f' these, "budget": a number}}, got {wanted}'
         )
@@ -187,9 +189,9 @@ def _module(path: pathlib.Path) -> types.ModuleType:
     try:
         exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
     except Exception as error:
-        raise ValueError(_where(path, error)) from error
+        raise settings.Invalid(_where(path, error)) from error
     if not hasattr(module, "get_config"):
-        raise ValueError(f"{path} has no get_config(arg)")
+        raise settings.Invalid(f"{path} has no get_config(arg)")
     return module
 
 

@@ -94,11 +94,11 @@ def programs(points: "Sequence[Point]") -> "Iterator[tuple[Point, Program]]":
 
 
 def check(parallel: str) -> None:
-    """Raises ValueError for a name that is none, or for several hosts."""
+    """Raises settings.Invalid for a name that is none, or for several hosts."""
     if parallel not in get_args(Parallel):
         raise settings.unknown("way to train in parallel", parallel, get_args(Parallel))
     if parallel in get_args(Way) and jax.process_count() > 1:
-        raise ValueError(
+        raise settings.Invalid(
             f"parallel={parallel!r} works on a single host, and there are"
             f" {jax.process_count()} (valid: auto, off)"
         )
@@ -113,7 +113,7 @@ def groups(points: "Sequence[Point]", parallel: Parallel = "auto") -> Iterator[G
             share a program; "auto" for what the rule above says.
 
     Raises:
-        ValueError: as `check` says, or a point that cannot be built.
+        Invalid: as `check` says, or a point that cannot be built.
     """
     check(parallel)
     alike = lambda pair: (pair[1].update, pair[1].dataset.test_size)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from attn import settings
 from attn.train import loop, partition
 from attn.train.interruption import Interruption
 from attn.train.progress import SweepProgress
@@ -20,7 +21,7 @@ def check(points: Sequence[Point]) -> None:
     """Builds every point, without compiling or writing anything.
 
     Raises:
-        ValueError: the first point that cannot be built, and why.
+        Invalid: the first point that cannot be built, and why.
     """
     for point, _ in programs(points):
         del point
@@ -51,7 +52,7 @@ def run(
         The points that diverged, and what there is to say about it.
 
     Raises:
-        ValueError: a config that cannot be built or differs from the one under
+        Invalid: a config that cannot be built or differs from the one under
             which the work directory was begun, or a directory that cannot be used.
         loop.Stopped, loop.Failed: as `loop.Training.run` says; what is done is kept.
     """
@@ -90,12 +91,12 @@ def run(
 
 
 def unchanged(points: Sequence[Point], directory: pathlib.Path) -> None:
-    """Raises ValueError if a point was begun there under another config."""
+    """Raises settings.Invalid if a point was begun there under another config."""
     for point in points:
         old = files.read_json(directory / point.name / "config.json")
         changes = diff.difference(old, point.config) if old else ""
         if changes:
-            raise ValueError(
+            raise settings.Invalid(
                 f"workdir {directory} was begun with another config for"
                 f" {point.name}: {changes}; name another --workdir, or remove this one"
             )

@@ -39,7 +39,7 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
     """Sets the field at a dotted path to what `text` says, in the field's own type.
 
     Raises:
-        ValueError: the section does not exist, or the text is of another type.
+        Invalid: the section does not exist, or the text is of another type.
     """
     section, _, rest = path.partition(".")
     if section not in SECTIONS or bool(rest) == (section == "seed"):
@@ -51,7 +51,7 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
     if not _replaces(value, current):
         groups = {"list": "a tuple such as (1,2)", "dict": "a group of fields"}
         kind = groups.get(type(current).__name__, type(current).__name__)
-        raise ValueError(f"config.{path} must be {kind}, got {text!r}")
+        raise settings.Invalid(f"config.{path} must be {kind}, got {text!r}")
     if isinstance(current, float) and isinstance(value, int):
         value = float(value)
     assign(config, path, value)
