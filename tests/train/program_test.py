@@ -71,7 +71,7 @@ def test_looking_gives_the_logits_and_the_maps():
         ({"model": RESNET | {"slots": {"block.residul": "cbam"}}}, "did you mean"),
         ({"model": RESNET | {"slots": {"head": "cbm"}}}, "config.model: .*'cbam'"),
         ({"model": RESNET | {"depth": 9}}, "config.model: .*9"),
-        ({"schedule__peak": 0.0}, "config.schedule: peak must be positive"),
+        ({"schedule__peak": 0.0}, "config.schedule: .*must be a positive number"),
         ({"optimizer__momentun": 0.9}, "config.optimizer: .*did you mean 'momentum'"),
         ({"seed": -1}, "config.seed"),
         ({"extra": {}}, "unknown field of config 'extra'"),
