@@ -6,6 +6,7 @@ module = attn.create("squeeze_excite", reduction=8)
 y, maps = attn.capture(module, variables, x)    # output, and what it looked at
 """
 
+from attn import explain
 from attn.modules import capture, card, create, names
 
-__all__ = ["capture", "card", "create", "names"]
+__all__ = ["capture", "card", "create", "explain", "names"]

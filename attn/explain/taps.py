@@ -1,0 +1,164 @@
+"""A model run with its attentions tapped: their inputs, outputs and gradients.
+
+Nothing in a module has to know of it. Flax lets a function stand around every call of
+a module (`flax.linen.intercept_methods`); this one notes what goes in and out where
+attention was recorded, and adds zeros to the output, whose gradient is that of the
+output.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from attn.modules import Map, capture
+
+Target = jax.Array | Callable[[Any], jax.Array] | None
+
+
+class Tap(flax.struct.PyTreeNode):
+    """One attention in a model, at one call.
+
+    Attributes:
+        module: its class.
+        maps: what it recorded, by the name of the record, such as "token_matrix".
+        queries: its first input.
+        sources: its second input, `kv`, or `queries` where there is none.
+        output: what it made of them.
+        gradient: of the chosen logit by the output; None where none was asked for.
+    """
+
+    module: type[nn.Module] = flax.struct.field(pytree_node=False)
+    maps: dict[str, Map]
+    queries: jax.Array
+    sources: jax.Array
+    output: jax.Array
+    gradient: jax.Array | None = None
+
+
+def run(
+    model: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    target: Target = None,
+    *,
+    gradients: bool,
+) -> tuple[Any, dict[str, Tap]]:
+    """Applies a model without training, and returns what its attentions did.
+
+    Args:
+        model: any host, or a bare mechanism.
+        variables: of the model.
+        images: [B, H, W, C], or what else the model takes.
+        target: whose gradient, see `chosen`.
+        gradients: whether to take it.
+
+    Returns:
+        The outputs, and the taps by the path of the module.
+    """
+    images = jnp.asarray(images)
+    _, found = jax.eval_shape(lambda v, x: capture(model, v, x), variables, images)
+    paths = {name.rpartition("/")[0] for name in found}
+
+    def forward(added: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+        calls: dict[str, _Call] = {}
+        with nn.intercept_methods(_interceptor(paths, added, calls)):
+            outputs, maps = capture(model, variables, images)
+        arrays = {path: call.arrays for path, call in calls.items()}
+        modules.update({path: call.module for path, call in calls.items()})
+        scores = chosen(outputs, target).sum() if gradients else jnp.zeros(())
+        return scores, (outputs, maps, arrays)
+
+    modules: dict[str, type[nn.Module]] = {}
+    if gradients:
+        shapes = jax.eval_shape(lambda: forward({})[1][2])
+        zeros = {
+            path: jnp.zeros(arrays["output"].shape, arrays["output"].dtype)
+            for path, arrays in shapes.items()
+        }
+        slope, (outputs, maps, arrays) = jax.grad(forward, has_aux=True)(zeros)
+    else:
+        slope = {}
+        _, (outputs, maps, arrays) = forward({})
+    taps = {}
+    for path, module in modules.items():
+        inside = {
+            name.rpartition("/")[2]: entry
+            for name, entry in maps.items()
+            if name.rpartition("/")[0] == path
+        }
+        taps[path] = Tap(module, inside, **arrays[path], gradient=slope.get(path))
+    return outputs, taps
+
+
+def chosen(outputs: Any, target: Target = None) -> jax.Array:
+    """The logit of each example that is explained, [B].
+
+    Args:
+        outputs: of the model. Logits [B, K], or [B, ..., K] for several classifiers,
+            whose chosen logits are added; several arrays, as DeiT has them, are
+            averaged first.
+        target: classes, int [B] or [B, ...]; None for the highest logits; or a
+            function from the outputs to [B], for a model that does something else.
+
+    Raises:
+        ValueError: outputs that are no logits, or classes of another shape.
+    """
+    if callable(target):
+        return target(outputs)
+    logits = mean_logits(outputs)
+    picked = jnp.argmax(logits, axis=-1) if target is None else jnp.asarray(target)
+    if picked.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"targets of shape {list(picked.shape)} do not fit logits of shape"
+            f" {list(logits.shape)}"
+        )
+    picked = jnp.take_along_axis(logits, picked[..., None], axis=-1)
+    return picked.reshape(len(logits), -1).sum(axis=-1)
+
+
+def mean_logits(outputs: Any) -> jax.Array:
+    """Logits [B, ..., K] of a model with one array of them, or with several alike.
+
+    Raises:
+        ValueError: no arrays, arrays of unlike shapes, or fewer than two axes.
+    """
+    leaves = jax.tree.leaves(outputs)
+    shapes = {leaf.shape for leaf in leaves}
+    if len(shapes) != 1 or leaves[0].ndim < 2:
+        raise ValueError(
+            "the outputs are no logits: give a function from the outputs to one number"
+            f" an example as the target, got arrays of {sorted(map(list, shapes))}"
+        )
+    return sum(leaves) / len(leaves)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    module: type[nn.Module]
+    arrays: dict[str, jax.Array]
+
+
+def _interceptor(paths, added, calls) -> Callable:
+    """Notes calls of the modules at `paths` in `calls`, and adds to their outputs."""
+
+    def around(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        if context.method_name != "__call__" or not isinstance(y, jax.Array):
+            return y
+        path = "/".join(context.module.path)
+        if path not in paths:
+            return y
+        y = y + added[path] if path in added else y
+        sources = kwargs.get("kv", args[1] if len(args) > 1 else None)
+        inputs = {"queries": args[0], "sources": args[0]}
+        if sources is not None:
+            inputs["sources"] = sources
+        calls[path] = _Call(type(context.module), inputs | {"output": y})
+        return y
+
+    return around
