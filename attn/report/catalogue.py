@@ -27,7 +27,6 @@ def rows() -> list[dict[str, str]]:
 
 def markdown() -> str:
     """The table for a README."""
-    escape = lambda text: text.replace("|", "\\|")
     lines = [
         "| name | family | input | what it computes | multiply-adds | paper |",
         "|---|---|---|---|---|---|",
@@ -38,9 +37,13 @@ def markdown() -> str:
             f"`{row['name']}`",
             row["family"],
             row["input"],
-            f"`{escape(row['formula'])}`",
-            f"`{escape(row['multiply-adds'])}`",
+            f"`{_escaped(row['formula'])}`",
+            f"`{_escaped(row['multiply-adds'])}`",
             paper,
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

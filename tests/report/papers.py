@@ -32,7 +32,7 @@ SENET = {
     16: (22.28, 6.03, 28.1e6),
     32: (22.72, 6.20, 26.9e6),
 }
-LOOKS = (0, 10, 20, 40, 60, 80, 120, 160, 200, 250)
+SNAPSHOTS = (0, 10, 20, 40, 60, 80, 120, 160, 200, 250)
 
 
 def transformers(
@@ -42,7 +42,7 @@ def transformers(
     distortions: Sequence[str] = DISTORTIONS,
     seeds: int = 3,
     images: int = 8,
-    looks: Sequence[int] = LOOKS,
+    snapshots: Sequence[int] = SNAPSHOTS,
 ) -> pathlib.Path:
     """Writes a sweep of networks with transformers and returns its directory."""
     points = []
@@ -53,7 +53,7 @@ def transformers(
                     axes = {"network": network, "transformer": kind}
                     axes |= {"distortion": distortion, "seed": seed}
                     points.append(entry(axes))
-                    _transformer(root / points[-1]["name"], axes, images, looks)
+                    _transformer(root / points[-1]["name"], axes, images, snapshots)
     rows = [
         {
             "axes": {"network": network, "transformer": kind},
@@ -120,7 +120,7 @@ def describe(root: pathlib.Path, **record) -> None:
 
 
 def _transformer(
-    directory: pathlib.Path, axes: dict, images: int, looks: Sequence[int]
+    directory: pathlib.Path, axes: dict, images: int, snapshots: Sequence[int]
 ) -> None:
     network, kind, distortion, seed = axes.values()
     rng = np.random.default_rng([seed, *"".join(map(str, axes.values())).encode()])
@@ -152,11 +152,11 @@ def _transformer(
     found = [] if kind == "none" else [(where, "sampling_grid", grids)]
     write_maps(directory / "attention.npz", digits, labels, found)
     if kind != "none" and seed == 0:
-        (directory / "looks").mkdir(exist_ok=True)
-        for step in looks:
+        (directory / "snapshots").mkdir(exist_ok=True)
+        for step in snapshots:
             turned = synthetic.turning_grid(angles * step / synthetic.STEPS, side)
             grid = [(where, "sampling_grid", turned)]
-            path = directory / "looks" / f"{step}.npz"
+            path = directory / "snapshots" / f"{step}.npz"
             write_maps(
                 path, digits[:4], labels[:4], [(w, k, g[:4]) for w, k, g in grid]
             )

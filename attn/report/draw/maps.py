@@ -1,8 +1,14 @@
-"""What a point looked at, cut down to strips of pictures: one value map an image.
+"""Attention maps of a point, reduced to strips of pictures: one value map an example.
 
 Every kind of recorded attention becomes one or more strips: a heat map over the
-image, a bar for each channel, or a sampling grid. Letters: n test images, H W
-positions, C channels, N heads, T targets, S sources, R rank.
+image, a bar for each channel, a matrix, or a sampling grid. Letters: n test examples,
+H W positions, C channels, N heads, T targets, S sources, R rank.
+
+A file holds the maps under names of their own and "index", which tells by JSON the
+path, kind and grid of each and the names of its arrays. The examples are "images"
+[n, H, W, C] in [0, 1], with "captions" [n] and where the model is "wrong" [n], or the
+numbers of "labels" and "predictions" among the names in "classes". Examples that are
+no images have captions alone.
 """
 
 import dataclasses
@@ -14,9 +20,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
-
-from attn import settings
-from attn.report.read.results import Point
 
 # A deep network records one map a block; of each kind this many are shown.
 MOST_OF_A_KIND = 4
@@ -49,11 +52,18 @@ class Map:
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """Some test images [n, H, W, 3] in [0, 1], what they are, and where it looked."""
+    """Attention maps on some test examples.
+
+    Attributes:
+        images: of the examples [n, H, W, 3] in [0, 1]; black where there are none.
+        pictured: whether the examples are images.
+        captions: of each example, and whether the model is wrong about it.
+        maps: of all examples.
+    """
 
     images: np.ndarray
-    labels: tuple[str, ...]
-    predictions: tuple[str, ...]
+    pictured: bool
+    captions: tuple[tuple[str, bool], ...]
     maps: tuple[Map, ...]
 
 
@@ -77,13 +87,8 @@ class Strip:
     query: tuple[float, float] | None = None
 
 
-def read(point: Point, most: int) -> tuple[Attention | None, str | None]:
-    """The attention of a point on its first `most` images, or None and why not."""
-    return load(point.directory / "attention.npz", most)
-
-
 def load(path: pathlib.Path, most: int) -> tuple[Attention | None, str | None]:
-    """The attention in a file on its first `most` images, or None and why not."""
+    """The maps in a file of its first `most` examples, or None and why not."""
     if not path.is_file():
         return None, f"it has no {path.name}"
     try:
@@ -93,6 +98,18 @@ def load(path: pathlib.Path, most: int) -> tuple[Attention | None, str | None]:
         return None, f"its {path.name} cannot be read ({type(error).__name__})"
 
 
+def as_colours(images: np.ndarray) -> np.ndarray:
+    """Images [n, H, W, C] as red, green and blue [n, H, W, 3] in [0, 1].
+
+    Raises:
+        ValueError: they have another shape.
+    """
+    images = np.nan_to_num(np.asarray(images, np.float32))
+    if images.ndim != 4 or images.shape[-1] not in CHANNELS:
+        raise ValueError(f"images of shape {images.shape}")
+    return np.clip(images[..., CHANNELS[images.shape[-1]]], 0.0, 1.0)
+
+
 def strips(attention: Attention) -> tuple[list[Strip], list[str]]:
     """The strips of a point, in network order, and remarks on what is not shown."""
     found, remarks = [], []
@@ -100,7 +117,7 @@ def strips(attention: Attention) -> tuple[list[Strip], list[str]]:
     for entry in chosen:
         try:
             if any(len(array) != len(attention.images) for array in entry.arrays):
-                raise settings.Invalid("it has not one map for each image")
+                raise ValueError("it has not one map for each example")
             made = _choose(entry.kind)(entry)
         except (ValueError, IndexError, TypeError) as error:
             kind = entry.kind.replace("_", " ")
@@ -112,41 +129,54 @@ def strips(attention: Attention) -> tuple[list[Strip], list[str]]:
 
 def _choose(kind: str) -> Callable[[Map], list[Strip]]:
     if kind not in REDUCTIONS:
-        raise settings.Invalid("a kind without a picture")
+        raise ValueError("a kind without a picture")
     return REDUCTIONS[kind]
 
 
 def _attention(archive: Any, most: int) -> Attention:
-    images = np.nan_to_num(np.asarray(archive["images"], np.float32))
-    total = len(images)
-    images = images[:most]
-    if images.ndim != 4 or images.shape[-1] not in CHANNELS:
-        raise settings.Invalid(f"images of shape {images.shape}")
-    images = images[..., CHANNELS[images.shape[-1]]]
-    count = len(images)
-    names = [str(name) for name in archive["classes"]]
-    called = lambda key: tuple(
-        _called(label, names) for label in np.asarray(archive[key])[:count]
-    )
-    first = lambda array: np.nan_to_num(
-        np.asarray(array[:count] if len(array) == total else array, np.float32)
-    )
     index = json.loads(str(archive["index"]))
+    images = as_colours(archive["images"]) if "images" in archive else None
+    total = len(archive["captions"] if images is None else images)
+    count = min(total, most)
+
+    def first(key: str) -> np.ndarray:
+        array = np.asarray(archive[key], np.float32)
+        return np.nan_to_num(array[:count] if len(array) == total else array)
+
     maps = tuple(
         Map(
             path=str(entry["path"]).rpartition("/")[0] or "whole network",
             kind=str(entry["kind"]),
             grid=tuple(entry["grid"]) if entry.get("grid") else None,
-            arrays=tuple(first(archive[key]) for key in entry["keys"]),
+            arrays=tuple(map(first, entry["keys"])),
         )
         for entry in index
     )
     return Attention(
-        images=np.clip(images, 0.0, 1.0),
-        labels=called("labels"),
-        predictions=called("predictions"),
+        images=np.zeros((count, 1, 1, 3)) if images is None else images[:count],
+        pictured=images is not None,
+        captions=tuple(_captions(archive, count)),
         maps=maps,
     )
+
+
+def _captions(archive: Any, count: int) -> list[tuple[str, bool]]:
+    """What is written under each example, and whether the model is wrong about it."""
+    if "captions" in archive:
+        texts = [str(text) for text in archive["captions"][:count]]
+        wrong = archive["wrong"] if "wrong" in archive else [False] * len(texts)
+        return list(zip(texts, map(bool, wrong[: len(texts)]), strict=True))
+    if "labels" not in archive:
+        return [("", False)] * count
+    names = [str(name) for name in archive["classes"]]
+    labels, predictions = (
+        [_called(label, names) for label in np.asarray(archive[key])[:count]]
+        for key in ("labels", "predictions")
+    )
+    return [
+        (f"{label} \N{RIGHTWARDS ARROW} {predicted}", label != predicted)
+        for label, predicted in zip(labels, predictions, strict=True)
+    ]
 
 
 def _called(label: np.ndarray, names: Sequence[str]) -> str:
@@ -177,7 +207,7 @@ def _spread(maps: Sequence[Map], remarks: list[str]) -> list[Map]:
 
 def _expect(values: np.ndarray, letters: str) -> np.ndarray:
     if values.ndim != len(letters):
-        raise settings.Invalid(f"its shape {values.shape} is not {' '.join(letters)}")
+        raise ValueError(f"its shape {values.shape} is not {' '.join(letters)}")
     return values
 
 
@@ -209,8 +239,11 @@ def _sampling_grid(entry: Map) -> list[Strip]:
 def _token_matrix(entry: Map) -> list[Strip]:
     """Rows of the matrix [n, N, T, S], mean over heads, for a few targets."""
     matrix = _expect(entry.arrays[0], "nNTS")
-    row = lambda target: matrix[:, :, target].mean(axis=1)
-    return _rows(entry, matrix.shape[1], matrix.shape[2], matrix.shape[3], row)
+
+    def row(target: int) -> np.ndarray:
+        return matrix[:, :, target].mean(axis=1)
+
+    return _rows(entry, *matrix.shape[1:], row)
 
 
 def _channel_matrix(entry: Map) -> list[Strip]:
@@ -231,9 +264,10 @@ def _channel_matrix(entry: Map) -> list[Strip]:
 def _factors(entry: Map) -> list[Strip]:
     """Rows of the product of [n, N, T, R] and [n, N, R, S], which is never built."""
     left, right = (_expect(array, "nNTR") for array in entry.arrays)
-    row = lambda target: (
-        np.einsum("bnr,bnrs->bs", left[:, :, target], right) / (left.shape[1])
-    )
+
+    def row(target: int) -> np.ndarray:
+        return np.einsum("bnr,bnrs->bs", left[:, :, target], right) / left.shape[1]
+
     return _rows(entry, left.shape[1], left.shape[2], right.shape[3], row)
 
 
@@ -277,14 +311,17 @@ def _queries(
         return [
             (f"what query {t} of {targets} reads", t, None) for t in (0, targets // 2)
         ]
-    at = lambda row, column: (
-        extra + row * width + column,
-        ((row + 0.5) / height, (column + 0.5) / width),
-    )
-    centre = ("what the ringed place reads", *at(height // 2, width // 2))
+    ringed = [
+        (
+            "what the ringed place reads",
+            extra + row * width + column,
+            ((row + 0.5) / height, (column + 0.5) / width),
+        )
+        for row, column in ((height // 2, width // 2), (height // 4, width // 4))
+    ]
     if extra:
-        return [("what the class token reads", 0, None), centre]
-    return [centre, ("what the ringed place reads", *at(height // 4, width // 4))]
+        return [("what the class token reads", 0, None), ringed[0]]
+    return ringed
 
 
 def _size(values: np.ndarray) -> str:

@@ -1,13 +1,14 @@
 """Draws strips of attention as small pictures, ready to stand in a page.
 
 Images and maps are enlarged without smoothing, so that a picture shows the
-resolution at which the network looked. A picture is at most about SIDE pixels wide
+resolution of the attention. A picture is at most about SIDE pixels wide
 and has few colours, which keeps a page with hundreds of them small.
 """
 
 import base64
 import io
 import math
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -15,6 +16,7 @@ import PIL.Image
 import PIL.ImageDraw
 from scipy import ndimage
 
+from attn.report.draw import style
 from attn.report.draw.maps import Strip
 
 SIDE = 112
@@ -31,10 +33,10 @@ FLAT = 2e-3
 GRID_LINES = 7
 
 
-def encode(picture: PIL.Image.Image) -> str:
-    """The picture as a data URI; a PNG with a palette unless it is transparent."""
+def encode(picture: PIL.Image.Image, *, exact: bool = False) -> str:
+    """The picture as a data URI; a PNG, with few colours unless it must be exact."""
     buffer = io.BytesIO()
-    if picture.mode != "RGBA":
+    if picture.mode != "RGBA" and not exact:
         picture = picture.quantize(COLOURS, dither=PIL.Image.Dither.NONE)
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -152,6 +154,23 @@ def warp(image: np.ndarray, points: np.ndarray) -> PIL.Image.Image:
         for c in range(image.shape[-1])
     ]
     return plain(np.clip(np.stack(planes, axis=-1), 0.0, 1.0))
+
+
+def boxes(
+    image: np.ndarray, places: np.ndarray, names: Sequence[str]
+) -> PIL.Image.Image:
+    """Boxes [M, 4], (x0, y0, x1, y1) in pixels, with their names on the image."""
+    picture = plain(image)
+    factor = np.array(picture.size) / image.shape[1::-1]
+    pen = PIL.ImageDraw.Draw(picture)
+    for i, (place, name) in enumerate(zip(places, names, strict=True)):
+        colour = style.OKABE_ITO[i % len(style.OKABE_ITO)]
+        x0, y0, x1, y1 = (place * np.tile(factor, 2)).tolist()
+        pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colour, width=2)
+        ground = pen.textbbox((x0 + 2, y0 + 1), name)
+        pen.rectangle(ground, fill=colour)
+        pen.text((x0 + 2, y0 + 1), name, fill="white")
+    return picture
 
 
 def colour_scale() -> str:

@@ -92,8 +92,10 @@ def beside(comparison: Comparison, drawn: Drawn) -> list[str]:
 def whisker(interval: Interval, reach: float, colour: str) -> str:
     """An interval as a small SVG, on an axis from -reach to reach with zero marked."""
     width, height, edge = 120, 16, 4
-    at = lambda value: width / 2 + value / reach * (width / 2 - edge)
-    low, mean, high = (at(v) for v in (interval.low, interval.mean, interval.high))
+    low, mean, high = (
+        width / 2 + value / reach * (width / 2 - edge)
+        for value in (interval.low, interval.mean, interval.high)
+    )
     return (
         f'<svg class="whisker" viewBox="0 0 {width} {height}" width="{width}"'
         f' height="{height}" aria-hidden="true">'

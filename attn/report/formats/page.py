@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from attn.report import sections
 from attn.report.analyse import (
     columns,
     numbers,
@@ -29,12 +30,14 @@ from attn.report.draw.style import Drawn, Style
 from attn.report.read import provenance
 from attn.report.read.curves import LOSS, TEST, TRAIN, VALIDATION
 from attn.report.read.results import Sweep
-from attn.report.sections import attention, class_gates
 
 TIME = "ms_per_step"
 COSTS = {"parameters": "parameters", "macs": "MACs", TIME: "ms per step"}
-# Bytes of pictures on a page, of attention maps and of those during training.
-LOOKED, OVER_TRAINING = 3_000_000, 1_200_000
+# Templates of the page, and of its sections.
+TEMPLATES = (
+    pathlib.Path(__file__).parent / "templates",
+    pathlib.Path(sections.__file__).parent,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +100,7 @@ def write(
 def render(sweeps: Sequence[Sweep], record: Sweep | None = None) -> str:
     """The page as text."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -132,12 +135,7 @@ def _sweep(sweep: Sweep, record: Sweep | None, sharers: int) -> dict[str, Any]:
         "published": _published(sweep, drawn),
         "against": _against(sweep, record),
         **_plots(sweep, drawn),
-        "over_training": attention.over_training(
-            drawn, attention.Share(OVER_TRAINING // sharers)
-        ),
-        "excitation": class_gates.section(drawn),
-        "looked": attention.blocks(drawn, attention.Share(LOOKED // sharers)),
-        "unseen": [row.label for row in rows if not row.done],
+        "sections": sections.made(drawn, sharers),
         "open": sweep.unfinished,
         "counts": (len(sweep.points) - len(sweep.done), len(sweep.points)),
         "varying": settings.listings(rows),

@@ -1,4 +1,4 @@
-"""Excitation by class and depth, as Figure 6 of SENet (Hu et al., arXiv 1709.01507).
+"""Channel gates by class and depth, as Figure 6 of SENet (Hu et al., arXiv 1709.01507).
 
 For each place in the network with a gate on channels: the gate of each channel, mean
 over the test examples of a class, for some classes and over all of them. Early gates
@@ -14,12 +14,15 @@ from typing import Any
 import matplotlib.ticker
 import numpy as np
 
-from attn import settings
 from attn.report.analyse.table import Row
 from attn.report.draw import maps, style
-from attn.report.draw.style import INK, Style
+from attn.report.draw.style import INK, Drawn, Style
 from attn.report.read.results import Point
+from attn.report.sections.budget import Budget
 
+FILE = "gates.npz"
+TEMPLATE = "class_gates.html"
+BYTES = 0  # its plots are no pictures
 CLASSES = 5
 MOST_CHANNELS = 96  # of a layer are drawn
 MOST_DEPTHS, MOST_ROWS = 8, 4
@@ -39,16 +42,46 @@ class Gates:
         return [float(np.nanmean(np.nanstd(mean, axis=0))) for mean in self.means]
 
 
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """The gates of one row.
+
+    Attributes:
+        row, style, point: whose gates they are.
+        plots: one a depth.
+        classes: that have a line of their own, with its colour.
+        depths: how many are shown, and how many there are.
+    """
+
+    row: Row
+    style: Style
+    point: Point
+    plots: tuple[str, ...]
+    classes: tuple[tuple[str, str], ...]
+    depths: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """The blocks, the plot of the spread, and the labels of rows only in that."""
+
+    blocks: tuple[Block, ...]
+    spread: str
+    unshown: tuple[str, ...]
+    remarks: tuple[str, ...]
+    legend: tuple[tuple[Row, Style], ...]
+
+
 def read(point: Point) -> tuple[Gates | None, str | None]:
     """The mean gates of a point, or None and what is the matter, if something is."""
-    path = point.directory / "gates.npz"
+    path = point.directory / FILE
     if not path.is_file():
         return None, None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return _gates(archive), None
     except maps.DAMAGES as error:
-        return None, f"its gates.npz cannot be read ({type(error).__name__})"
+        return None, f"its {FILE} cannot be read ({type(error).__name__})"
 
 
 def _gates(archive: Any) -> Gates:
@@ -57,44 +90,45 @@ def _gates(archive: Any) -> Gates:
     means = tuple(np.asarray(archive[entry["key"]], np.float64) for entry in index)
     for mean in means:
         if mean.ndim != 2 or len(mean) != len(classes) or not mean.size:
-            raise settings.Invalid(f"means of shape {mean.shape}")
+            raise ValueError(f"means of shape {mean.shape}")
     paths = tuple(
         str(entry["path"]).rpartition("/")[0] or "whole network" for entry in index
     )
     return Gates(classes, paths, means)
 
 
-def section(drawn: Sequence[tuple[Row, Style]]) -> dict[str, Any] | None:
-    """What the page shows of the rows whose points record gates; None if none does."""
+def section(drawn: Drawn, budget: Budget) -> Section | None:
+    """The gates of the rows whose points record some; None if none does."""
+    del budget
     found, remarks = [], []
-    for row, look in drawn:
+    for row, row_style in drawn:
         for point in row.done:
             gates, problem = read(point)
             if problem:
                 remarks.append(f"{point.name}: {problem}")
             if gates is not None and gates.means:
-                found.append((row, look, point, gates))
+                found.append((row, row_style, point, gates))
                 break
     if not found:
         return None
-    blocks = [
-        {
-            "row": row,
-            "style": look,
-            "point": point,
-            "plots": by_class(gates, row.label),
-            "classes": chosen(gates.classes),
-            "depths": (min(len(gates.means), MOST_DEPTHS), len(gates.means)),
-        }
-        for row, look, point, gates in found[:MOST_ROWS]
-    ]
-    return {
-        "blocks": blocks,
-        "spread": by_depth([(row, look, gates) for row, look, _, gates in found]),
-        "unshown": [row.label for row, *_ in found[MOST_ROWS:]],
-        "remarks": remarks,
-        "legend": [(row, look) for row, look, *_ in found],
-    }
+    return Section(
+        blocks=tuple(_block(*one) for one in found[:MOST_ROWS]),
+        spread=by_depth([(row_style, gates) for _, row_style, _, gates in found]),
+        unshown=tuple(row.label for row, *_ in found[MOST_ROWS:]),
+        remarks=tuple(remarks),
+        legend=tuple((row, row_style) for row, row_style, *_ in found),
+    )
+
+
+def _block(row: Row, row_style: Style, point: Point, gates: Gates) -> Block:
+    return Block(
+        row=row,
+        style=row_style,
+        point=point,
+        plots=tuple(by_class(gates, row.label)),
+        classes=tuple(chosen(gates.classes)),
+        depths=(min(len(gates.means), MOST_DEPTHS), len(gates.means)),
+    )
 
 
 def chosen(classes: Sequence[str]) -> list[tuple[str, str]]:
@@ -128,17 +162,17 @@ def by_class(gates: Gates, label: str) -> list[str]:
     return svgs
 
 
-def by_depth(found: Sequence[tuple[Row, Style, Gates]]) -> str:
+def by_depth(found: Sequence[tuple[Style, Gates]]) -> str:
     """The spread between classes at each depth, a line a row."""
     with style.axes(*style.WIDE) as axes:
-        for _, look, gates in found:
+        for row_style, gates in found:
             depths = np.arange(1, len(gates.means) + 1)
             axes.plot(
                 depths,
                 gates.spreads,
-                color=look.colour,
-                dashes=look.dashes or (None, None),
-                marker=look.mark,
+                color=row_style.colour,
+                dashes=row_style.dashes or (None, None),
+                marker=row_style.mark,
                 markersize=4,
                 linewidth=1.4,
             )

@@ -19,7 +19,7 @@ def test_a_sweep_without_columns_has_one_table(tmp_path):
 def test_settings_of_columns_of_kinds_and_of_both_stand_apart(tmp_path):
     kinds, names = ["none", "affine"], ["r", "rts", "e"]
     root = papers.transformers(
-        tmp_path / "s", ["FCN", "CNN"], kinds, names, seeds=1, images=1, looks=()
+        tmp_path / "s", ["FCN", "CNN"], kinds, names, seeds=1, images=1, snapshots=()
     )
     by_column, by_kind = listings(root)
     assert by_column.heads == ("r", "rts", "e")
@@ -39,7 +39,7 @@ def test_settings_of_columns_of_kinds_and_of_both_stand_apart(tmp_path):
 def test_a_setting_that_takes_both_has_a_line_for_each_kind(tmp_path):
     kinds, names = ["none", "affine"], ["r", "rts"]
     root = papers.transformers(
-        tmp_path / "s", ["FCN"], kinds, names, seeds=1, images=1, looks=()
+        tmp_path / "s", ["FCN"], kinds, names, seeds=1, images=1, snapshots=()
     )
     path = root / "FCN-affine-rts-0" / "config.json"
     path.write_text(path.read_text().replace("[40, 64]", "[31, 64]"))

@@ -182,7 +182,12 @@ def test_many_rows_are_laid_out_by_the_last_axis_of_few_values(tmp_path, count, 
 
 def test_sentences_name_rows_of_a_kind_together_with_their_columns(tmp_path):
     root = papers.transformers(
-        tmp_path / "s", ["FCN"], ["none", "affine"], ["r", "rts"], images=1, looks=()
+        tmp_path / "s",
+        ["FCN"],
+        ["none", "affine"],
+        ["r", "rts"],
+        images=1,
+        snapshots=(),
     )
     sweep = results.read(root)
     rows = table.rows(sweep)

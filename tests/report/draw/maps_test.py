@@ -15,9 +15,9 @@ RNG = np.random.default_rng(0)
 
 def strips(kind, *arrays, grid=None, path="stage1/block0"):
     images = np.zeros((len(arrays[0]), 8, 8, 3), np.float32)
-    labels = ("1",) * len(images)
+    captions = (("1", False),) * len(images)
     entry = Map(path, kind, grid, arrays)
-    return maps.strips(Attention(images, labels, labels, (entry,)))
+    return maps.strips(Attention(images, True, captions, (entry,)))
 
 
 def test_channel_gates_are_sorted_alike_for_all_images():
@@ -96,7 +96,7 @@ def test_a_deep_network_shows_some_maps_from_first_to_last():
         Map(f"block{i}", "spatial_map", None, (np.full((1, 2, 2), i),))
         for i in range(9)
     )
-    found, remarks = maps.strips(Attention(images, ("1",), ("1",), entries))
+    found, remarks = maps.strips(Attention(images, True, (("1", False),), entries))
     shown = [strip.path for strip in found]
     assert len(shown) == maps.MOST_OF_A_KIND
     assert (shown[0], shown[-1]) == ("block0", "block8")
@@ -116,21 +116,23 @@ def test_what_cannot_be_shown_is_said(kind, shape, reason):
     assert reason in remark
 
 
-def test_a_map_that_is_not_one_an_image_is_not_shown():
+def test_a_map_that_is_not_one_an_example_is_not_shown():
     images = np.zeros((2, 8, 8, 3), np.float32)
     entry = Map("b", "spatial_map", None, (np.zeros((8, 3, 3)),))
-    found, (remark,) = maps.strips(Attention(images, ("1",) * 2, ("1",) * 2, (entry,)))
+    found, (remark,) = maps.strips(
+        Attention(images, True, (("1", False),) * 2, (entry,))
+    )
     assert found == []
-    assert "not one map for each image" in remark
+    assert "not one map for each example" in remark
 
 
-def test_files_are_read_up_to_the_wanted_images(tmp_path):
+def test_files_are_read_up_to_the_wanted_examples(tmp_path):
     root = synthetic.sweep(tmp_path / "s", ["cbam"], seeds=1, images=3)
     (point,) = results.read(root).points
-    attention, problem = maps.read(point, 2)
+    attention, problem = maps.load(point.directory / "attention.npz", 2)
     assert problem is None
     assert attention.images.shape == (2, 28, 28, 3)
-    assert attention.labels == ("7", "0")
+    assert [text[:3] for text, _ in attention.captions] == ["7 →", "0 →"]
     assert [len(entry.arrays[0]) for entry in attention.maps] == [2] * 6
     assert attention.maps[0].path == "stage1/block0/residual"
 
@@ -150,6 +152,6 @@ def test_a_damaged_file_is_said_and_no_error(tmp_path, damage):
         with np.load(path) as archive:
             arrays = dict(archive)
         np.savez(path, **(arrays | {"index": json.dumps([{"path": 1}])}))
-    attention, problem = maps.read(point, 2)
+    attention, problem = maps.load(point.directory / "attention.npz", 2)
     assert attention is None
     assert "attention.npz" in problem

@@ -72,7 +72,7 @@ def test_an_odd_title_is_not_markup(tmp_path):
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory):
     root = tmp_path_factory.mktemp("console") / "sweep"
-    papers.transformers(root, ["FCN"], ["none", "affine"], images=1, looks=())
+    papers.transformers(root, ["FCN"], ["none", "affine"], images=1, snapshots=())
     return results.read(root)
 
 

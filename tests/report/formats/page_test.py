@@ -119,6 +119,16 @@ def test_a_description_has_paragraphs_commands_and_code(tmp_path):
     assert "<p>End.</p>" in source
 
 
+def test_a_section_is_left_out_where_no_point_has_its_file(tmp_path):
+    root = synthetic.sweep(tmp_path / "s", ["none", "cbam"], seeds=1, images=1)
+    assert "<h2>Attention maps</h2>" in rendered(root)[0]
+    for path in root.glob("*/attention.npz"):
+        path.unlink()
+    source, _ = rendered(root)
+    heads = re.findall(r"<h2>(.*?)</h2>", source)
+    assert heads[-2:] == ["Test error against cost", "How it was run"]
+
+
 def test_other_maps_are_shown_where_the_first_file_is_missing(tmp_path):
     root = synthetic.sweep(tmp_path / "s", ["pixel_attention"], seeds=2, images=1)
     (root / "pixel_attention-0" / "attention.npz").unlink()
@@ -198,7 +208,9 @@ def test_a_foreign_directory_writes_nothing(tmp_path):
 
 
 def test_the_papers_table_comes_first_and_plots_are_by_its_columns(tmp_path):
-    root = papers.transformers(tmp_path / "stn", images=2, seeds=2, looks=[0, 50, 250])
+    root = papers.transformers(
+        tmp_path / "stn", images=2, seeds=2, snapshots=[0, 50, 250]
+    )
     source, text = rendered(root)
     heads = re.findall(r"<h2>(.*?)</h2>", source)
     assert heads == [
@@ -207,8 +219,8 @@ def test_the_papers_table_comes_first_and_plots_are_by_its_columns(tmp_path):
         "Result",
         "Learning curves",
         "Test error against cost",
-        "What each looked at as training went on",
-        "What each attention looked at",
+        "Attention maps during training",
+        "Attention maps",
         "How it was run",
     ]
     assert len(source) < 3_000_000
@@ -226,7 +238,13 @@ def test_the_papers_table_comes_first_and_plots_are_by_its_columns(tmp_path):
 
 def test_an_unfinished_cell_of_the_papers_table_is_a_dash(tmp_path):
     root = papers.transformers(
-        tmp_path / "s", ["FCN"], ["none", "affine"], ["r"], seeds=2, images=1, looks=()
+        tmp_path / "s",
+        ["FCN"],
+        ["none", "affine"],
+        ["r"],
+        seeds=2,
+        images=1,
+        snapshots=(),
     )
     (root / "FCN-none-r-1" / "result.json").unlink()
     for seed in (0, 1):
@@ -239,10 +257,10 @@ def test_an_unfinished_cell_of_the_papers_table_is_a_dash(tmp_path):
     assert "CNN · none not among our points" in beside
 
 
-def test_excitation_has_its_place(tmp_path):
+def test_channel_gates_have_their_place(tmp_path):
     root = papers.reductions(tmp_path / "s", ["none", 16], seeds=2, images=1)
     source, text = rendered(root)
-    assert "Excitation by class and depth" in text
+    assert "Channel gates by class and depth" in text
     assert "top-5 error" in text
     assert "8 of 9 places are shown." in text
     assert Reader(source).open == []

@@ -60,7 +60,7 @@ def test_what_is_saved_comes_back(sweep, tmp_path):
 
 
 def test_the_file_is_stable_and_small(tmp_path):
-    root = papers.transformers(tmp_path / "s", images=1, looks=())
+    root = papers.transformers(tmp_path / "s", images=1, snapshots=())
     path = report.save(root, tmp_path / "a.json")
     assert path.read_bytes() == report.save(root, tmp_path / "b.json").read_bytes()
     assert len(path.read_bytes()) < 100_000
@@ -164,7 +164,12 @@ def test_against_is_on_the_terminal_and_on_the_page(sweep, changed, tmp_path, ca
 
 def test_markdown_has_the_papers_rows_and_columns(tmp_path, capsys):
     root = papers.transformers(
-        tmp_path / "s", ["FCN"], ["none", "affine"], ["r", "rts"], images=1, looks=()
+        tmp_path / "s",
+        ["FCN"],
+        ["none", "affine"],
+        ["r", "rts"],
+        images=1,
+        snapshots=(),
     )
     path = report.save(root, tmp_path / "r.json")
     report.quote(path, markdown=True)

@@ -1,4 +1,4 @@
-"""Excitation by class: the spread between classes, and what is drawn."""
+"""Channel gates by class: the spread between classes, and what is drawn."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from attn.report.analyse import table
 from attn.report.draw import style
 from attn.report.read import results
 from attn.report.sections import class_gates
+from attn.report.sections.budget import Budget
 from tests.report import papers
 
 
@@ -54,13 +55,13 @@ def test_each_depth_has_a_plot_with_some_classes_and_all(sweep):
 
 
 def test_rows_beyond_some_are_in_the_plot_of_the_spread_only(sweep):
-    section = class_gates.section(drawn(sweep))
-    assert len(section["blocks"]) == class_gates.MOST_ROWS
-    assert section["unshown"] == ["reduction 32"]
-    labels = [row.label for row, _ in section["legend"]]
+    section = class_gates.section(drawn(sweep), Budget(0))
+    assert len(section.blocks) == class_gates.MOST_ROWS
+    assert section.unshown == ("reduction 32",)
+    labels = [row.label for row, _ in section.legend]
     assert labels == [f"reduction {r}" for r in (2, 4, 8, 16, 32)]
-    for _, look in section["legend"]:
-        assert look.colour.lower() in section["spread"].lower()
+    for _, row_style in section.legend:
+        assert row_style.colour.lower() in section.spread.lower()
 
 
 def test_a_class_without_an_example_spoils_nothing(tmp_path):
@@ -89,11 +90,11 @@ def test_a_damaged_file_is_said(tmp_path, damage):
         with np.load(path) as archive:
             arrays = dict(archive)
         np.savez(path, **(arrays | {"mean3": np.zeros(4)}))
-    section = class_gates.section(drawn(root))
-    assert [block["row"].label for block in section["blocks"]] == ["reduction 4"]
-    assert "2-0: its gates.npz cannot be read" in section["remarks"][0]
+    section = class_gates.section(drawn(root), Budget(0))
+    assert [block.row.label for block in section.blocks] == ["reduction 4"]
+    assert "2-0: its gates.npz cannot be read" in section.remarks[0]
 
 
 def test_without_gates_there_is_no_section(tmp_path):
     root = papers.reductions(tmp_path / "s", ["none"], seeds=1, images=1)
-    assert class_gates.section(drawn(root)) is None
+    assert class_gates.section(drawn(root), Budget(0)) is None

@@ -1,0 +1,187 @@
+"""Examples with what a model makes of them: images, pairs of images, boxes, texts.
+
+The artefact holds n test examples, the same for all points of a sweep, as fields, each
+a line of the section. "index" tells by JSON of each field its "name", its "kind" and
+the "keys" of its arrays:
+
+    image    [n, H, W, C] in [0, 1], C from 1 to 3
+    pair     two such images, such as target and output: both, and their difference
+    boxes    float [n, M, 4], (x0, y0, x1, y1) in pixels of the image field that "on"
+             names, and their names, str [n, M]; boxes without area are left out
+    text     str [n]; where "expected" names another text field, those that differ
+             from it are marked
+
+To add a kind: a function in KINDS.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from attn.report.analyse.table import Row
+from attn.report.draw import maps, pictures
+from attn.report.draw.style import Drawn, Style
+from attn.report.read.results import Point
+from attn.report.sections import budget as budgets
+from attn.report.sections.budget import Budget, Picture
+
+FILE = "examples.npz"
+TEMPLATE = "examples.html"
+BYTES = 1_500_000
+EXAMPLES, MOST_ROWS = 6, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of the artefact; `on` and `expected` name other fields."""
+
+    name: str
+    kind: str
+    arrays: tuple[np.ndarray, ...]
+    on: str | None = None
+    expected: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One example of a field: pictures, a text, and whether that is wrong."""
+
+    pictures: tuple[Picture, ...] = ()
+    text: str = ""
+    wrong: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A field with a cell for each example."""
+
+    name: str
+    kind: str
+    cells: tuple[Cell, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """The examples of one row, of the first of its points that has some."""
+
+    row: Row
+    style: Style
+    point: Point
+    lines: tuple[Line, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """The blocks that are shown, and the labels of rows that are not."""
+
+    blocks: tuple[Block, ...]
+    others: tuple[str, ...]
+
+
+def section(drawn: Drawn, budget: Budget, most: int = MOST_ROWS) -> Section | None:
+    """The examples of rows with a finished point that has some, or None."""
+    kept = [(row, row_style) for row, row_style in drawn if _keeper(row) is not None]
+    if not kept:
+        return None
+    chosen = budgets.few(kept, most)
+    blocks = budgets.until_used(chosen, lambda *pair: _block(*pair, budget), budget)
+    shown = {block.row.label for block in blocks}
+    others = tuple(row.label for row, _ in kept if row.label not in shown)
+    return Section(tuple(blocks), others)
+
+
+def _keeper(row: Row) -> Point | None:
+    return next((p for p in row.done if (p.directory / FILE).is_file()), None)
+
+
+def _block(row: Row, row_style: Style, budget: Budget) -> Block:
+    point = _keeper(row)
+    assert point is not None
+    lines, remarks = [], []
+    try:
+        fields = read(point.directory / FILE)
+    except maps.DAMAGES as error:
+        fields = {}
+        remarks.append(f"its {FILE} cannot be read ({type(error).__name__})")
+    for field in fields.values():
+        try:
+            lines.append(Line(field.name, field.kind, _cells(field, fields, budget)))
+        except (ValueError, LookupError, TypeError) as error:
+            remarks.append(f"{field.name} is not shown: {error}")
+    return Block(row, row_style, point, tuple(lines), tuple(remarks))
+
+
+def read(path: Any) -> dict[str, Field]:
+    """The fields of a file by name, of its first examples."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        index = json.loads(str(archive["index"]))
+        return {
+            entry["name"]: Field(
+                name=str(entry["name"]),
+                kind=str(entry["kind"]),
+                arrays=tuple(archive[key][:EXAMPLES] for key in entry["keys"]),
+                on=entry.get("on"),
+                expected=entry.get("expected"),
+            )
+            for entry in index
+        }
+
+
+def _cells(
+    field: Field, fields: Mapping[str, Field], budget: Budget
+) -> tuple[Cell, ...]:
+    if field.kind not in KINDS:
+        raise ValueError(f"no picture of the kind {field.kind!r}")
+    return tuple(KINDS[field.kind](field, fields, budget))
+
+
+def _image(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
+    shown = maps.as_colours(field.arrays[0])
+    return [Cell((budget.picture(pictures.plain(image)),)) for image in shown]
+
+
+def _pair(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
+    """Both images and their difference, twice as strong, in all of their colours."""
+    first, second = map(maps.as_colours, field.arrays)
+    apart = np.clip(2 * np.abs(first - second), 0.0, 1.0)
+    return [
+        Cell(tuple(budget.picture(pictures.plain(one), exact=True) for one in images))
+        for images in zip(first, second, apart, strict=True)
+    ]
+
+
+def _boxes(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
+    boxes, names = field.arrays
+    images = maps.as_colours(fields[field.on].arrays[0])
+    return [
+        Cell((budget.picture(pictures.boxes(image, *_with_area(*found))),))
+        for image, *found in zip(images, boxes, names, strict=True)
+    ]
+
+
+def _with_area(boxes: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    keep = np.all(boxes[:, 2:] > boxes[:, :2], axis=-1)
+    return boxes[keep], [str(name) for name in names[keep]]
+
+
+def _text(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
+    texts = [str(text) for text in field.arrays[0]]
+    expected = texts
+    if field.expected is not None:
+        expected = [str(text) for text in fields[field.expected].arrays[0]]
+    return [
+        Cell(text=text, wrong=text != wanted)
+        for text, wanted in zip(texts, expected, strict=True)
+    ]
+
+
+KINDS: dict[str, Callable[[Field, Mapping[str, Field], Budget], list[Cell]]] = {
+    "boxes": _boxes,
+    "image": _image,
+    "pair": _pair,
+    "text": _text,
+}

@@ -1,0 +1,123 @@
+"""Examples: every kind of field, and what a file lacks."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from attn.report.analyse import table
+from attn.report.draw import style
+from attn.report.read import results
+from attn.report.sections import examples
+from attn.report.sections.budget import Budget
+from tests.report import papers, synthetic
+
+
+def write(path, count=3):
+    """A file with a field of each kind; the second text differs from its target."""
+    rng = np.random.default_rng(0)
+    images = np.zeros((count, 28, 56, 1), np.float32)
+    boxes = np.tile([[4.0, 6.0, 20.0, 26.0], [0, 0, 0, 0]], (count, 1, 1))
+    low, high = rng.uniform(size=(2, count, 14, 14, 3))
+    index = [
+        {"name": "image", "kind": "image", "keys": ["image"]},
+        {"name": "found", "kind": "boxes", "keys": ["b", "n"], "on": "image"},
+        {"name": "output", "kind": "pair", "keys": ["low", "high"]},
+        {"name": "target", "kind": "text", "keys": ["t"]},
+        {"name": "written", "kind": "text", "keys": ["w"], "expected": "target"},
+    ]
+    np.savez(
+        path,
+        image=images,
+        b=boxes,
+        n=np.array([["7", ""]] * count),
+        low=low,
+        high=high,
+        t=np.array([f"a {i}" for i in range(count)]),
+        w=np.array([f"a {i + (i == 1)}" for i in range(count)]),
+        index=json.dumps(index),
+    )
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = synthetic.sweep(tmp_path / "s", ["none", "cbam"], seeds=2, images=1)
+    write(root / "cbam-1" / "examples.npz")
+    return root
+
+
+def drawn(root):
+    rows = table.rows(results.read(root))
+    return list(zip(rows, style.styles(rows), strict=True))
+
+
+def pixels(picture):
+    data = base64.b64decode(picture.source.partition(",")[2])
+    return np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_each_kind_of_field_has_its_line(root):
+    section = examples.section(drawn(root), Budget(10**7))
+    (block,) = section.blocks
+    assert (block.row.label, block.point.name) == ("cbam", "cbam-1")
+    assert block.remarks == ()
+    lines = {line.name: line.cells for line in block.lines}
+    counts = {name: len(cells[0].pictures) for name, cells in lines.items()}
+    assert counts == {"image": 1, "found": 1, "output": 3, "target": 0, "written": 0}
+    assert [cell.text for cell in lines["written"]] == ["a 0", "a 2", "a 2"]
+    assert [cell.wrong for cell in lines["written"]] == [False, True, False]
+    assert not any(cell.wrong for cell in lines["target"])
+
+
+def test_a_box_lies_where_its_pixels_are(root):
+    (block,) = examples.section(drawn(root), Budget(10**7)).blocks
+    picture = block.lines[1].cells[0].pictures[0]
+    assert (picture.width, picture.height) == (112, 56)  # twice as large
+    lit = np.argwhere(pixels(picture).any(axis=-1))
+    assert lit.min(axis=0).tolist() == [12, 8]
+    assert lit.max(axis=0).tolist() == [51, 39]
+
+
+def test_a_pair_ends_with_its_difference(root):
+    (block,) = examples.section(drawn(root), Budget(10**7)).blocks
+    low, high, apart = (pixels(p) / 255 for p in block.lines[2].cells[0].pictures)
+    wanted = np.minimum(2 * np.abs(low - high), 1)
+    np.testing.assert_allclose(apart, wanted, atol=0.02)
+
+
+def test_what_cannot_be_shown_is_named(root):
+    path = root / "cbam-1" / "examples.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    index = json.loads(str(arrays["index"]))
+    index[0] |= {"kind": "video"}
+    index[1] |= {"on": "nothing"}
+    np.savez(path, **(arrays | {"index": json.dumps(index)}))
+    (block,) = examples.section(drawn(root), Budget(10**7)).blocks
+    assert [line.name for line in block.lines] == ["output", "target", "written"]
+    first, second = block.remarks
+    assert first == "image is not shown: no picture of the kind 'video'"
+    assert second.startswith("found is not shown: ")
+
+
+def test_a_damaged_file_is_named(root):
+    path = root / "cbam-1" / "examples.npz"
+    path.write_bytes(path.read_bytes()[:300])
+    (block,) = examples.section(drawn(root), Budget(10**7)).blocks
+    assert block.lines == ()
+    assert block.remarks[0].startswith("its examples.npz cannot be read")
+
+
+def test_pictures_end_when_their_budget_is_used_up(root):
+    write(root / "none-0" / "examples.npz")
+    section = examples.section(drawn(root), Budget(1))
+    assert [block.row.label for block in section.blocks] == ["none"]
+    assert section.others == ("cbam",)
+
+
+def test_without_the_file_there_is_no_section(tmp_path):
+    root = papers.reductions(tmp_path / "s", ["none"], seeds=1, images=1)
+    assert examples.section(drawn(root), Budget(10**7)) is None
