@@ -12,7 +12,15 @@ TIME_KEYS = ("started", "time", "date", "when")
 # What an environment says is shown apart from these, which every point has its own.
 OWN_KEYS = (*TIME_KEYS, "hostname", "pid", "argv", "command", "workdir")
 # What decides how long a step takes, beside the code.
-MACHINE_KEYS = ("platform", "device", "devices", "hosts", "processor", "cores")
+MACHINE_KEYS = (
+    "platform",
+    "device",
+    "devices",
+    "hosts",
+    "processes",
+    "processor",
+    "cores",
+)
 
 
 @dataclasses.dataclass(frozen=True)
