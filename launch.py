@@ -245,7 +245,7 @@ def report(overrides: Sequence[tuple[str, str]]) -> None:
     if FLAGS.results:
         if FLAGS.workdir or FLAGS.save or FLAGS.against:
             complain("report --results=FILE stands alone, or with --markdown")
-        reports.quote(FLAGS.results, markdown=FLAGS.markdown)
+        reports.show_saved(FLAGS.results, markdown=FLAGS.markdown)
         return
     if not FLAGS.workdir:
         complain("report needs --workdir=DIR[,DIR...] or --results=FILE")

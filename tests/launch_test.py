@@ -154,7 +154,7 @@ def test_results_are_saved_compared_and_quoted(done, tmp_path):
     assert run.stdout.startswith("| width | test error, % |")
     assert_one_line(
         launch("report", f"--workdir={done[0]}", f"--against={tmp_path}/page.html"),
-        "page.html is no results file",
+        "page.html is not a results file",
     )
 
 

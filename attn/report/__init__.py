@@ -30,7 +30,7 @@ def write(
         The path of the page.
 
     Raises:
-        Invalid: a directory is no sweep, or the file no record of one.
+        Invalid: a directory is not a sweep, or the file not a results file.
     """
     from attn.report.formats import page
     from attn.report.read import results, saved
@@ -50,7 +50,7 @@ def show(sweep_directories: Sequence[Path], against: Path | None = None) -> None
         against: a file that `save` wrote earlier, which they are held against.
 
     Raises:
-        Invalid: a directory is no sweep, or the file no record of one.
+        Invalid: a directory is not a sweep, or the file not a results file.
     """
     from attn.report.formats import console
     from attn.report.read import results, saved
@@ -66,18 +66,18 @@ def save(sweep_directory: Path, output: Path) -> pathlib.Path:
         The path of the file.
 
     Raises:
-        Invalid: the directory is no sweep, or none of its points is finished.
+        Invalid: the directory is not a sweep, or none of its points is finished.
     """
     from attn.report.read import results, saved
 
     return saved.save(results.read(sweep_directory), output)
 
 
-def quote(path: Path, *, markdown: bool = False) -> None:
+def show_saved(path: Path, *, markdown: bool = False) -> None:
     """Prints the table of a file that `save` wrote, as Markdown for a README if asked.
 
     Raises:
-        Invalid: the file is no record of a sweep.
+        Invalid: the file is not a results file.
     """
     from attn.report.formats import console
     from attn.report.formats import markdown as writer

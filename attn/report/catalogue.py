@@ -1,4 +1,4 @@
-"""The table of attentions, made from their cards."""
+"""Catalogue of the attention modules, made from their cards."""
 
 from attn import modules
 

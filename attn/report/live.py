@@ -1,4 +1,4 @@
-"""What a person sees on the terminal while something goes on, and of what there is.
+"""Live progress on the terminal, plans and catalogues.
 
 On a terminal progress is one line that is rewritten; elsewhere (a file, a pipe, a
 cluster's log) it is a plain line now and then and one for each finished point. This
@@ -54,9 +54,9 @@ def plan(title: str, rows: Sequence[Mapping[str, Any]], total: float) -> None:
 
 
 def catalogue(rows: Sequence[Mapping[str, str]]) -> None:
-    """Prints the table of attentions, rows as `attn.report.catalogue` makes them."""
+    """Prints the table of attention modules, of rows by `attn.report.catalogue`."""
     console = rich.console.Console()
-    made = empty(f"{len(rows)} attentions", console)
+    made = empty(f"{len(rows)} attention modules", console)
     for head in ("name", "family", "input", "formula", "paper"):
         made.add_column(head, overflow="fold", no_wrap=head in ("name", "input"))
     for row in rows:
@@ -66,7 +66,7 @@ def catalogue(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def status(text: str) -> contextlib.AbstractContextManager[Any]:
-    """Says on a terminal what goes on, for as long as the context lasts."""
+    """Status line on a terminal for as long as the context lasts."""
     console = rich.console.Console()
     if not console.is_terminal:
         return contextlib.nullcontext()
@@ -74,7 +74,7 @@ def status(text: str) -> contextlib.AbstractContextManager[Any]:
 
 
 class Progress:
-    """How a sweep goes, while it goes; a context manager.
+    """Progress of a sweep while it runs; a context manager.
 
     Where the console is no terminal it prints a line at most every QUIET_SECONDS and
     one for each finished point. Leaving the context, also by Ctrl-C or an error,
@@ -97,7 +97,7 @@ class Progress:
         self._step: tuple[int, int] | None = None
         self._facts: list[str] = []
         self._began: float | None = None
-        self._left: tuple[float, float] | None = None  # seconds, and when it was said
+        self._left: tuple[float, float] | None = None  # seconds, at what time
         self._durations: list[float] = []
         self._spoke = -math.inf
 
@@ -184,19 +184,19 @@ class Progress:
             return []
         now = self._clock()
         seconds = max(0.0, left[0] - (now - left[1]))
-        told = [f"{numbers.duration(seconds)} left"]
+        found = [f"{numbers.duration(seconds)} left"]
         last = self._others[-1] if self._others else self._k
         if self._n > last:
             share = (now - began + seconds) / self._together
             durations = [*self._durations, *[share] * self._together]
             mean = sum(durations) / len(durations)
             rest = seconds + mean * (self._n - last)
-            told.append(f"{numbers.duration(rest)} for all")
-        return told
+            found.append(f"{numbers.duration(rest)} for all")
+        return found
 
     def _line(self) -> rich.console.RenderableType:
         """The live line: what fits, never more than one line."""
-        # Called from the thread that refreshes: look at each field once.
+        # Called from the thread that refreshes: read each field once.
         step, began, left, facts = self._step, self._began, self._left, self._facts
         if began is None:
             return rich.text.Text("")

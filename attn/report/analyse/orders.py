@@ -37,7 +37,7 @@ class Agreement:
         same, other: pairs of rows that both order, alike or the other way round.
         open: pairs that the paper orders and ours cannot tell apart.
         single: pairs that the paper orders and that have less than two seeds in
-            common, so that nothing can be said.
+            common, so that they have no interval.
         tied: pairs to which the paper gives the same value.
         tau: Kendall's tau-b over the means, None below FEWEST rows or where an order
             has no two values.
@@ -75,7 +75,7 @@ def overall(each: Sequence[Agreement]) -> Agreement:
 
 
 def _order(first: Entry, second: Entry, metric: Metric) -> str:
-    """What two entries say about the order of their rows."""
+    """Name of the count to which a pair of entries belongs."""
     if first.theirs == second.theirs:
         return "tied"
     difference = table.compared(first.row.points, second.row.points, metric)

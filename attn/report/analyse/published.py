@@ -86,7 +86,7 @@ class Line:
 
     @property
     def remark(self) -> str:
-        """What one of the two tables lacks."""
+        """Remark on what one of the two tables lacks."""
         if self.row is None:
             return "not among our points"
         if all(cell.theirs is None for cell in self.cells):
@@ -100,7 +100,7 @@ class Comparison:
 
     Attributes:
         source: where the paper's table stands.
-        note: what else is to be said about it, "" if nothing.
+        note: a remark on it, "" if there is none.
         axis: whose values the columns are, None if they are quantities.
         metric: the metric that orders the rows.
         columns, lines: of the table.
@@ -243,7 +243,7 @@ def _cell(column: Column, row: Row | None, theirs: Any) -> Cell:
 
 
 def _agreement(column: Column, cells: Sequence[Cell]) -> Agreement | None:
-    """How the rows of a column are ordered on both sides, None if they are not."""
+    """Agreement of both orders of the rows of a column, None if it orders nothing."""
     if not column.ranked or column.metric is None:
         return None
     entries = [
@@ -255,7 +255,7 @@ def _agreement(column: Column, cells: Sequence[Cell]) -> Agreement | None:
 
 
 def best(comparison: Comparison) -> set[tuple[int, int]]:
-    """Places (line, column) of our best value in each column, where that says much.
+    """Places (line, column) of our best value in each column, where that is sure.
 
     It does where the row's own difference to its baseline leaves zero out.
     """
@@ -275,7 +275,7 @@ def best(comparison: Comparison) -> set[tuple[int, int]]:
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """How the orders agree, in words."""
+    """Agreement of the orders, in words."""
     overall = comparison.overall
     if not overall.ordered:
         return ["No pair of rows that the paper orders is finished among ours yet."]
@@ -304,7 +304,7 @@ def sentences(comparison: Comparison) -> list[str]:
 
 
 def lacking(comparison: Comparison) -> list[str]:
-    """Which rows one of the two tables lacks, in sentences."""
+    """Rows that one of the two tables lacks, in sentences."""
     found: dict[str, list[str]] = {}
     for line in comparison.lines:
         if line.remark:

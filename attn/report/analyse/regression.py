@@ -37,7 +37,7 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """What the difference says."""
+        """Verdict of the difference."""
         if self.difference is None:
             return "no seed in both"
         if self.exact:

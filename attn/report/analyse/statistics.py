@@ -83,7 +83,7 @@ def paired(
 
 
 def verdict(difference: Interval, better: str = "lower") -> Verdict:
-    """What a difference says: nothing, if its interval includes zero.
+    """Verdict of a difference: none, if its interval includes zero.
 
     Args:
         difference: an interval.

@@ -33,7 +33,7 @@ class Row:
         measures: the same of what was measured of its attention.
         difference: headline minus that of the baseline, paired by seed; None for the
             baseline itself, without one, or when no seed is finished in both.
-        verdict: "better", "worse" or what else the difference says, "" without one.
+        verdict: of the difference, such as "better"; "" without one.
         ms_per_step: milliseconds a step over the finished points.
         other_code: finished points that ran another version of the code than most.
     """

@@ -1,4 +1,4 @@
-"""Places labels beside points, so that they cover neither points nor each other."""
+"""Placement of labels beside points, where they cover neither points nor each other."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def place(
 
     Each label takes in turn the cheapest of some places around its anchor, given
     the others, for a few rounds. Near is cheap, overlaps and leaving the bounds are
-    dear: labels move further away before they overlap.
+    expensive: labels move further away before they overlap.
 
     Args:
         anchors: points (x, y) that the labels name.
@@ -65,7 +65,7 @@ def _overlap(boxes: np.ndarray, taken: np.ndarray) -> np.ndarray:
 
 
 def _out(boxes: np.ndarray, bounds: tuple[float, float, float, float]) -> np.ndarray:
-    """How far each box reaches out of the bounds."""
+    """Lengths by which each box reaches out of the bounds."""
     left, bottom, right, top = bounds
     low = np.maximum([[left, bottom]] - boxes[:, :2], 0.0)
     high = np.maximum(boxes[:, 2:] - [[right, top]], 0.0)

@@ -23,7 +23,7 @@ import numpy as np
 
 # A deep network records one map a block; of each kind this many are shown.
 MOST_OF_A_KIND = 4
-# What reading a file may raise that was cut off or is not what it should be.
+# Errors of reading a file that was cut off or is not what it should be.
 DAMAGES = (
     OSError,
     ValueError,
@@ -161,7 +161,7 @@ def _attention(archive: Any, most: int) -> Attention:
 
 
 def _captions(archive: Any, count: int) -> list[tuple[str, bool]]:
-    """What is written under each example, and whether the model is wrong about it."""
+    """Caption of each example, and whether the model is wrong about it."""
     if "captions" in archive:
         texts = [str(text) for text in archive["captions"][:count]]
         wrong = archive["wrong"] if "wrong" in archive else [False] * len(texts)

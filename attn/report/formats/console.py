@@ -38,7 +38,7 @@ def show(
     console: rich.console.Console | None = None,
     then: Sweep | None = None,
 ) -> None:
-    """Prints the table of each sweep, what it says, and what is not finished.
+    """Prints the table of each sweep, its summary, and what is not finished.
 
     Args:
         sweeps: what is shown.
@@ -60,7 +60,7 @@ def show(
             comparison = regression.compare(sweep, then)
             if comparison.lines:
                 console.print()
-                console.print(_against(comparison, console))
+                console.print(_regression(comparison, console))
             _say(regression.sentences(comparison), console)
         _unfinished(sweep, console)
         console.print()
@@ -108,7 +108,7 @@ def _both(cell: published.Cell, form: str) -> str:
     return f"{ours}{between}({published.theirs(cell)})"
 
 
-def _against(
+def _regression(
     comparison: regression.Comparison, console: rich.console.Console
 ) -> rich.table.Table:
     """Then and now, row by row."""

@@ -87,7 +87,7 @@ def _best(rows: Sequence[Row]) -> float | None:
 
 
 def _foot(sweep: Sweep, comparison: Comparison | None) -> str:
-    """What the figures are, and where they come from."""
+    """Foot of a table: what the figures are, and where they come from."""
     seeds = {len(row.done) for row in table.rows(sweep)}
     told = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
     many = "" if seeds == {1} else "s"

@@ -115,7 +115,7 @@ def render(sweeps: Sequence[Sweep], record: Sweep | None = None) -> str:
 
 
 def _sweep(sweep: Sweep, record: Sweep | None, sharers: int) -> dict[str, Any]:
-    """What the template shows of one of so many sweeps that share a page."""
+    """Content of the template for one of so many sweeps that share a page."""
     rows = table.rows(sweep)
     drawn = list(zip(rows, style.styles(rows), strict=True))
     shown = columns.columns(sweep, rows)
@@ -133,7 +133,7 @@ def _sweep(sweep: Sweep, record: Sweep | None, sharers: int) -> dict[str, Any]:
         "notes": summary.notes(sweep, rows),
         "legend": list({row.kind: (row, own) for row, own in drawn}.values()),
         "published": _published(sweep, drawn),
-        "against": _against(sweep, record),
+        "regression": _regression(sweep, record),
         **_plots(sweep, drawn),
         "sections": sections.made(drawn, sharers),
         "open": sweep.unfinished,
@@ -225,7 +225,7 @@ def _pair(cell: Cell, *, best: bool) -> Pair:
     )
 
 
-def _against(sweep: Sweep, record: Sweep | None) -> dict[str, Any] | None:
+def _regression(sweep: Sweep, record: Sweep | None) -> dict[str, Any] | None:
     """The sweep against an earlier record."""
     if record is None:
         return None

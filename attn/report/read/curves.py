@@ -1,4 +1,4 @@
-"""What was logged during training: a curve for each quantity on each split."""
+"""Curves logged during training, one for each quantity on each split."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""How points were run: settings in which they differ, code, versions and machines."""
+"""Provenance of points: settings in which they differ, code, versions and machines."""
 
 import dataclasses
 import datetime
@@ -9,7 +9,7 @@ from attn.report.read.results import Point
 from attn.workdir import diff
 
 TIME_KEYS = ("started", "time", "date", "when")
-# What an environment says is shown apart from these, which every point has its own.
+# Facts of an environment are shown apart from these, which every point has its own.
 OWN_KEYS = (*TIME_KEYS, "hostname", "pid", "argv", "command", "workdir")
 # What decides how long a step takes, beside the code.
 MACHINE_KEYS = (
@@ -79,7 +79,7 @@ def _differing(flats: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def facts(point: Point) -> dict[str, list[Any]]:
-    """What a point ran with by dotted path: the values at its starts, without repeats.
+    """Facts of a point by dotted path: the values at its starts, without repeats.
 
     What each point has its own, such as the time, is left out.
     """

@@ -3,7 +3,7 @@
 A sweep directory holds `experiment.json` and one folder a point, with
 `config.json`, `environment.json`, `metrics.jsonl`, artefacts such as `attention.npz`
 and, once the point is done, `result.json`. A point that was killed at any moment is
-read as far as it got, and says what it lacks.
+read as far as it got, with what it lacks.
 """
 
 import dataclasses
@@ -123,7 +123,7 @@ class Sweep:
 
     Attributes:
         directory: where it is.
-        name, title, description: what it is called and says.
+        name, title, description: as the experiment gives them.
         axes: the names of its axes, the seed's among them.
         baseline: the axes of the point that others are compared with.
         points: done or not, in their order.
@@ -156,7 +156,7 @@ class Sweep:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What its finished points measure, the headline first.
+        """Metrics of its finished points, the headline first.
 
         Without a finished point it is what was logged on the way.
         """
@@ -184,7 +184,7 @@ class Sweep:
 
     @property
     def measures(self) -> tuple[Metric, ...]:
-        """What was measured of the attention of its finished points."""
+        """Measures of the attention of its finished points."""
         return metrics.union(p.result.measures for p in self.done)
 
     @property
@@ -212,7 +212,7 @@ def read(directory: str | pathlib.Path) -> Sweep:
     """Reads a sweep directory.
 
     Raises:
-        Invalid: the directory is no sweep; the message says what is missing.
+        Invalid: the directory is not a sweep; the message names what is missing.
     """
     directory = pathlib.Path(directory)
     experiment = _experiment(directory)
@@ -254,7 +254,7 @@ def _experiment(directory: pathlib.Path) -> dict[str, Any]:
     path = directory / "experiment.json"
     if not path.is_file():
         lacks = "has no experiment.json" if directory.is_dir() else "does not exist"
-        raise settings.Invalid(f"{directory} is no sweep, it {lacks}; {expected}")
+        raise settings.Invalid(f"{directory} is not a sweep, it {lacks}; {expected}")
     experiment = _object(path)
     points = experiment.get("points")
     usable = isinstance(points, list) and all(
@@ -265,7 +265,7 @@ def _experiment(directory: pathlib.Path) -> dict[str, Any]:
     )
     if not usable:
         raise settings.Invalid(
-            f"{directory} is no sweep, its experiment.json lists no points with a"
+            f"{directory} is not a sweep, its experiment.json lists no points with a"
             f" name and axes; {expected}"
         )
     return experiment
@@ -290,7 +290,7 @@ def _point(directory: pathlib.Path, entry: Mapping[str, Any]) -> Point:
 
 
 def _json(path: pathlib.Path) -> Any:
-    """What a file holds; None if there is none or it was cut off."""
+    """Content of a file; None if there is none or it was cut off."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -349,7 +349,7 @@ def _progress(
     config: Mapping[str, Any],
     curves: Mapping[str, Mapping[str, Curve]],
 ) -> str:
-    """How far an unfinished point got."""
+    """Progress of an unfinished point, in words."""
     if not directory.is_dir():
         return "not started"
     logged = next((curves[split] for split in SPLITS if curves.get(split)), None)

@@ -2,8 +2,8 @@
 
 A record holds the outcome of a sweep: its rows with the metrics and times of each
 seed, their costs, the settings, the paper's table, and with what and where it ran. It
-is read back as a sweep, so that everything that is said about a sweep can be said
-about a record, without the work directory.
+is read back as a sweep, so that a report of it can be made
+without the work directory.
 """
 
 import dataclasses
@@ -159,7 +159,7 @@ def read(path: str | pathlib.Path) -> Sweep:
     """The record in a file as a sweep of finished points.
 
     Raises:
-        Invalid: there is no such file, or it is no record.
+        Invalid: there is no such file, or it is not a results file.
     """
     path = pathlib.Path(path)
     try:
@@ -173,7 +173,8 @@ def read(path: str | pathlib.Path) -> Sweep:
         FIRST_FORMAT,
     ):
         raise settings.Invalid(
-            f"{path} is no results file; expected what launch.py report --save writes"
+            f"{path} is not a results file; expected what launch.py report --save"
+            " writes"
         )
     try:
         return _sweep(path, _current(record))

@@ -27,7 +27,7 @@ class Section(Protocol):
     BYTES: int
 
     def section(self, drawn: Drawn, budget: Budget) -> Any:
-        """What the template shows of some rows, or None."""
+        """Content of the template for some rows, or None."""
 
 
 SECTIONS: tuple[Section, ...] = (examples, snapshots, class_gates, attention)

@@ -147,5 +147,5 @@ def _lines(strip: Strip, attention: Attention, budget: Budget) -> list[Line]:
 
 
 def warps(images: np.ndarray, grids: np.ndarray) -> list[PIL.Image.Image]:
-    """What grids [n, H, W, 2] read of images [n, H, W, 3]."""
+    """Images [n, H, W, 3] as grids [n, H, W, 2] read them."""
     return [pictures.warp(*pair) for pair in zip(images, grids, strict=True)]

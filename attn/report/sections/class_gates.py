@@ -2,7 +2,7 @@
 
 For each place in the network with a gate on channels: the gate of each channel, mean
 over the test examples of a class, for some classes and over all of them. Early gates
-hardly depend on the class, later ones do: the spread between classes by depth says
+hardly depend on the class, later ones do: the spread between classes by depth shows
 by how much. Letters: K classes, C channels.
 """
 

@@ -202,7 +202,7 @@ def test_show_prints_the_table(tmp_path, capsys):
 
 
 def test_a_foreign_directory_writes_nothing(tmp_path):
-    with pytest.raises(ValueError, match="is no sweep"):
+    with pytest.raises(ValueError, match="is not a sweep"):
         report.write([tmp_path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 

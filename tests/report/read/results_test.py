@@ -93,7 +93,7 @@ def test_a_missing_cost_is_unknown_and_no_error(sweep):
 def test_what_is_no_sweep_is_refused_by_name(tmp_path, content):
     if content is not None:
         (tmp_path / "experiment.json").write_text(content)
-    with pytest.raises(ValueError, match="is no sweep") as error:
+    with pytest.raises(ValueError, match="is not a sweep") as error:
         results.read(tmp_path)
     assert str(tmp_path) in str(error.value)
     assert "experiment.json and one folder per point" in str(error.value)

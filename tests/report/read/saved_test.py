@@ -99,7 +99,7 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, content):
     if content is not None:
         path.write_text(content)
     with pytest.raises(
-        ValueError, match=r"r\.json (is no results file|cannot be read)"
+        ValueError, match=r"r\.json (is not a results file|cannot be read)"
     ):
         saved.read(path)
 
@@ -172,7 +172,7 @@ def test_markdown_has_the_papers_rows_and_columns(tmp_path, capsys):
         snapshots=(),
     )
     path = report.save(root, tmp_path / "r.json")
-    report.quote(path, markdown=True)
+    report.show_saved(path, markdown=True)
     lines = capsys.readouterr().out.splitlines()
     heads = [f"distortion {name}" for name in ("r", "rts", "p", "e")]
     assert lines[0] == f"| network · transformer | {' | '.join(heads)} |"
@@ -197,5 +197,5 @@ def test_markdown_without_a_paper_is_the_table(sweep, tmp_path):
 
 
 def test_a_record_is_shown_without_a_work_directory(sweep, tmp_path, capsys):
-    report.quote(report.save(sweep, tmp_path / "r.json"))
+    report.show_saved(report.save(sweep, tmp_path / "r.json"))
     assert "79,442" in capsys.readouterr().out
