@@ -3,6 +3,7 @@
     python launch.py                                   the default experiment
     python launch.py --config=experiments/FILE.py:ARG --workdir=DIR
     python launch.py --config.train.steps=200 --config.seed=7 --only=cbam,none
+    python launch.py --add=my_file:MyModule            one more row, of your own module
     python launch.py --dry_run                         points, costs and time only
     python launch.py --match=parameters[=400000]       widths of one budget; or macs,
                                                        latency, none
@@ -14,10 +15,13 @@
     python launch.py modules [--markdown]              the table of attentions
 
 Running the same command again skips the points that are done and resumes the one
-that was cut short. Any field of a config can be set as --config.FIELD=VALUE.
+that was cut short. Any field of a config that the sweep does not set can be set as
+--config.FIELD=VALUE.
 
 Exit status: 0 done; 1 a training failed; 2 a mistake in the command or the config;
-75 stopped by SIGTERM or Ctrl-C after saving: run the same command to go on.
+75 stopped by SIGTERM or Ctrl-C after saving: run the same command to go on; 130
+stopped by Ctrl-C with nothing to save. An error of the program, or of a module of
+yours, ends with its traceback.
 """
 
 import dataclasses
@@ -33,6 +37,8 @@ from absl import app, flags, logging
 
 STARTED = time.perf_counter()
 STOPPED = 75  # EX_TEMPFAIL: what schedulers take as "start me again"
+INTERRUPTED = 130  # as shells say of Ctrl-C
+HERE = pathlib.Path(__file__).parent
 DEFAULT = "experiments/attention_sweep.py"
 
 FLAGS = flags.FLAGS
@@ -41,6 +47,9 @@ flags.DEFINE_string(
     "workdir", None, "Where results and checkpoints go (default: runs/EXPERIMENT)."
 )
 flags.DEFINE_list("only", [], "Points to take, by name, value or axis=value.")
+flags.DEFINE_multi_string(
+    "add", [], "One more row, of [NAME=]MODULE; may be given several times."
+)
 flags.DEFINE_bool("dry_run", False, "Show points, costs and time; train nothing.")
 flags.DEFINE_string(
     "parallel", "auto", "Points side by side: auto, off, devices (one on each) or vmap."
@@ -81,7 +90,11 @@ def parse(argv: Sequence[str]) -> list[str]:
     if {"--help", "-h", "-help", "--helpshort", "--helpfull"} & set(argv[1:]):
         print(__doc__ + "\nFlags:\n" + FLAGS.main_module_help())
         sys.exit(0)
-    rest, overrides, words = [argv[0]], [], list(argv[1:])
+    try:
+        words = FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
+    except flags.Error as error:
+        complain(str(error))
+    rest, overrides = [argv[0]], []
     while words:
         word = words.pop(0)
         if word.lstrip("-").startswith("config.") and word.startswith("-"):
@@ -120,6 +133,9 @@ def main(argv: Sequence[str]) -> None:
         if FLAGS.traceback:
             raise
         complain(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def begin() -> None:
@@ -140,18 +156,22 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     begin()
     from attn import report as reports
     from attn.report import live
-    from attn.train import interruption, loop
+    from attn.train import interruption, loop, machines
     from attn.train.budget import match
     from attn.train.progress import Silence
     from attn.train.sweep import experiment_file, local
+    from attn.workdir import files
 
     file, _, arg = FLAGS.config.partition(":")
-    experiment = experiment_file.load(pathlib.Path(file), arg, overrides)
+    path = files.local(file)
+    if not path.exists() and (HERE / path).exists():  # started from elsewhere
+        path = HERE / path
+    experiment = experiment_file.load(path, arg, overrides, add=FLAGS.add)
     if FLAGS.match is not None:
         experiment = dataclasses.replace(experiment, match=match.wanted(FLAGS.match))
     points = experiment.select(FLAGS.only)
-    directory = pathlib.Path(FLAGS.workdir or f"runs/{experiment.name}")
-    listener = live.Progress() if first_host() else Silence()
+    directory = files.local(FLAGS.workdir or f"runs/{experiment.name}")
+    listener = live.Progress() if machines.first() else Silence()
     if FLAGS.dry_run:
         with listener as progress:
             experiment, points = match.match(
@@ -179,7 +199,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     except loop.Failed as failed:
         print(f"failed: {failed}", file=sys.stderr)
         sys.exit(1)
-    if first_host():
+    if machines.first():
         reports.show([directory])
         print(f"report: {reports.write([directory], directory / 'report.html')}")
     for name, reason in diverged.items():
@@ -187,17 +207,11 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     sys.exit(1 if diverged else 0)
 
 
-def first_host() -> bool:
-    """Whether this process is the one of a slice that writes and speaks."""
-    import jax
-
-    return jax.process_index() == 0
-
-
 def plan(experiment, points) -> None:
     """Shows what a run would do, with a time from a rehearsal of each program."""
     from attn import report as reports
     from attn.report import live
+    from attn.train import machines
     from attn.train.sweep import estimate, local
 
     seconds = time.perf_counter() - STARTED  # a run starts and matches, too
@@ -210,7 +224,8 @@ def plan(experiment, points) -> None:
         local.describe(experiment, directory)
         reports.write([directory], directory / "report.html")
         seconds += trained + time.perf_counter() - began
-    live.plan(experiment.title, rows, seconds)
+    if machines.first():
+        live.plan(experiment.title, rows, seconds)
 
 
 def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
@@ -218,9 +233,10 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
     if not FLAGS.workdir:
         complain("evaluate needs --workdir=DIR, of a sweep or of one point")
     begin()
-    from attn.train import evaluation
+    from attn.train import evaluation, machines
+    from attn.workdir import files
 
-    found = evaluation.points(pathlib.Path(FLAGS.workdir))
+    found = evaluation.points(files.local(FLAGS.workdir))
     if FLAGS.only:
         names = [path.name for path in found]
         for name in FLAGS.only:
@@ -230,6 +246,8 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
         found = [path for path in found if path.name in FLAGS.only]
     for path in found:
         test = evaluation.evaluate(path, FLAGS.checkpoint, overrides)
+        if not machines.first():
+            continue
         print(
             f"{path.name}: step {test['step']}, error {test['error']:.2f} %,"
             f" loss {test['loss']:.4f}, {test['examples']} examples"
@@ -239,6 +257,7 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
 def report(overrides: Sequence[tuple[str, str]]) -> None:
     """Shows and writes the report of one or more work directories."""
     from attn import report as reports
+    from attn.workdir import files
 
     if overrides:
         complain("report reads work directories; it takes no --config.FIELD")
@@ -249,16 +268,16 @@ def report(overrides: Sequence[tuple[str, str]]) -> None:
         return
     if not FLAGS.workdir:
         complain("report needs --workdir=DIR[,DIR...] or --results=FILE")
-    directories = [pathlib.Path(part) for part in FLAGS.workdir.split(",")]
+    directories = files.listed(FLAGS.workdir)
     if len(directories) > 1 and (FLAGS.save or FLAGS.against):
         complain("--save and --against take one work directory, got several")
     if FLAGS.markdown:
         complain("report --markdown needs --results=FILE; --save writes one")
-    output = pathlib.Path(FLAGS.output or directories[0] / "report.html")
+    output = files.local(FLAGS.output or str(directories[0] / "report.html"))
     reports.show(directories, FLAGS.against)
     print(f"report: {reports.write(directories, output, FLAGS.against)}")
     if FLAGS.save:
-        print(f"results: {reports.save(directories[0], FLAGS.save)}")
+        print(f"results: {reports.save(directories[0], files.local(FLAGS.save))}")
 
 
 def modules(overrides: Sequence[tuple[str, str]]) -> None:

@@ -75,3 +75,8 @@ def sweep(arg: str = ""):
         for seed in range(1 if tiny else SEEDS):
             axes = {"attention": attention, "seed": seed}
             yield axes, {"model.slots": ATTENTIONS[attention], "seed": seed}
+
+
+def row(spec, arg: str = ""):
+    """What --add names, at the end of every residual branch."""
+    return {"model.slots": {"block.residual": spec}}

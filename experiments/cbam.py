@@ -177,6 +177,11 @@ def sweep(arg: str = ""):
                 yield {"network": network, **axes}, {**changes, **fields}
 
 
+def row(spec, arg: str = ""):
+    """What --add names, at the end of every residual branch."""
+    return {"model.slots": {"block.residual": spec}}
+
+
 def published(arg: str = ""):
     """The paper's table; beside small points that of Table 4's ResNet-50."""
     choice = common.choose(arg, TABLES)

@@ -124,6 +124,11 @@ def filled(choice: common.Choice, network: str):
     return rows
 
 
+def row(spec, arg: str = ""):
+    """What --add names, at the end of every residual branch."""
+    return {"model.slots": {"block.residual": spec}}
+
+
 def published(arg: str = ""):
     """The paper's table; beside small points of `imagenet` that of ResNet-50."""
     choice = common.choose(arg, TABLES)

@@ -40,6 +40,11 @@ def sweep(arg: str = ""):
     yield from common.points("position", rows, choice)
 
 
+def row(spec, arg: str = ""):
+    """The encoding that --add names."""
+    return {"model.position": spec}
+
+
 def published(arg: str = ""):
     """No paper compares these encodings in one network."""
     common.choose(arg, TABLES)

@@ -90,6 +90,11 @@ def sweep(arg: str = ""):
     yield from common.points("mixer", rows, choice)
 
 
+def row(spec, arg: str = ""):
+    """What --add names, as the mixer of every block."""
+    return {"model.slots": {"mixer": spec}}
+
+
 def match(arg: str = ""):
     """Widths are scaled so that all have the parameters of the baseline."""
     return "parameters"

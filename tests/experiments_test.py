@@ -316,3 +316,25 @@ def test_commands_in_the_readme_and_in_the_files_name_tables_that_exist():
     assert {name for name, _ in PAPER} <= {name for name, _ in found}
     for name, arg in found:
         assert load(name, arg.strip(",")).points
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "spec", "like"),
+    [
+        ("attention_sweep", "", "pixel_attention", "pixel_attention"),
+        ("cbam", "imagenet", "{'name': 'cbam', 'reduction': 4}", "cbam"),
+        ("self_attention", "", "{'name': 'linear'}", "linear"),
+        ("position_encoding", "", "rotary", "rotary"),
+        ("efficient_channel", "", "{'name': 'efficient_channel'}", "ECA adaptive"),
+    ],
+)
+def test_an_added_row_is_one_like_those_that_are_there(name, table, spec, like):
+    path = ROOT / "experiments" / f"{name}.py"
+    points = experiment_file.load(path, table, add=[f"again={spec}"]).points
+    axis = next(axis for axis, value in points[-1].axes.items() if value == "again")
+    rows = {
+        value: [point.config for point in points if point.axes[axis] == value]
+        for value in ("again", like)
+    }
+    assert rows["again"] == rows[like]
+    assert len(rows[like]) == 3

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+import launch as launcher
+
 ROOT = pathlib.Path(__file__).parents[1]
 FILE = """'''A small sweep.'''
 from tests.train import small
@@ -25,9 +27,9 @@ def sweep(arg):
 """
 
 
-def launch(*arguments, devices=1, cwd=ROOT):
+def launch(*arguments, devices=1, cwd=ROOT, path=ROOT):
     flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(path)}
     cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
     command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
     if not {"--help", "modules"} & set(command):
@@ -232,6 +234,10 @@ def assert_one_line(run, says):
         (["evaluate"], "evaluate needs --workdir"),
         (["report"], "report needs --workdir"),
         (["--distributed=here"], "--distributed must be auto, off or"),
+        (["--workdir=gs://bucket/x"], "gs://bucket/x is in an object store"),
+        (["--config.model.slots.head=cbam"], "the sweep sets this field"),
+        (["--add=no such"], "--add takes a module"),
+        (["--flagfile=none.txt"], "none.txt"),
         (["--parallel=vmpa"], "'vmpa'; did you mean 'vmap'"),
     ],
 )
@@ -245,6 +251,53 @@ def test_a_mistake_is_one_line_with_status_2_and_nothing_written(
     run = launch(*arguments, devices=8, cwd=tmp_path)
     assert_one_line(run, says)
     assert not list(tmp_path.iterdir())
+
+
+OWN = """import flax.linen as nn
+
+
+class Broken(nn.Module):
+    def __call__(self, x, *, train):
+        raise ValueError("a mistake of my own")
+"""
+
+
+def test_an_error_in_a_module_of_ones_own_keeps_its_trace(place, tmp_path):
+    (place / "own.py").write_text(OWN)
+    run = launch(
+        f"--config={ROOT}/experiments/attention_sweep.py:tiny",
+        f"--workdir={tmp_path}/new",
+        "--add=own:Broken",
+        "--only=Broken",
+        path=place,
+    )
+    assert run.returncode == 1
+    assert "ValueError: a mistake of my own" in run.stderr
+    assert re.search(r'own.py", line 6', run.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_flags_in_a_file_may_set_fields(place, tmp_path):
+    file = tmp_path / "flags.txt"
+    file.write_text("# a comment\n--config.train.stesp=3\n")
+    run = launch(f"--config={place}/widths.py", f"--flagfile={file}", cwd=tmp_path)
+    assert_one_line(run, "did you mean 'steps'")
+
+
+def test_the_default_experiment_is_found_from_elsewhere(tmp_path):
+    run = launch("--config.train.stesp=3", cwd=tmp_path)
+    assert_one_line(run, "did you mean 'steps'")
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupted(overrides):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(launcher.COMMANDS, "evaluate", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        launcher.main(["launch.py", "evaluate"])
+    assert caught.value.code == launcher.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_work_directories_that_cannot_be_used(tmp_path):

@@ -16,6 +16,7 @@ from attn.report import catalogue
 from attn.report.formats import markdown
 from attn.report.read import saved
 from attn.train.sweep import experiment_file, local
+from attn.workdir import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -52,9 +53,9 @@ def test_the_module_is_short_and_does_what_it_says(channel_scale):
 
 
 def test_the_module_runs_in_the_default_experiment(channel_scale):
-    command = re.search(r"launch.py (--only=none .*channel_scale:\w+)", README, re.S)
+    command = re.search(r"launch.py (--add=channel_scale.*runs/mine)", README, re.S)
     words = command.group(1).replace("\\", "").split()
-    short = ["--config=experiments/attention_sweep.py:tiny", "--only=none-0"]
+    short = ["--config=experiments/attention_sweep.py:tiny", "--only=ChannelScale"]
     environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(channel_scale)}
     run = subprocess.run(
         [sys.executable, "launch.py", *words, *short, f"--workdir={channel_scale}/w"],
@@ -65,8 +66,28 @@ def test_the_module_runs_in_the_default_experiment(channel_scale):
         timeout=300,
     )
     assert run.returncode == 0, run.stderr
+    config = files.read_json(channel_scale / "w" / "ChannelScale-0" / "config.json")
+    slots = config["model"]["slots"]
+    assert slots == {"block": {"residual": "channel_scale:ChannelScale"}}
     page = (channel_scale / "w" / "report.html").read_text()
     assert "channel_scale:ChannelScale" in page
+
+
+@pytest.mark.parametrize(
+    "flag",
+    re.findall(r"--config\.[\w.]+=[^` ]+|--add=[^` ]\w+ |--add=\"[^`]+\"", README),
+)
+def test_what_the_readme_sets_fits_the_default_experiment(flag, channel_scale):
+    name, _, value = flag.strip().removeprefix("--").partition("=")
+    value = value.strip('"')
+    overrides = [] if name == "add" else [(name.removeprefix("config."), value)]
+    experiment = experiment_file.load(
+        ROOT / "experiments" / "attention_sweep.py",
+        "",
+        overrides,
+        add=[value] if name == "add" else [],
+    )
+    local.check(experiment.points)
 
 
 def test_the_experiment_expands_and_builds(tmp_path):
@@ -118,7 +139,8 @@ def test_a_record_is_of_an_experiment_that_is_there(path):
     assert rows(kept.points) == rows(now.points)  # the whole table
     assert all(point.result for point in kept.points)
     # of code that was committed
-    assert not any((point.code or "+").endswith("+") for point in kept.points)
+    codes = [code for point in kept.points for code in point.codes or ("+",)]
+    assert not any(code.endswith("+") for code in codes)
 
 
 def test_pictures_are_there():

@@ -41,7 +41,7 @@ def join(where: str) -> None:
     count, index = map(int, numbers)
     if index >= count:
         raise settings.Invalid(
-            f"--distributed: INDEX must lie in 0..{count - 1}, got {index}"
+            f"--distributed: INDEX must be less than MACHINES, {count}, got {index}"
         )
     jax.distributed.initialize(address, count, index)
 

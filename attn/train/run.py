@@ -83,8 +83,7 @@ class Member:
         found = self._checkpoints.restore(like) if self._first else None
         if self._first:
             files.write_json(self.directory / "config.json", self.config)
-            path = self.directory / "environment.json"
-            files.write_json(path, machine.environment())
+            machine.note_start(self.directory, int(found[0].step) if found else 0)
         if not partition.agree(np.asarray(found is not None)):
             return program.fresh(self.config["seed"]), []
         if found is None:  # another host has it

@@ -3,7 +3,7 @@
 SWEEP/experiment.json      title, axes, baseline, the names of the points
 SWEEP/match.json           widths by which points cost the same, if that was asked for
 SWEEP/POINT/config.json    everything that decides the training
-SWEEP/POINT/environment.json   versions, machine, code
+SWEEP/POINT/environment.json   versions, machine, code, for each time it was started
 SWEEP/POINT/metrics.jsonl  what was learnt; the same bytes however often killed
 SWEEP/POINT/speed.jsonl    how fast
 SWEEP/POINT/checkpoints/   the state, last and best

@@ -10,24 +10,74 @@ from typing import Any
 
 from attn import settings
 
+LOCK = ".lock"
+
+
+def local(text: str) -> pathlib.Path:
+    """The path that a command names, on a file system.
+
+    Raises:
+        Invalid: it is an address such as "gs://bucket/x", of which a path would make
+            a local folder "gs:/bucket/x".
+    """
+    if "://" in text:
+        raise settings.Invalid(
+            f"{text} is in an object store, where nothing can be written yet; name a"
+            " local directory, such as one where the bucket is mounted"
+        )
+    return pathlib.Path(text)
+
+
+def listed(text: str) -> list[pathlib.Path]:
+    """The directories in "DIR,DIR,..."; a comma in the name of one does not part it.
+
+    Raises:
+        Invalid: as `local` says.
+    """
+    found, words = [], text.split(",")
+    while words:
+        count = len(words)
+        while count > 1 and not local(",".join(words[:count])).is_dir():
+            count -= 1
+        found.append(local(",".join(words[:count])))
+        words = words[count:]
+    return found
+
 
 def write_json(path: pathlib.Path, data: Any) -> None:
     """Writes a file that is there whole or not at all, whenever the process dies."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w") as file:
-        json.dump(data, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    text = json.dumps(data, indent=2) + "\n"  # an error leaves no draft behind
+    draft = _draft(path, str(os.getpid()))
+    try:
+        with draft.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _draft(path: pathlib.Path, end: str) -> pathlib.Path:
+    return path.with_name(f".{path.name}.{end}")
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """Reads a file that `write_json` wrote; None where there is none."""
+    """Reads a file that `write_json` wrote; None where there is none.
+
+    Raises:
+        Invalid: it holds something else, or nothing.
+    """
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        what = f"is no JSON: {error}" if path.stat().st_size else "is empty"
+        raise settings.Invalid(
+            f"{path} {what}; restore it, or remove it to begin this anew"
+        ) from error
 
 
 def check(directory: pathlib.Path) -> None:
@@ -46,7 +96,11 @@ def check(directory: pathlib.Path) -> None:
             f"workdir {directory} cannot be written: no access to {there}"
         )
     known = directory / "experiment.json"
-    if directory.exists() and any(directory.iterdir()) and not known.exists():
+    if known.exists() or not directory.exists():
+        return
+    # a process that died before it wrote what the sweep is leaves only these
+    ours = {directory / LOCK, *directory.glob(_draft(known, "*").name)}
+    if set(directory.iterdir()) - ours:
         raise settings.Invalid(
             f"workdir {directory} holds files that are no sweep's; name an empty or new"
             " directory, or that of an earlier sweep"
@@ -62,7 +116,7 @@ def held(directory: pathlib.Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("w")
+        lock = (directory / LOCK).open("w")
     except OSError as error:
         raise settings.Invalid(
             f"workdir {directory} cannot be written: {error}"

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from attn.workdir import files
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -40,6 +42,23 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
     }
+
+
+def note_start(directory: pathlib.Path, step: int) -> None:
+    """Adds a start to a point's environment.json, a list with one for each.
+
+    A point that was stopped and resumed may have run on several machines, with
+    several versions of the code; the list has them all.
+
+    Args:
+        directory: of the point.
+        step: from which it goes on.
+    """
+    path = directory / "environment.json"
+    earlier = files.read_json(path) or []
+    if isinstance(earlier, dict):  # a file of before there were lists
+        earlier = [earlier]
+    files.write_json(path, [*earlier, {**environment(), "step": step}])
 
 
 def _processor() -> str:

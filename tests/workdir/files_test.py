@@ -2,11 +2,13 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
+from attn import settings
 from attn.workdir import diff, files, machine
 
 
@@ -69,3 +71,63 @@ def test_the_environment_is_plain_data():
     found = json.loads(json.dumps(machine.environment()))
     assert found["packages"].keys() == set(machine.PACKAGES)
     assert found["devices"] == 8
+
+
+def test_an_error_leaves_no_draft_behind(tmp_path):
+    with pytest.raises(TypeError):
+        files.write_json(tmp_path / "a.json", {"a": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_process_leaves_that_died_early_is_not_somebody_elses(tmp_path):
+    """Between the lock and experiment.json a kill must not spoil the directory."""
+    (tmp_path / files.LOCK).write_text("")
+    (tmp_path / ".experiment.json.123").write_text('{"na')
+    files.check(tmp_path)
+    (tmp_path / "other").write_text("")
+    with pytest.raises(settings.Invalid, match="no sweep's"):
+        files.check(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "says"), [("", "is empty"), ("{", "is no JSON")])
+def test_a_broken_file_is_named(tmp_path, text, says):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(settings.Invalid, match=rf"{tmp_path}/config.json {says}"):
+        files.read_json(tmp_path / "config.json")
+
+
+def test_an_object_store_is_no_local_directory():
+    assert files.local("gs/a:b") == pathlib.Path("gs/a:b")
+    with pytest.raises(settings.Invalid, match="gs://bucket/x is in an object store"):
+        files.local("gs://bucket/x")
+
+
+def test_a_comma_parts_only_what_is_no_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b").mkdir()
+    paths = lambda *names: [pathlib.Path(name) for name in names]
+    assert files.listed("a,b") == paths("a,b")
+    assert files.listed("c,a,b,d") == paths("c", "a,b", "d")
+    assert files.listed("c,d") == paths("c", "d")
+    with pytest.raises(settings.Invalid, match="object store"):
+        files.listed("c,s3://d")
+
+
+def test_every_start_of_a_point_is_kept(tmp_path, monkeypatch):
+    commits = iter(["abc", "def+"])
+    monkeypatch.setattr(machine, "commit", lambda: next(commits))
+    machine.note_start(tmp_path, 0)
+    machine.note_start(tmp_path, 40)
+    found = files.read_json(tmp_path / "environment.json")
+    assert [(start["commit"], start["step"]) for start in found] == [
+        ("abc", 0),
+        ("def+", 40),
+    ]
+
+
+def test_a_file_of_one_start_is_added_to(tmp_path):
+    files.write_json(tmp_path / "environment.json", {"commit": "abc"})
+    machine.note_start(tmp_path, 4)
+    first, second = files.read_json(tmp_path / "environment.json")
+    assert first == {"commit": "abc"}
+    assert second["step"] == 4

@@ -10,7 +10,7 @@ from attn.workdir import diff
 
 TIME_KEYS = ("started", "time", "date", "when")
 # Facts of an environment are shown apart from these, which every point has its own.
-OWN_KEYS = (*TIME_KEYS, "hostname", "pid", "argv", "command", "workdir")
+OWN_KEYS = (*TIME_KEYS, "step", "hostname", "pid", "argv", "command", "workdir")
 # What decides how long a step takes, beside the code.
 MACHINE_KEYS = (
     "platform",

@@ -8,6 +8,9 @@ An experiment is a Python file of plain data:
     BASELINE        -> the axes of the point that others are compared with; optional.
                        Of several axes those that the points have, so that it serves
                        every table of a file
+    row(spec, arg)  -> the fields that one more row sets, by dotted path: what is named
+                       by --add, a module with or without settings, where the file's
+                       own rows have theirs; optional
     match(arg)      -> "parameters", "macs" or "latency", or {"by": one of these,
                        "budget": a number}: every point's widths are scaled to the
                        budget, the baseline's where none is given; None, or no such
@@ -17,23 +20,27 @@ An experiment is a Python file of plain data:
                        errors by the value of that axis, otherwise they are by name:
                        "error", "parameters", "macs", or whatever else there is.
 
-Its docstring begins with the title. Without `sweep` there is one point.
+Its docstring begins with the title. Without `sweep` there is one point. Functions that
+take no `arg` are called without it.
 """
 
 import copy
 import dataclasses
+import hashlib
 import pathlib
 import re
-import traceback
-import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attn import settings
-from attn.train.sweep.override import assign, override, plain
+from attn.train.sweep import added
+from attn.train.sweep.added import Rows, plain_pairs
+from attn.train.sweep.override import assign, overlap, override, plain
+from attn.train.sweep.python_file import PythonFile
 
 # What the widths of the points of a sweep can be scaled to agree in.
 MATCHES = ("parameters", "macs", "latency")
+LONGEST = 120  # bytes of a name; file systems take 255, and files are named after it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,29 +104,32 @@ def _matches(point: Point, text: str) -> bool:
 
 
 def load(
-    path: pathlib.Path, arg: str, overrides: Sequence[tuple[str, str]] = ()
+    path: pathlib.Path,
+    arg: str,
+    overrides: Sequence[tuple[str, str]] = (),
+    *,
+    add: Sequence[str] = (),
 ) -> Experiment:
     """Reads an experiment file and expands its sweep.
 
     Args:
         path: of the file.
         arg: what it is given, the text after the colon of `--config=FILE:ARG`.
-        overrides: (dotted path, text) set in every point, after the sweep's own
-            changes. Points that thereby become the same are one.
+        overrides: (dotted path, text) set in every point. No sweep may set the same
+            field, or its rows would not be what their names say; but for the seed,
+            which is the name: points that thereby become the same are one.
+        add: rows beside those of the file, "MODULE" or "NAME=MODULE".
 
     Raises:
-        Invalid: no such file, an error in it, or an override that does not fit.
+        Invalid: no such file, an error in it, or something given that does not fit.
     """
-    module = _module(path)
-    try:
-        base = plain(module.get_config(arg))
-        changes = list(module.sweep(arg)) if hasattr(module, "sweep") else [({}, {})]
-        table = module.published(arg) if hasattr(module, "published") else None
-        wanted = module.match(arg) if hasattr(module, "match") else None
-    except ValueError as error:
-        raise settings.Invalid(f"{path}: {error}") from error
-    except Exception as error:
-        raise settings.Invalid(_where(path, error)) from error
+    file = PythonFile(path, arg)
+    base = plain(file.call("get_config"))
+    changes = _rows(file)
+    baseline = _baseline(file.constant("BASELINE") or {}, changes)
+    for text in add:
+        changes += added.rows(text, file, baseline, changes)
+    _refuse_what_the_sweep_sets(changes, overrides)
     points: dict[str, Point] = {}
     for axes, fields in changes:
         config = copy.deepcopy(base)
@@ -127,27 +137,65 @@ def load(
             assign(config, field, value)
         for field, text in overrides:
             override(config, field, text)
-        # an override beats the sweep: the record says what was run
-        axes = dict(axes)
         if "seed" in axes:
-            axes["seed"] = config["seed"]
-        name = "-".join(map(str, axes.values())) or "point"
-        name = re.sub(r"[^\w.=+-]", "_", name)
-        point = Point(name, axes, config)
-        if points.setdefault(name, point).config != config:
-            raise settings.Invalid(
-                f"{path}: two different points are both called {name!r}"
-            )
-    title, _, description = (module.__doc__ or path.stem).strip().partition("\n")
+            axes = {**axes, "seed": config["seed"]}
+        point = Point(name_of(axes), axes, config)
+        if points.setdefault(point.name, point).config != config:
+            message = f"{path}: two different points are both called {point.name!r}"
+            raise settings.Invalid(message)
+    title, _, description = file.docstring.partition("\n")
     return Experiment(
-        name="-".join(filter(None, [path.stem, _label(arg)])),
+        name=_short("-".join(filter(None, [path.stem, _label(arg)]))),
         title=title,
         description=description.strip(),
-        baseline=_baseline(getattr(module, "BASELINE", {}), points.values()),
+        baseline=baseline,
         points=list(points.values()),
-        match=_match(path, wanted),
-        published=_published(table),
+        match=_match(path, file.call("match")),
+        published=_published(path, file.call("published")),
     )
+
+
+def name_of(axes: Mapping[str, Any]) -> str:
+    """The name of a point, which is that of its directory."""
+    name = "-".join(map(str, axes.values())) or "point"
+    name = re.sub(r"[^\w.=+-]", "_", name)
+    return _short(f"_{name}" if name.startswith(".") else name)
+
+
+def _short(name: str) -> str:
+    """A name that file systems take: a long one ends with a digest of its whole."""
+    if len(name.encode()) <= LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return name.encode()[: LONGEST - 11].decode(errors="ignore") + "-" + digest
+
+
+def _rows(file: PythonFile) -> Rows:
+    """The axes and changes of every point, as the file's sweep yields them."""
+    if not file.has("sweep"):
+        return [({}, {})]
+    rows = file.call("sweep")
+    if not isinstance(rows, Sequence) or not rows or not all(map(_is_pair, rows)):
+        raise settings.Invalid(
+            f"{file.path}: sweep(arg) must yield pairs (axes, changes) of dictionaries,"
+            f" at least one, got {rows!r:.80}"
+        )
+    return [(plain_pairs(axes), plain_pairs(changes)) for axes, changes in rows]
+
+
+def _refuse_what_the_sweep_sets(
+    changes: Rows, overrides: Sequence[tuple[str, str]]
+) -> None:
+    for path, _ in overrides:
+        if path == "seed":  # an axis that is named after what was run
+            continue
+        count = sum(any(overlap(path, field) for field in c) for _, c in changes)
+        if count:
+            raise settings.Invalid(
+                f"config.{path} cannot be set: the sweep sets this field, in {count} of"
+                f" its {len(changes)} points; use --only to choose among its rows, or"
+                " --add for one more"
+            )
 
 
 def _match(path: pathlib.Path, wanted: Any) -> dict[str, Any] | None:
@@ -162,41 +210,36 @@ def _match(path: pathlib.Path, wanted: Any) -> dict[str, Any] | None:
     return wanted
 
 
-def _baseline(wanted: Mapping[str, Any], points: Iterable[Point]) -> dict[str, Any]:
-    axes = {axis for point in points for axis in point.axes}
+def _baseline(wanted: Mapping[str, Any], changes: Rows) -> dict[str, Any]:
+    wanted = plain_pairs(wanted)
+    axes = {axis for axes, _ in changes for axis in axes}
     # one that has no axis of the points stays, for the report to say so
-    return {axis: v for axis, v in wanted.items() if axis in axes} or dict(wanted)
+    return {axis: v for axis, v in wanted.items() if axis in axes} or wanted
 
 
-def _published(table: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _published(path: pathlib.Path, table: Any) -> dict[str, Any] | None:
     if table is None:
         return None
-    rows = [{"axes": dict(a), "values": dict(v)} for a, v in table["rows"]]
-    return {**table, "rows": rows}
+    rows = table.get("rows") if isinstance(table, Mapping) else None
+    if not isinstance(rows, list | tuple) or not all(map(_is_pair, rows)):
+        raise settings.Invalid(
+            f'{path}: published(arg) must return {{"source": text, "rows": [(axes,'
+            f" values), ...]}}, got {table!r:.80}"
+        )
+    made = [{"axes": plain_pairs(a), "values": plain_pairs(v)} for a, v in rows]
+    return {
+        **plain_pairs({k: v for k, v in table.items() if k != "rows"}),
+        "rows": made,
+    }
+
+
+def _is_pair(row: Any) -> bool:
+    """Whether it is two mappings, such as axes and changes."""
+    mappings = isinstance(row, list | tuple) and all(
+        isinstance(part, Mapping) for part in row
+    )
+    return mappings and len(row) == 2
 
 
 def _label(arg: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in arg)
-
-
-def _module(path: pathlib.Path) -> types.ModuleType:
-    if not path.is_file():
-        near = sorted(path.parent.glob("*.py")) if path.parent.is_dir() else []
-        names = [str(p) for p in near if p.stem not in ("__init__", "common")]
-        raise settings.unknown("experiment file", str(path), names)
-    module = types.ModuleType(path.stem)
-    module.__file__ = str(path)
-    try:
-        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
-    except Exception as error:
-        raise settings.Invalid(_where(path, error)) from error
-    if not hasattr(module, "get_config"):
-        raise settings.Invalid(f"{path} has no get_config(arg)")
-    return module
-
-
-def _where(path: pathlib.Path, error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    line = error.lineno if isinstance(error, SyntaxError) else (lines or [0])[-1]
-    return f"{path}, line {line}: {type(error).__name__}: {error}"
