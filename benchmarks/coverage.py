@@ -2,6 +2,7 @@
 
     python -m benchmarks.coverage                        # the table of docs/metrics.md
     python -m benchmarks.coverage --replications=200
+    python -m benchmarks.coverage --records              # what rows of a seed share
 
 Two rows are trained with S seeds each and tested on the same n examples, which are
 drawn anew in each replication, as the seeds are. Whether a network gets example i wrong
@@ -21,11 +22,16 @@ Intervals at 95 %:
     t          Student's over the differences seed by seed, not below McNemar's floor
     bootstrap  seeds and examples drawn with replacement, percentiles; it is slow, and
                has a quarter of the replications
+
+The interval takes the seeds of two rows as independent. With --records that is looked
+at in the files of experiments/results: the mean square of a seed over the rows, which
+is that of the rest (F = 1) where rows of the same seed have nothing in common.
 """
 
 import dataclasses
 import itertools
 import math
+import pathlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -33,7 +39,9 @@ from absl import app, flags
 from scipy import special
 
 from attn.report.analyse import comparison, statistics
-from attn.report.read import outcomes
+from attn.report.analyse import table as tables
+from attn.report.analyse.comparison import Sample
+from attn.report.read import outcomes, saved
 
 HARD = 1.5
 RESAMPLES = 200
@@ -41,7 +49,9 @@ SEEDS = (3, 5, 10)
 METHODS = ("ours", "t", "bootstrap")
 
 flags.DEFINE_integer("replications", 2000, "Simulated comparisons for each figure.")
+flags.DEFINE_bool("records", False, "Look at the seeds of the results instead.")
 FLAGS = flags.FLAGS
+RESULTS = pathlib.Path(__file__).parents[1] / "experiments" / "results"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +117,8 @@ def halves(case: Case, rng: np.random.Generator, methods=METHODS) -> dict[str, t
     count = case.count if case.kind == "share" else None
     found = {}
     if "ours" in methods:
-        part = comparison.shared(row, base)
-        one = comparison.difference(row.values, base.values, part, count=count)
+        samples = (Sample(tuple(m.values), case.count, m) for m in (row, base))
+        one = comparison.difference(*samples, share=count is not None)
         found["ours"] = one.mean - one.half(), one.mean + one.half()
     if "t" in methods:
         values, others = (dict(enumerate(side.values)) for side in (row, base))
@@ -176,9 +186,40 @@ def _each(case: Case) -> dict[str, float]:
     return fast | coverage(case, most // 4, ("bootstrap",))
 
 
+def shared_by_seeds(values: np.ndarray) -> tuple[float, float]:
+    """Mean squares of the seeds and of the rest in values [rows, S]."""
+    rows, seeds = values.shape
+    rest = values - values.mean(1, keepdims=True)
+    common = rest.mean(0)
+    square = rows * (common**2).sum() / (seeds - 1)
+    return square, ((rest - common) ** 2).sum() / ((rows - 1) * (seeds - 1))
+
+
+def print_records() -> None:
+    """Prints F of each file of results, and of all of them together."""
+    print("| results | rows | seeds | F |\n|---|---|---|---|")
+    squares, weights = [], []
+    for path in sorted(RESULTS.glob("*.json")):
+        rows = tables.rows(saved.read(path))
+        metric = rows[0].metric
+        by_seed = [tables.values(row.points, metric) for row in rows]
+        seeds = [s for s in by_seed[0] if all(s in one for one in by_seed)]
+        values = np.array([[one[seed] for seed in seeds] for one in by_seed])
+        if min(values.shape) > 1:
+            squares.append(shared_by_seeds(values))
+            weights.append(len(seeds) - 1)
+            shown = f"{squares[-1][0] / squares[-1][1]:.2f}"
+            print(f"| {path.stem} | {len(rows)} | {len(seeds)} | {shown} |")
+    ratios = [seed / rest for seed, rest in squares]
+    print(f"| mean | | | {np.average(ratios, weights=weights):.2f} |")
+
+
 def main(argv) -> None:
     """Prints the table and the range of each column."""
     del argv
+    if FLAGS.records:
+        print_records()
+        return
     heads = [f"{name}, {s} seeds" for name in METHODS for s in SEEDS]
     print(f"| test set | own | seed | {' | '.join(heads)} |")
     print("|---" * (3 + len(heads)) + "|")

@@ -51,7 +51,8 @@ def test_columns_have_the_labels_units_and_decimals_of_the_record(sweep):
         "seeds",
         "test PSNR, dB",
         "difference, dB",
-        "",
+        "verdict",
+        "uncorrected",
         "test SSIM",
         "mass inside, %",
         "parameters",
@@ -89,7 +90,7 @@ def test_the_page_shows_validation_curves_and_the_direction(sweep):
 
 def test_markdown_has_the_highest_in_bold(sweep):
     lines = markdown.text(sweep).splitlines()
-    assert lines[0].startswith("| attention | test PSNR, dB | difference | test SSIM |")
+    assert lines[0].startswith("| attention | test PSNR, dB | difference | verdict |")
     assert "**34.2" in lines[3]
     assert sum("**" in line for line in lines) == 1
     assert "Test PSNR in dB (higher is better), mean over 2 seeds" in lines[-1]
@@ -134,12 +135,13 @@ def test_only_a_share_has_a_floor(tmp_path):
     sweep = scored.translation(tmp_path / "s", pairs)
     base, other = table.rows(sweep)
     exact = sweep.metrics[1]
-    of_share = table.compared(other.points, base.points, exact)
+    of_share = table.between(other, base, exact)
     assert of_share.mean == pytest.approx(other.difference.mean) == pytest.approx(2.0)
-    assert other.difference.half == pytest.approx(0.0, abs=1e-9)
-    assert of_share.half > 0.8
+    assert other.difference.half < 0.4
+    assert of_share.half() > 0.8
     notes = " ".join(summary.notes(sweep, [base, other]))
     assert "test examples allows" not in notes
+    assert "over seeds alone, for these test examples, as BLEU is no mean" in notes
 
 
 def test_the_papers_columns_are_metrics_by_name_or_label(tmp_path):

@@ -256,3 +256,41 @@ def _factors(
 
 def _dump(path: pathlib.Path, value: dict) -> None:
     path.write_text(json.dumps(value))
+
+
+def outcomes(
+    root: pathlib.Path,
+    errors: dict[str, float],
+    *,
+    seeds: int = 3,
+    count: int = 400,
+    **record,
+) -> results.Sweep:
+    """Writes and reads a sweep over `kind` with what each test example got.
+
+    `errors` are by kind, percent. What is hard is so for all kinds; the record's
+    baseline is "none".
+    """
+    rng = np.random.default_rng(0)
+    entries = [
+        {"name": f"{kind}-{seed}", "axes": {"kind": kind, "seed": seed}}
+        for kind in errors
+        for seed in range(seeds)
+    ]
+    root.mkdir(parents=True, exist_ok=True)
+    base = {"name": "s", "axes": ["kind", "seed"], "baseline": {"kind": "none"}}
+    _dump(root / "experiment.json", {**base, "points": entries, **record})
+    hard = rng.permutation(count) / count
+    for entry in entries:
+        place = root / entry["name"]
+        place.mkdir()
+        skill = 1 - errors[entry["axes"]["kind"]] / 100
+        wrong = 100.0 * (hard + rng.normal(0, 0.02, count) > skill)
+        test = {"error": float(wrong.mean()), "examples": count}
+        _dump(place / "result.json", {"test": test})
+        np.savez(
+            place / "outcomes.npz",
+            index=np.arange(count),
+            **{"error.total": np.float32(wrong), "error.weight": np.ones(count)},
+        )
+    return results.read(root)

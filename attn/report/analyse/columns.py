@@ -80,7 +80,7 @@ def _metric(
     return Column(role, metric.name, label, metric.unit, tuple(cells))
 
 
-def _comparison(metric: Metric, rows: Sequence[Row]) -> tuple[Column, Column]:
+def _comparison(metric: Metric, rows: Sequence[Row]) -> list[Column]:
     differences = numbers.aligned(
         numbers.plus_minus(row.difference, metric.digits, sign=True) for row in rows
     )
@@ -88,12 +88,16 @@ def _comparison(metric: Metric, rows: Sequence[Row]) -> tuple[Column, Column]:
         "baseline" if row.baseline else difference
         for row, difference in zip(rows, differences, strict=True)
     ]
-    verdicts = tuple(row.verdict for row in rows)
     unit = metric.difference_unit
-    return (
+    verdicts = tuple(row.verdict for row in rows)
+    alone = tuple(row.uncorrected for row in rows)
+    made = [
         Column("difference", "difference", "difference", unit, tuple(cells)),
-        Column("verdict", "verdict", "", "", verdicts),
-    )
+        Column("verdict", "verdict", "verdict", "", verdicts),
+    ]
+    if sum(map(bool, alone)) > 1:
+        made.append(Column("verdict", "uncorrected", "uncorrected", "", alone))
+    return made
 
 
 def _costs(rows: Sequence[Row]) -> list[Column]:

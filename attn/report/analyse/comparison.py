@@ -40,7 +40,7 @@ Means weighted by example, such as an error of a token, enter by their linear te
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +60,7 @@ class Part(NamedTuple):
 
 
 def shared(row: Outcomes, baseline: Outcomes) -> Part:
-    """The part c of the variance, which both rows' examples bring: seeds do not help.
+    """The part c of a variance: that of the test examples, which seeds do not reduce.
 
     Raises:
         Invalid: the rows were not tested on the same examples.
@@ -78,7 +78,7 @@ def shared(row: Outcomes, baseline: Outcomes) -> Part:
 def example_part(
     variance: float, count: int, interactions: Iterable[tuple[float, int]]
 ) -> Part:
-    """The part c of a difference.
+    """The part c of a variance from its mean squares.
 
     Args:
         variance: over the examples, of the difference of the rows' means over seeds.
@@ -108,6 +108,7 @@ class Difference:
             of them has a single seed.
         examples: the part that more seeds do not remove; None if it is not known.
         least: a standard deviation below which that of a share cannot be.
+        count: number of test examples, None if it is not known.
     """
 
     mean: float
@@ -116,6 +117,7 @@ class Difference:
     parts: tuple[Part, ...] = ()
     examples: Part | None = None
     least: float = 0.0
+    count: int | None = None
 
     @property
     def error(self) -> float | None:
@@ -166,49 +168,70 @@ class Difference:
 
 
 def _above(distance: float, error: float | None, tail) -> float:
-    """`tail` of a distance in standard errors, also where these are none."""
+    """Probability `tail` of a distance in standard errors, also where these are 0."""
     if not error:
         return 0.0 if distance > 0 else 0.5
     return float(tail(distance / error))
 
 
-def difference(
-    values: Sequence[float],
-    baseline: Sequence[float],
-    examples: Part | None = None,
-    *,
-    count: int | None = None,
-) -> Difference | None:
-    """The difference of two rows by the values of their seeds.
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Values of a metric of a row.
 
-    A difference of a share of few examples is not normal. Of k more examples that are
-    wrong, in each of S seeds, at least S k pairs of networks disagree, all one way, and
-    by chance alone that sum has a standard deviation of at least sqrt(S k) (McNemar
-    1947). The standard error is never below that, over S. Where it is not known
-    which examples are wrong, it may be the same ones with every seed: then sqrt(k).
+    Attributes:
+        values: of each seed.
+        examples: number of test examples, None if it is not known.
+        outcomes: of the examples; None where the metric is no mean over them, or where
+            they are not recorded.
+    """
+
+    values: tuple[float, ...]
+    examples: int | None = None
+    outcomes: Outcomes | None = None
+
+
+def difference(row: Sample, baseline: Sample, *, share: bool) -> Difference | None:
+    """The difference of two rows, which need not have the same seeds.
+
+    Without the outcomes of the same examples on both sides the interval is over seeds
+    alone: it holds for these test examples.
+
+    A share of few examples is not normal. Of k more examples that are wrong, in each of
+    S seeds, at least S k pairs of networks disagree, all one way, and by chance alone
+    that sum has a standard deviation of at least sqrt(S k) (McNemar 1947). The standard
+    error is never below that, over S. Where it is not known which examples are wrong,
+    it may be the same ones with every seed: then sqrt(k).
 
     Args:
-        values, baseline: of each seed, which need not be the same seeds.
-        examples: the part that the test examples have, None if it is not known: the
-            interval then holds for these test examples only.
-        count: of how many examples the values are percentages, None if they are not.
+        row, baseline: what is compared.
+        share: whether the values are percentages of the examples.
 
     Returns:
         The difference; None if one of both has no value.
     """
-    sides = [np.asarray(side, np.float64) for side in (values, baseline)]
-    seeds = [len(side) for side in sides]
-    if not all(seeds):
+    sides = row.values, baseline.values
+    if not all(sides):
         return None
-    mean = float(sides[0].mean() - sides[1].mean())
-    parts = ()
+    seeds = [len(side) for side in sides]
+    mean = float(np.mean(row.values) - np.mean(baseline.values))
+    parts, examples = (), _shared(row.outcomes, baseline.outcomes)
     if min(seeds) > 1:
         parts = tuple(
             Part(float(np.var(side, ddof=1)) / len(side), len(side) - 1)
             for side in sides
         )
+    counts = [side.examples for side in (row, baseline) if side.examples]
+    count = min(counts, default=None)
+    if row.outcomes is not None and examples is not None:
+        count = row.outcomes.count
     least = 0.0
-    if count:
+    if share and count:
         wrong = abs(mean) * count / 100
         least = math.sqrt(wrong / (1 if examples is None else max(seeds))) * 100 / count
-    return Difference(mean, *seeds, parts, examples, least)
+    return Difference(mean, *seeds, parts, examples, least, count)
+
+
+def _shared(row: Outcomes | None, baseline: Outcomes | None) -> Part | None:
+    if row is None or baseline is None or not row.comparable(baseline):
+        return None
+    return shared(row, baseline)

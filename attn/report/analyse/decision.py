@@ -1,4 +1,4 @@
-"""What the differences of a table to its baseline decide, and what would decide more.
+"""Decisions from the differences of a table to its baseline, and what is open.
 
 A row is better or worse where the interval of its difference leaves zero out, and
 equivalent where the interval lies within a region of practical equivalence: whatever
@@ -22,12 +22,13 @@ from attn.report.analyse.comparison import CONFIDENCE, Difference
 Better = Literal["lower", "higher"]
 Verdict = Literal["better", "worse", "equivalent", "not distinguishable", "one seed"]
 OPEN: Verdict = "not distinguishable"
-MOST = 1000  # seeds beyond which nobody goes
+LEVEL = 1 - CONFIDENCE
+MOST = 100  # seeds beyond which nobody goes
 
 
 @dataclasses.dataclass(frozen=True)
 class Needed:
-    """What would decide an open difference, if its mean stays what it is.
+    """Seeds or examples that would decide an open difference, if its mean stays.
 
     Attributes:
         seeds: more of them for row and baseline; None if no number of seeds does.
@@ -41,19 +42,18 @@ class Needed:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What is said of one row.
+    """Verdict on one row.
 
     Attributes:
-        verdict: by the row's own interval at 95 %.
-        corrected: after correction for the number of rows.
-        p_value, corrected_p: of no difference, before and after; None with one seed.
-        needed: what would decide it where `corrected` leaves it open, else None.
+        verdict: after correction for the number of rows.
+        uncorrected: by the row's own interval at 95 %.
+        p_value: of no difference, corrected; None with one seed.
+        needed: what would decide it where `verdict` leaves it open, else None.
     """
 
     verdict: Verdict
-    corrected: Verdict
+    uncorrected: Verdict
     p_value: float | None
-    corrected_p: float | None
     needed: Needed | None
 
 
@@ -62,33 +62,30 @@ def decide(
     better: Better,
     *,
     rope: float | None = None,
-    count: int | None = None,
 ) -> list[Decision]:
-    """Decides the rows of one table.
+    """Decisions on the rows of one table.
 
     Args:
         differences: of each row to its baseline.
         better: whether lower or higher values of the metric are.
         rope: the largest difference that does not matter, in units of the metric.
-        count: number of test examples, to tell how many more would do.
     """
     differs = [one.p_value for one in differences]
     same = [one.equivalence(rope) for one in differences]
+    corrected = holm(differs)
     each = zip(differences, differs, same, strict=True)
     alone = [verdict(*one, better) for one in each]
-    differs_all, same_all = holm(differs), holm(same)
-    each = zip(differences, differs_all, same_all, strict=True)
-    corrected = [verdict(*one, better) for one in each]
+    each = zip(differences, corrected, holm(same), strict=True)
+    verdicts = [verdict(*one, better) for one in each]
     # what the next row to be decided has to reach
-    level = (1 - CONFIDENCE) / max(1, corrected.count(OPEN))
+    confidence = 1 - LEVEL / max(1, verdicts.count(OPEN))
     return [
         Decision(
+            verdicts[i],
             alone[i],
             corrected[i],
-            differs[i],
-            differs_all[i],
-            needed(one, rope=rope, count=count, confidence=1 - level)
-            if corrected[i] == OPEN
+            needed(one, rope=rope, confidence=confidence)
+            if verdicts[i] == OPEN
             else None,
         )
         for i, one in enumerate(differences)
@@ -98,13 +95,12 @@ def decide(
 def verdict(
     difference: Difference, differs: float | None, same: float | None, better: Better
 ) -> Verdict:
-    """The word for a difference with the p-values of no and of a large difference."""
-    level = 1 - CONFIDENCE
+    """Verdict by the p-values of no difference and of one that matters."""
     if differs is None:
         return "one seed"
-    if same is not None and same < level:
+    if same is not None and same < LEVEL:
         return "equivalent"
-    if differs >= level:
+    if differs >= LEVEL:
         return OPEN
     return "better" if (difference.mean < 0) == (better == "lower") else "worse"
 
@@ -129,10 +125,9 @@ def needed(
     difference: Difference,
     *,
     rope: float | None = None,
-    count: int | None = None,
     confidence: float = CONFIDENCE,
 ) -> Needed:
-    """How many more seeds, or else test examples, would decide a difference.
+    """Number of seeds, or else of test examples, that would decide a difference.
 
     It is the smallest number for which the interval, of the same mean and parts of the
     variance, leaves zero out or lies within the region of practical equivalence.
@@ -147,8 +142,8 @@ def needed(
         return Needed(seeds=int(seeds[enough.argmax()]) - now)
     kept = _kept(difference)
     limit = float(special.ndtri(0.5 + confidence / 2)) * kept / margin
-    if count and limit >= 1:
-        return Needed(examples=math.ceil(count * limit**2))
+    if difference.count and limit >= 1:
+        return Needed(examples=math.ceil(difference.count * limit**2))
     return Needed()
 
 

@@ -1,8 +1,8 @@
 """Agreement of two orders of the same rows: ours and the paper's.
 
 They are compared pair by pair, where a pair of ours counts only if the interval of its
-difference, paired by seed, leaves zero out; and by Kendall's tau-b (Kendall 1945) over
-the means, from FEWEST rows on.
+difference leaves zero out, without correction for the number of pairs; and by Kendall's
+tau-b (Kendall 1945) over the means, from FEWEST rows on.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from attn.report.analyse import statistics, table
+from attn.report.analyse import decision, table
 from attn.report.analyse.table import Row
 from attn.report.read.metrics import Metric
 
@@ -36,8 +36,8 @@ class Agreement:
     Attributes:
         same, other: pairs of rows that both order, alike or the other way round.
         open: pairs that the paper orders and ours cannot tell apart.
-        single: pairs that the paper orders and that have less than two seeds in
-            common, so that they have no interval.
+        single: pairs that the paper orders and of which a row has one seed, so that
+            nothing can be said.
         tied: pairs to which the paper gives the same value.
         tau: Kendall's tau-b over the means, None below FEWEST rows or where an order
             has no two values.
@@ -78,14 +78,13 @@ def _order(first: Entry, second: Entry, metric: Metric) -> str:
     """Name of the count to which a pair of entries belongs."""
     if first.theirs == second.theirs:
         return "tied"
-    difference = table.compared(first.row.points, second.row.points, metric)
-    if difference is None or difference.half is None:
+    difference = table.between(first.row, second.row, metric)
+    if difference is None or difference.p_value is None:
         return "single"
-    verdict = statistics.verdict(difference, metric.better)
-    if verdict == "not distinguishable":
+    if difference.p_value >= decision.LEVEL:
         return "open"
     better = metric.is_better(first.theirs, second.theirs)
-    return "same" if (verdict == "better") == better else "other"
+    return "same" if metric.is_better(difference.mean, 0.0) == better else "other"
 
 
 def _tau(entries: Sequence[Entry]) -> float | None:

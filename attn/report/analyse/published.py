@@ -286,7 +286,7 @@ def sentences(comparison: Comparison) -> list[str]:
         f"{overall.open} {_are(overall.open)} not distinguishable",
     ]
     if overall.single:
-        parts.append(f"{overall.single} have less than two seeds in common")
+        parts.append(f"{overall.single} have a row of one seed")
     said = [
         f"Of the {overall.ordered} {_pairs(overall.ordered)} of rows that the paper"
         f" orders{inside}, {', '.join(parts)}."

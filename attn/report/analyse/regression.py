@@ -13,7 +13,7 @@ from attn.report.analyse.numbers import DAGGER, DASH
 from attn.report.analyse.statistics import Interval
 from attn.report.analyse.table import Row
 from attn.report.read import provenance
-from attn.report.read.metrics import Metric
+from attn.report.read.metrics import SHARE, Metric
 from attn.report.read.results import Sweep, key
 from attn.workdir import diff
 
@@ -101,7 +101,14 @@ def _line(now: Row, then: Row) -> Line:
     both = [seed for seed in new if seed in old]
     rounding = 10.0**-metric.kept
     exact = all(abs(new[seed] - old[seed]) < rounding for seed in both)
-    difference = table.compared(now.points, then.points, metric)
+    counts = [p.result.examples for p in (*now.done, *then.done) if p.result]
+    difference = statistics.paired(
+        new,
+        old,
+        examples=min(filter(None, counts), default=None)
+        if metric.kind == SHARE
+        else None,
+    )
     return Line(now, then, difference, len(both), bool(both) and exact)
 
 

@@ -2,18 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from attn.report.analyse import numbers
+from attn.report.analyse import numbers, verdicts
 from attn.report.analyse.numbers import DAGGER, PLUS_MINUS
 from attn.report.analyse.table import Row
 from attn.report.read import provenance
-from attn.report.read.metrics import SHARE
 from attn.report.read.results import Point, Sweep, usual_code
 
-SENSES = {
-    "better": "Better than",
-    "worse": "Worse than",
-    "not distinguishable": "Not distinguishable from",
-}
 QUANTITIES = {"parameters": "parameters", "macs": "multiply-adds", "latency": "latency"}
 TOLERANCES = {"latency": "5 %"}
 
@@ -23,14 +17,7 @@ def summary(rows: Iterable[Row]) -> list[str]:
     rows = [row for row in rows if row.headline is not None]
     if not rows:
         return ["No point is finished yet."]
-    said = [_best(rows)]
-    bases = [row.label for row in rows if row.baseline]
-    against = bases[0] if len(bases) == 1 else "its baseline"
-    for word, sense in SENSES.items():
-        found = [row for row in rows if row.verdict == word]
-        if found and bases:
-            said.append(f"{sense} {against}: {named(found, rows)}.")
-    return said
+    return [_best(rows), *verdicts.summary(rows)]
 
 
 def _best(rows: Sequence[Row]) -> str:
@@ -54,28 +41,12 @@ def _value(row: Row) -> str:
     return numbers.with_unit(shown, row.metric.unit)
 
 
-def named(some: Iterable[Row], rows: Iterable[Row]) -> str:
-    """Names of some of the rows; those of one kind together, with their columns."""
-    columns = list(dict.fromkeys(row.column for row in rows))
-    kinds: dict[str, list[str]] = {}
-    for row in some:
-        kinds.setdefault(row.kind, []).append(row.column or "")
-    if columns == [None]:
-        return ", ".join(kinds)
-    return ", ".join(
-        f"{kind} (all {len(columns)})"
-        if len(found) == len(columns)
-        else f"{kind} ({', '.join(found)})"
-        for kind, found in kinds.items()
-    )
-
-
 def notes(sweep: Sweep, rows: Iterable[Row]) -> list[str]:
     """Notes that a reader of the table needs to read it rightly."""
     rows = list(rows)
     return [
         *_on_seeds(rows),
-        *_on_baseline(sweep, rows),
+        *verdicts.notes(sweep, rows),
         *_on_match(sweep),
         *_on_times(sweep),
         *_on_code(sweep, rows),
@@ -87,39 +58,13 @@ def _on_seeds(rows: Sequence[Row]) -> list[str]:
     seeds = [len(row.done) for row in rows]
     if any(count > 1 for count in seeds):
         said.append(
-            f"{PLUS_MINUS} is half the width of a 95 % interval over seeds (Student t)."
+            f"{PLUS_MINUS} is half the width of a 95 % interval, of a value over seeds."
         )
     if 1 in seeds:
         alone = [row for row in rows if len(row.done) == 1]
         every = len(alone) == len(rows)
-        who = "Every row has" if every else f"{named(alone, rows)}:"
+        who = "Every row has" if every else f"{verdicts.named(alone, rows)}:"
         said.append(f"{who} one seed only, so no interval.")
-    return said
-
-
-def _on_baseline(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    said = []
-    compared = [row for row in rows if row.difference is not None]
-    setting = ", ".join(f"{k} = {numbers.text(v)}" for k, v in sweep.baseline.items())
-    bases = sum(row.baseline for row in rows)
-    if sweep.baseline and not bases:
-        said.append(f"The baseline ({setting}) is not among the points.")
-    if bases > 1:
-        said.append(f"The baseline of a row is the one like it with {setting}.")
-    if any(row.difference.half is not None for row in compared):
-        said.append(
-            "A difference is taken seed by seed; it is not distinguishable where its"
-            " interval includes zero."
-        )
-        if sweep.headline.kind == SHARE:
-            said.append(
-                "No interval is narrower than the number of test examples allows."
-            )
-        if len(compared) > 1:
-            said.append(
-                f"Each of the {len(compared)} intervals is at 95 % by itself, without"
-                " correction for their number."
-            )
     return said
 
 

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from attn.report.analyse import numbers, statistics
+from attn.report.analyse import comparison, decision, numbers, statistics
+from attn.report.analyse.comparison import Difference, Sample
+from attn.report.analyse.decision import Decision
 from attn.report.analyse.statistics import Interval
 from attn.report.read.metrics import SHARE, Metric
 from attn.report.read.results import SEED, Point, Sweep, key, usual_code
@@ -31,9 +33,10 @@ class Row:
         metric: the headline of its sweep.
         values: of each metric on the test split, over the finished points.
         measures: the same of what was measured of its attention.
-        difference: headline minus that of the baseline, paired by seed; None for the
-            baseline itself, without one, or when no seed is finished in both.
-        verdict: of the difference, such as "better"; "" without one.
+        samples: what differences of these metrics are made of.
+        compared: headline minus that of the baseline; None for the baseline itself,
+            without one, or when one of both has no finished point.
+        decision: what that says among the other rows.
         ms_per_step: milliseconds a step over the finished points.
         other_code: finished points that ran another version of the code than most.
     """
@@ -49,8 +52,9 @@ class Row:
     metric: Metric
     values: Mapping[str, Interval]
     measures: Mapping[str, Interval]
-    difference: Interval | None
-    verdict: str
+    samples: Mapping[str, Sample]
+    compared: Difference | None
+    decision: Decision | None
     ms_per_step: Interval | None
     other_code: tuple[Point, ...]
 
@@ -64,6 +68,24 @@ class Row:
         """The value of the headline, None if no point is finished."""
         return self.values.get(self.metric.name)
 
+    @property
+    def difference(self) -> Interval | None:
+        """The difference to the baseline with its interval at 95 %."""
+        found = self.compared
+        if found is None:
+            return None
+        return Interval(found.mean, found.half(), min(found.row, found.baseline))
+
+    @property
+    def verdict(self) -> str:
+        """What the difference says, corrected for the rows; "" without one."""
+        return self.decision.verdict if self.decision else ""
+
+    @property
+    def uncorrected(self) -> str:
+        """What it says by itself; "" without one."""
+        return self.decision.uncorrected if self.decision else ""
+
     def cost(self, name: str) -> int | None:
         """The "parameters" or "macs" of one finished point: seeds do not change it."""
         costs = [getattr(point.result, name) for point in self.done]
@@ -76,9 +98,38 @@ def rows(sweep: Sweep) -> list[Row]:
     Those of one column follow each other.
     """
     groups = {key(points[0].place): points for points in sweep.groups}
-    made = [_row(sweep, place, groups) for place in groups]
+    made = _decided(sweep, [_row(sweep, place, groups) for place in groups])
     order = list(dict.fromkeys(row.column for row in made))
     return sorted(made, key=lambda row: order.index(row.column))
+
+
+def _decided(sweep: Sweep, rows: Sequence[Row]) -> list[Row]:
+    """The rows with their differences to the baselines and what these decide."""
+    base = {key(row.axes): row for row in rows}
+    compared = []
+    for row in rows:
+        other = base.get(key({**row.axes, **sweep.baseline}))
+        found = None
+        if sweep.baseline and other is not None and other is not row:
+            found = between(row, other, sweep.headline)
+        compared.append(found)
+    known = [found for found in compared if found is not None]
+    better = "higher" if sweep.headline.better == "higher" else "lower"
+    decisions = iter(decision.decide(known, better, rope=sweep.rope))
+    return [
+        dataclasses.replace(row, compared=found, decision=next(decisions))
+        if found is not None
+        else row
+        for row, found in zip(rows, compared, strict=True)
+    ]
+
+
+def between(row: Row, other: Row, metric: Metric) -> Difference | None:
+    """A metric of a row minus that of another one."""
+    if metric.name not in row.samples or metric.name not in other.samples:
+        return None
+    sides = row.samples[metric.name], other.samples[metric.name]
+    return comparison.difference(*sides, share=metric.kind == SHARE)
 
 
 def column_axis(sweep: Sweep) -> str | None:
@@ -109,12 +160,7 @@ def _row(sweep: Sweep, own: str, groups: Mapping[str, Sequence[Point]]) -> Row:
     points = groups[own]
     place = points[0].place
     column = column_axis(sweep)
-    metric = sweep.headline
     reference = key({**place, **sweep.baseline})
-    is_baseline = bool(sweep.baseline) and reference == own
-    difference = None
-    if sweep.baseline and not is_baseline:
-        difference = compared(points, groups.get(reference, ()), metric)
     kind = [axis for axis in place if axis != column]
     usual = usual_code(sweep.points)
     return Row(
@@ -125,14 +171,26 @@ def _row(sweep: Sweep, own: str, groups: Mapping[str, Sequence[Point]]) -> Row:
         family=label(place, [axis for axis in kind if axis not in sweep.baseline]),
         variant=label(place, [axis for axis in kind if axis in sweep.baseline]),
         points=tuple(points),
-        baseline=is_baseline,
-        metric=metric,
+        baseline=bool(sweep.baseline) and reference == own,
+        metric=sweep.headline,
         values=_intervals(sweep.metrics, lambda m: values(points, m).values()),
         measures=_intervals(sweep.measures, lambda m: _measured(points, m)),
-        difference=difference,
-        verdict=statistics.verdict(difference, metric.better) if difference else "",
+        samples={m.name: _sample(sweep, points, m) for m in sweep.metrics},
+        compared=None,
+        decision=None,
         ms_per_step=statistics.interval(_speeds(points)),
         other_code=tuple(p for p in points if p.result and {*p.codes} - {usual}),
+    )
+
+
+def _sample(sweep: Sweep, points: Sequence[Point], metric: Metric) -> Sample:
+    """Values of a metric over the finished ones of some points."""
+    counts = [p.result.examples for p in points if p.result and p.result.examples]
+    recorded = sweep.outcomes.get(metric.name, {})
+    return Sample(
+        tuple(values(points, metric).values()),
+        min(counts, default=None),
+        recorded.get(key(points[0].place)),
     )
 
 
@@ -175,17 +233,3 @@ def values(points: Iterable[Point], metric: Metric) -> dict[str, float]:
         for p in points
         if p.result is not None and metric.name in p.result.values
     }
-
-
-def compared(
-    points: Sequence[Point], others: Sequence[Point], metric: Metric
-) -> Interval | None:
-    """A metric of some points minus that of others, paired by seed."""
-    done = [point.result for point in (*points, *others) if point.result is not None]
-    counts = [result.examples for result in done if result.examples]
-    shares = metric.kind == SHARE
-    return statistics.paired(
-        values(points, metric),
-        values(others, metric),
-        examples=min(counts, default=None) if shares else None,
-    )

@@ -89,16 +89,31 @@ def beside(comparison: Comparison, drawn: Drawn) -> list[str]:
     )
 
 
-def whisker(interval: Interval, reach: float, colour: str) -> str:
-    """An interval as a small SVG, on an axis from -reach to reach with zero marked."""
+def whisker(
+    interval: Interval, reach: float, colour: str, rope: float | None = None
+) -> str:
+    """An interval as a small SVG, on an axis from -reach to reach with zero marked.
+
+    What differs too little to matter, from -rope to rope, is shaded.
+    """
     width, height, edge = 120, 16, 4
+    scale = (width / 2 - edge) / reach
     low, mean, high = (
-        width / 2 + value / reach * (width / 2 - edge)
+        width / 2 + value * scale
         for value in (interval.low, interval.mean, interval.high)
     )
+    band = ""
+    if rope is not None:
+        half = min(width / 2, rope * scale)
+        left, right = width / 2 - half, width / 2 + half
+        band = (
+            f'<rect x="{left:.1f}" width="{right - left:.1f}" height="{height}"'
+            ' fill="currentColor" opacity=".12"/>'
+        )
     return (
         f'<svg class="whisker" viewBox="0 0 {width} {height}" width="{width}"'
         f' height="{height}" aria-hidden="true">'
+        f"{band}"
         f'<line x1="{width / 2}" x2="{width / 2}" y1="0" y2="{height}"'
         ' stroke="currentColor" stroke-width="1" opacity=".45"/>'
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="8" y2="8" stroke="{colour}"'

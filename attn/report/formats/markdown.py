@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from attn.report.analyse import columns, numbers, published, settings, table
+from attn.report.analyse import columns, numbers, published, settings, table, verdicts
 from attn.report.analyse.columns import Column
 from attn.report.analyse.published import Comparison
 from attn.report.analyse.table import Row
@@ -10,8 +10,8 @@ from attn.report.read import provenance
 from attn.report.read.metrics import Metric
 from attn.report.read.results import Sweep
 
-# The roles of columns that are not for a README, beside the time.
-LEFT_OUT = ("seeds", "verdict")
+# The columns that are not for a README.
+LEFT_OUT = ("seeds", "uncorrected", "ms_per_step")
 
 
 def text(sweep: Sweep) -> str:
@@ -19,7 +19,7 @@ def text(sweep: Sweep) -> str:
 
     Where the paper published one it has its rows and columns, each cell ours with
     the interval and the paper's value in brackets. Our best value of a column is
-    bold if it differs from its baseline by more than the interval.
+    bold if it is better than its baseline after correction for the number of rows.
     """
     comparison = published.compare(sweep, table.rows(sweep))
     lines = _pivot(sweep, comparison) if comparison else _plain(sweep)
@@ -53,9 +53,7 @@ def _plain(sweep: Sweep) -> list[str]:
     rows = table.rows(sweep)
     names = table.axes(sweep) or ["sweep"]
     shown = [
-        column
-        for column in columns.columns(sweep, rows)
-        if column.role not in LEFT_OUT and column.name != "ms_per_step"
+        column for column in columns.columns(sweep, rows) if column.name not in LEFT_OUT
     ]
     best = _best(rows)
     made = _head([*names, *map(_title, shown)])
@@ -89,14 +87,18 @@ def _best(rows: Sequence[Row]) -> float | None:
 def _foot(sweep: Sweep, comparison: Comparison | None) -> str:
     """Foot of a table: what the figures are, and where they come from."""
     seeds = {len(row.done) for row in table.rows(sweep)}
-    told = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
+    count = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
     many = "" if seeds == {1} else "s"
     metric = comparison.metric if comparison else sweep.headline
-    said = f"{_described(metric)}, mean over {told} seed{many}"
+    said = f"{_described(metric)}, mean over {count} seed{many}"
     said += f" {numbers.PLUS_MINUS} half of a 95 % interval." if many else "."
     if comparison:
         said += f" In brackets: {comparison.source}."
         said += " " + " ".join(published.sentences(comparison))
+    elif sweep.baseline:
+        rows = table.rows(sweep)
+        told = [*verdicts.summary(rows), *verdicts.notes(sweep, rows)]
+        said = " ".join([said, *told])
     facts = settings.environment(sweep.points)
     machine = facts.get("device") or facts.get("platform") or ""
     cores = f", {facts['cores']} cores" if facts.get("cores") else ""

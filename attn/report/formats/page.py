@@ -281,7 +281,9 @@ def _groups(
         axes = tuple(numbers.text(row.axes.get(name, "")) for name in names)
         whisker = ""
         if row.difference:
-            whisker = scatter.whisker(row.difference, reach or 1.0, own.colour)
+            whisker = scatter.whisker(
+                row.difference, reach or 1.0, own.colour, sweep.rope
+            )
         line = Line(row, own, axes or (row.label,), columns.mark(row), texts, whisker)
         groups.setdefault(row.column, []).append(line)
     return list(groups.items())

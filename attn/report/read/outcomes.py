@@ -1,4 +1,4 @@
-"""Outcomes of a row: what its seeds got on each test example, for differences.
+"""Outcomes of the test examples over the seeds of a row, for differences between rows.
 
 A finished point has `outcomes.npz`: for each metric that is a mean over examples
 NAME.total and NAME.weight [n], and `index`, which example of the split each is. A file
@@ -21,7 +21,7 @@ CLOSE = 1e-3  # by which totals over weights may differ from a metric, relative
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """What the seeds of a row got on the test examples.
+    """Outcomes of the test examples over the seeds of a row.
 
     Attributes:
         values: of each seed, [S].
@@ -49,7 +49,7 @@ class Outcomes:
 def of(
     totals: np.ndarray, weights: np.ndarray, index: np.ndarray | None = None
 ) -> Outcomes:
-    """Sums up the totals and weights [S, n] of each seed and example.
+    """Outcomes from the totals and weights [S, n] of each seed and example.
 
     The value of a seed is sum(totals) / sum(weights). An example contributes
     value + n (total - value * weight) / sum(weights), which is total / weight where
@@ -70,7 +70,7 @@ def of(
 def read(
     directories: Sequence[pathlib.Path], metric: str, values: Sequence[float]
 ) -> Outcomes | None:
-    """The outcomes in the directories of a row's finished points.
+    """Outcomes in the directories of a row's finished points.
 
     Args:
         directories: of the points.
@@ -92,7 +92,11 @@ def read(
 
 
 def _read(path: pathlib.Path, metric: str) -> tuple[np.ndarray, ...] | None:
-    """Totals, weights and index of a point, by index; None if they are of no use."""
+    """Totals, weights and index of a point, by index; None if they are of no use.
+
+    An example that was tested several times, with other random numbers, counts once,
+    with the sums of its totals and weights: its tests are not independent.
+    """
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             total, weight = arrays[f"{metric}.total"], arrays[f"{metric}.weight"]
@@ -102,12 +106,13 @@ def _read(path: pathlib.Path, metric: str) -> tuple[np.ndarray, ...] | None:
     usable = total.shape == weight.shape == index.shape and total.ndim == 1
     if not usable or not np.isfinite([total, weight]).all() or weight.sum() <= 0:
         return None
-    order = np.argsort(index, kind="stable")
-    return total[order], weight[order], index[order]
+    examples, place = np.unique(index, return_inverse=True)
+    sums = (np.bincount(place, values) for values in (total, weight))
+    return (*sums, examples)
 
 
 def pack(rows: Mapping[int, Outcomes]) -> list[dict[str, Any]]:
-    """The outcomes of some rows as plain data, rows of the same examples together."""
+    """Outcomes of some rows as plain data, rows of the same examples together."""
     groups: list[dict[int, Outcomes]] = []
     for number, row in rows.items():
         for group in groups:
@@ -142,7 +147,7 @@ def _rounded(value: float) -> float:
 def unpack(
     groups: Sequence[Mapping[str, Any]], values: Mapping[int, Sequence[float]]
 ) -> dict[int, Outcomes]:
-    """The outcomes in what `pack` made, with the values of the seeds by row.
+    """Outcomes from what `pack` returned and the values of the seeds by row.
 
     The examples' means come back as vectors of the same scalar products, that is
     in other coordinates and without those that no row uses.

@@ -17,9 +17,10 @@ import numpy as np
 
 from attn import settings
 from attn.report.read import curves as logs
-from attn.report.read import metrics
+from attn.report.read import metrics, outcomes
 from attn.report.read.curves import LOSS, SPLITS, TEST, VALIDATION, Curve
-from attn.report.read.metrics import ERROR, UNKNOWN, Metric
+from attn.report.read.metrics import CORPUS, ERROR, UNKNOWN, Metric
+from attn.report.read.outcomes import Outcomes
 from attn.workdir import diff
 
 SEED = "seed"
@@ -129,6 +130,9 @@ class Sweep:
         points: done or not, in their order.
         match: what the widths were scaled to, {"by", "budget"}; None if they were not.
         published: the paper's table, {"source", "columns", "note", "rows"}, or None.
+        rope: the largest difference of the headline that does not matter, or None.
+        outcomes: of the test examples, by metric and by the key of a row's place,
+            where they are recorded.
     """
 
     directory: pathlib.Path
@@ -140,6 +144,10 @@ class Sweep:
     points: tuple[Point, ...]
     match: Mapping[str, Any] | None = None
     published: Mapping[str, Any] | None = None
+    rope: float | None = None
+    outcomes: Mapping[str, Mapping[str, Outcomes]] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def done(self) -> list[Point]:
@@ -220,7 +228,7 @@ def read(directory: str | pathlib.Path) -> Sweep:
         _point(directory / str(entry["name"]), entry) for entry in experiment["points"]
     )
     axes = experiment.get("axes") or sorted({axis for p in points for axis in p.axes})
-    return Sweep(
+    sweep = Sweep(
         directory=directory,
         name=str(experiment.get("name") or directory.name),
         title=str(experiment.get("title") or experiment.get("name") or directory.name),
@@ -230,7 +238,30 @@ def read(directory: str | pathlib.Path) -> Sweep:
         points=points,
         match=_match(experiment.get("match")),
         published=published(experiment.get("published")),
+        rope=rope(experiment.get("rope")),
     )
+    return dataclasses.replace(sweep, outcomes=_outcomes(sweep))
+
+
+def rope(value: Any) -> float | None:
+    """The region of practical equivalence of a record; None if there is none."""
+    number = metrics.number(value)
+    return number if number > 0 and math.isfinite(number) else None
+
+
+def _outcomes(sweep: Sweep) -> dict[str, dict[str, Outcomes]]:
+    """What rows got on the test examples, by metric and row."""
+    found: dict[str, dict[str, Outcomes]] = {}
+    for metric in sweep.metrics:
+        if metric.kind == CORPUS:
+            continue
+        for points in sweep.groups:
+            done = [p for p in points if p.result and metric.name in p.result.values]
+            values = [p.result.values[metric.name] for p in done if p.result]
+            row = outcomes.read([p.directory for p in done], metric.name, values)
+            if row is not None:
+                found.setdefault(metric.name, {})[key(points[0].place)] = row
+    return found
 
 
 def published(table: Any) -> Mapping[str, Any] | None:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attn import settings
-from attn.report.read import metrics, provenance, results
+from attn.report.read import metrics, outcomes, provenance, results
 from attn.report.read.metrics import ERROR, Metric
+from attn.report.read.outcomes import Outcomes
 from attn.report.read.results import SEED, TIMES, Point, Result, Sweep, key
 from attn.workdir import diff
 
@@ -56,6 +57,7 @@ def of(sweep: Sweep) -> dict[str, Any]:
         "baseline": dict(sweep.baseline),
         "match": sweep.match,
         "published": sweep.published,
+        "rope": sweep.rope,
         "metrics": [dataclasses.asdict(metric) for metric in sweep.metrics],
         "measures": [dataclasses.asdict(measure) for measure in sweep.measures],
         "rows": [
@@ -67,10 +69,21 @@ def of(sweep: Sweep) -> dict[str, Any]:
             )
             for i, points in enumerate(groups)
         ],
+        "outcomes": _outcomes(sweep, [key(points[0].place) for points in groups]),
         "unfinished": [p.name for p in sweep.points if p.result is None],
         "environment": _environment(sweep.done, usual),
         "settings": dict(sorted(provenance.common(sweep.points).items())),
         "time": provenance.when(sweep.done),
+    }
+
+
+def _outcomes(sweep: Sweep, places: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """What differences need of the test examples, by metric; rows go by number."""
+    return {
+        name: outcomes.pack(
+            {i: by[place] for i, place in enumerate(places) if place in by}
+        )
+        for name, by in sweep.outcomes.items()
     }
 
 
@@ -141,7 +154,7 @@ def _environment(points: Sequence[Point], usual: str | None) -> dict[str, Any]:
 
 
 def text(record: Mapping[str, Any]) -> str:
-    """A record as JSON; small objects stand on one line."""
+    """A record as JSON; small objects and lists of numbers stand on one line."""
     lines = json.dumps(record, indent=2, ensure_ascii=False)
 
     def joined(found: re.Match[str]) -> str:
@@ -149,10 +162,11 @@ def text(record: Mapping[str, Any]) -> str:
         one = f"{found[1]}{{{inner.strip()}}}"
         return one if len(one) < LINE else found[0]
 
-    return (
-        re.sub(r"(?m)^( *(?:\"[^\"\n]*\": )?)\{\n([^{}\[\]]*?)\n *\}", joined, lines)
-        + "\n"
+    lines = re.sub(
+        r"(?m)^( *(?:\"[^\"\n]*\": )?)\{\n([^{}\[\]]*?)\n *\}", joined, lines
     )
+    flat = lambda found: f"[{' '.join(found[1].split())}]"
+    return re.sub(r"\[([-+.\de,\s]+)\](?=,?\n)", flat, lines) + "\n"
 
 
 def read(path: str | pathlib.Path) -> Sweep:
@@ -208,7 +222,23 @@ def _sweep(path: pathlib.Path, record: Mapping[str, Any]) -> Sweep:
         points=tuple(points),
         match=record.get("match"),
         published=results.published(record.get("published")),
+        rope=results.rope(record.get("rope")),
+        outcomes=_unpacked(record),
     )
+
+
+def _unpacked(record: Mapping[str, Any]) -> dict[str, dict[str, Outcomes]]:
+    """The outcomes of a record by metric and row; older records have none."""
+    rows = record["rows"]
+    places = [key(row["axes"]) for row in rows]
+    found = {}
+    for name, groups in record.get("outcomes", {}).items():
+        values = {
+            i: list(row["test"].get(name, {}).values()) for i, row in enumerate(rows)
+        }
+        back = outcomes.unpack(groups, values)
+        found[name] = {places[i]: row for i, row in back.items()}
+    return found
 
 
 def _points(record: Mapping[str, Any], row: Mapping[str, Any]) -> list[Point]:

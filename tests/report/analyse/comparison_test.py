@@ -7,25 +7,29 @@ import pytest
 import scipy.stats
 
 from attn.report.analyse import comparison
+from attn.report.analyse.comparison import Sample
 from attn.report.read import outcomes
 from benchmarks.coverage import Case, coverage, draw
 
 ONES = np.ones((3, 7))
 
 
-def difference(row, baseline, weights=None, **options):
+def difference(row, baseline, share=False):
     """The difference of two tables of outcomes [S, n]."""
-    sides = [
-        outcomes.of(side, np.ones_like(side) if weights is None else weights)
-        for side in (row, baseline)
-    ]
-    part = comparison.shared(*sides)
-    return comparison.difference(sides[0].values, sides[1].values, part, **options)
+    made = [outcomes.of(side, np.ones_like(side)) for side in (row, baseline)]
+    sides = (Sample(tuple(m.values), len(m.index), m) for m in made)
+    return comparison.difference(*sides, share=share)
+
+
+def of_seeds(row, baseline, examples=None):
+    """The difference of two rows by the values of their seeds."""
+    sides = (Sample(tuple(side), examples) for side in (row, baseline))
+    return comparison.difference(*sides, share=examples is not None)
 
 
 def test_without_examples_it_is_the_interval_of_welch():
     row, baseline = [3.1, 2.7, 3.9], [5.2, 4.1, 5.0, 6.9, 3.3]
-    found = comparison.difference(row, baseline)
+    found = of_seeds(row, baseline)
     wanted = scipy.stats.ttest_ind(row, baseline, equal_var=False)
     assert found.mean == pytest.approx(np.mean(row) - np.mean(baseline))
     assert found.df == pytest.approx(wanted.df)
@@ -105,7 +109,7 @@ def test_p_values_are_dual_to_the_intervals():
     for number in range(200):
         case = Case(count=100, error=10.0, own=0.3, gap=8.0 * (number % 2))
         sides = draw(case, rng)
-        found = difference(*(totals for totals, _ in sides), count=100)
+        found = difference(*(totals for totals, _ in sides), share=True)
         half = found.half(0.95)
         assert (found.p_value < 0.05) == (abs(found.mean) > half)
         small = abs(found.mean) + half < 9.0
@@ -119,26 +123,26 @@ def test_few_disagreements_leave_a_share_open_however_alike_the_seeds_are():
     row, baseline = np.zeros((3, 100)), np.zeros((3, 100))
     for seed in range(3):
         row[seed, seed] = 100.0
-    found = difference(row, baseline, count=100)
+    found = difference(row, baseline, share=True)
     assert found.error == pytest.approx(0.0, abs=1e-9)
     assert found.half() == pytest.approx(1.959964 / 3**0.5)
     assert found.p_value > 0.05
     row[np.arange(3), np.arange(3) + 50] = 100.0  # six in all
-    assert difference(row, baseline, count=100).p_value < 0.05
+    assert difference(row, baseline, share=True).p_value < 0.05
 
 
 def test_seeds_alone_do_not_tell_which_examples_are_wrong():
     values, baseline = [16.0, 16.0, 16.0], [16.3, 16.3, 16.3]
-    found = comparison.difference(values, baseline, count=1000)
+    found = of_seeds(values, baseline, 1000)
     # three images of 1,000: at least three disagreements, give or take sqrt(3)
     assert found.half() == pytest.approx(1.959964 * 3**0.5 / 10, rel=1e-5)
 
 
 def test_a_single_seed_has_a_difference_and_no_interval():
-    found = comparison.difference([3.0], [4.0, 5.0])
+    found = of_seeds([3.0], [4.0, 5.0])
     assert (found.mean, found.half(), found.p_value) == (-1.5, None, None)
     assert found.equivalence(9.0) is None
-    assert comparison.difference([], [1.0]) is None
+    assert of_seeds([], [1.0]) is None
     one = outcomes.of(ONES[:1], ONES[:1])
     assert comparison.shared(one, one).variance == 0.0
 

@@ -39,24 +39,24 @@ def test_holm_by_hand():
 )
 def test_verdicts(mean, better, rope, said):
     [found] = decision.decide([difference(mean)], better, rope=rope)
-    assert found.verdict == found.corrected == said
+    assert found.verdict == found.uncorrected == said
 
 
 def test_one_of_many_rows_has_to_be_clearer():
     rows = [difference(mean) for mean in (2.4, 0.1, -0.3, 0.2, 0.5)]
     found = decision.decide(rows, "higher")
-    assert [one.verdict for one in found].count("better") == 1
-    assert {one.corrected for one in found} == {"not distinguishable"}
-    assert found[0].corrected_p == pytest.approx(5 * found[0].p_value)
+    assert [one.uncorrected for one in found].count("better") == 1
+    assert {one.verdict for one in found} == {"not distinguishable"}
+    assert found[0].p_value == pytest.approx(5 * rows[0].p_value)
     clear = decision.decide([difference(-6.0), *rows[1:]], "lower")
-    assert clear[0].corrected == "better"
+    assert clear[0].verdict == "better"
 
 
 def test_a_row_with_one_seed_does_not_count():
     rows = [Difference(-9.0, 1, 10), difference(2.4)]
     found = decision.decide(rows, "higher")
-    assert [one.corrected for one in found] == ["one seed", "better"]
-    assert found[0].p_value is found[0].corrected_p is found[0].needed is None
+    assert [one.verdict for one in found] == ["one seed", "better"]
+    assert found[0].p_value is found[0].needed is None
 
 
 def planned(now, seeds):
@@ -77,12 +77,12 @@ def test_so_many_seeds_would_decide_it_and_one_less_would_not(examples, rope):
 
 
 def test_where_the_examples_leave_it_open_seeds_do_not_help():
-    now = difference(1.4, examples=Part(1.0, 999.0))
-    found = decision.needed(now, count=1000)
+    now = difference(1.4, examples=Part(1.0, 999.0), count=1000)
+    found = decision.needed(now)
     assert found.seeds is None
     # with any number of seeds 1.96 sqrt(1000 / examples) has to be below 1.4
     assert found.examples == math.ceil(1000 * (1.959964 / 1.4) ** 2)
-    assert decision.needed(difference(0.0), count=1000) == decision.Needed()
+    assert decision.needed(difference(0.0, count=1000)) == decision.Needed()
 
 
 def test_seeds_count_for_the_row_that_stays_open_after_correction():

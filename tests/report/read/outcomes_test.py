@@ -45,6 +45,16 @@ def test_files_are_read_by_the_index_of_their_examples(tmp_path):
     assert list(found.index) == list(range(7, 57))
 
 
+def test_an_example_that_is_tested_twice_counts_once(tmp_path):
+    index = np.array([4, 2, 4, 2, 9, 9])
+    totals = np.array([100.0, 0.0, 100.0, 100.0, 0.0, 0.0], np.float32)
+    places = [write(tmp_path / str(s), totals, index) for s in range(2)]
+    found = outcomes.read(places, "error", [50.0, 50.0])
+    assert list(found.index) == [2, 4, 9]
+    # 50, 100 and 0 less their mean
+    assert found.means == pytest.approx([0.0, 50.0, -50.0])
+
+
 @pytest.mark.parametrize("what", ["none", "other", "metric", "nan", "value", "cut"])
 def test_what_does_not_fit_is_not_used(tmp_path, what):
     totals = np.array([0.0, 100.0, 0.0, 0.0], np.float32)

@@ -191,7 +191,7 @@ def test_markdown_has_the_papers_rows_and_columns(tmp_path, capsys):
 def test_markdown_without_a_paper_is_the_table(sweep, tmp_path):
     path = report.save(sweep, tmp_path / "r.json")
     lines = markdown.text(saved.read(path)).splitlines()
-    assert lines[0].startswith("| attention | test error, % | difference | parameters")
+    assert lines[0].startswith("| attention | test error, % | difference | verdict |")
     assert len(lines) == 2 + 3 + 2
     assert "| baseline |" in lines[2]
 
