@@ -245,13 +245,17 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
                 complain(f"no point {name!r} in the workdir (valid: {known})")
         found = [path for path in found if path.name in FLAGS.only]
     for path in found:
-        test = evaluation.evaluate(path, FLAGS.checkpoint, overrides)
-        if not machines.first():
-            continue
-        print(
-            f"{path.name}: step {test['step']}, error {test['error']:.2f} %,"
-            f" loss {test['loss']:.4f}, {test['examples']} examples"
+        program, step, values = evaluation.evaluate_checkpoint(
+            path, FLAGS.checkpoint, overrides
         )
+        shown = [metric.text(values[metric.name]) for metric in program.task.metrics]
+        if "loss" in values:
+            shown.append(f"loss {values['loss']:.4f}")
+        if machines.first():
+            print(
+                f"{path.name}: step {step}, {', '.join(shown)},"
+                f" {values['examples']} examples"
+            )
 
 
 def report(overrides: Sequence[tuple[str, str]]) -> None:

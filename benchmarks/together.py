@@ -77,15 +77,15 @@ def stepper(program: Program, points: int) -> Callable[[int], tuple[float, float
     """
     with program.dataset.train(program.train.batch_size, seed=0) as found:
         batches = [next(found) for _ in range(points)]
-    batches = [{name: b[name] for name in ("image", "label")} for b in batches]
+    batches = [{name: b[name] for name in program.fields} for b in batches]
     partition = program.partition
-    state = partition.join([program.fresh(seed) for seed in range(points)])
+    state = partition.stack([program.init_state(seed) for seed in range(points)])
 
     def run(steps: int) -> tuple[float, float]:
         nonlocal state
         began, busy, before = time.perf_counter(), time.process_time(), None
         for _ in range(steps):
-            state, loss = program.update(state, partition.feed(batches))
+            state, loss = program.train_step(state, partition.shard_batch(batches))
             if before is not None:
                 before.block_until_ready()
             before = loss

@@ -27,7 +27,7 @@ from absl import app, flags, logging
 from attn.train import interruption, loop
 from attn.train.program import Program
 from attn.train.sweep import experiment_file
-from attn.train.sweep.step_time import Pace
+from attn.train.sweep.step_time import StepTime
 from attn.workdir import machine
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -73,7 +73,7 @@ def config() -> dict:
     return made
 
 
-def bare(steps: Pace) -> Clock:
+def bare(steps: StepTime) -> Clock:
     """Seconds of the compiled step alone."""
     began = Clock.now()
     steps.seconds(BARE)
@@ -83,14 +83,14 @@ def bare(steps: Pace) -> Clock:
 def whole(program: Program, config: dict, directory: pathlib.Path) -> Clock:
     """Seconds of a step of a point, from its first line of metrics to its last."""
     stopwatch = Stopwatch()
-    training = loop.Loop(
+    loop.train(
         program,
         config,
         directory,
+        {},
         progress=stopwatch,
         interruption=interruption.Interruption(),
     )
-    training.run({})
     first, last = min(stopwatch.times), max(stopwatch.times)
     return stopwatch.times[last].per(last - first, stopwatch.times[first])
 
@@ -99,7 +99,7 @@ def efficiency(rounds: int) -> None:
     """Prints the ratio of `bare` to `whole`."""
     made = config()
     program = Program(made)
-    steps = Pace(program)
+    steps = StepTime(program)
     bare(steps)
     found = []
     with tempfile.TemporaryDirectory() as place:

@@ -97,7 +97,7 @@ def _digits(choice: common.Choice):
     config = common.small(data, {}, steps=2000, peak=0.002, size=choice.size)
     config.optimizer.weight_decay = 0.01
     if choice.size == "small":
-        config.train.update(batch_size=64, log_every=100, look_every=200)
+        config.train.update(batch_size=64, log_every=100, snapshot_every=200)
     elif choice.size == "paper":
         config.data.name = "mnist"
         _sgd(config, steps=150_000, drop_every=50_000, batch_size=256)
@@ -121,7 +121,7 @@ def _numbers(choice: common.Choice):
     config = common.small(data, small, steps=2000, peak=0.001, size=choice.size)
     config.task = {"name": "sequence"}
     if choice.size == "small":
-        config.train.update(batch_size=64, log_every=100, look_every=200)
+        config.train.update(batch_size=64, log_every=100, snapshot_every=200)
     elif choice.size == "paper":
         config.data.name = "mnist"
         config.model = {
@@ -171,7 +171,7 @@ def _sgd(config, *, steps: int, drop_every: int, batch_size: int):
         log_every=100,
         eval_every=5_000,
         save_every=5_000,
-        look_every=steps // 10,
+        snapshot_every=steps // 10,
     )
 
 

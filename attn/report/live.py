@@ -129,14 +129,14 @@ class Progress:
         step: int,
         steps: int,
         loss: float,
-        images_per_s: float,
+        examples_per_s: float,
         seconds_left: float | None,
     ) -> None:
         """The point is at step `step` of `steps`; what is not known may be None."""
         self._step = (step, steps)
         self._facts = [f"loss {loss:.3f}"] if loss is not None else []
-        if _known(images_per_s):
-            self._facts.append(f"{images_per_s:,.0f} images/s")
+        if _known(examples_per_s):
+            self._facts.append(f"{examples_per_s:,.0f} examples/s")
         now = self._clock()
         self._left = (seconds_left, now) if _known(seconds_left) else None
         if self._live is None and now - self._spoke >= QUIET_SECONDS:

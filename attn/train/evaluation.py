@@ -1,74 +1,219 @@
-"""Evaluates a checkpoint of a point: on its own test split, or on another."""
+"""Evaluation: every example of a split, means over them, and scores of predictions.
 
+The devices return what each example counts, so that padding weighs nothing and the
+outcome of every example is known; the sums are made in float64. What is no mean over
+examples is predicted on the devices, gathered from all machines, and scored by the
+task.
+"""
+
+import collections
 import copy
+import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+import numpy as np
+
 from attn import settings
+from attn.data import Dataset
+from attn.tasks import Mean, divide
 from attn.train import partition
 from attn.train.program import Program
+from attn.train.state import State
 from attn.train.store.checkpoint import Checkpoints
 from attn.train.sweep import override
 from attn.workdir import files
+
+AHEAD = 2  # batches that may be under way at once
+SEED = 0  # of what models and tasks draw in an evaluation, the same in every run
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The evaluation of one state on one split.
+
+    Attributes:
+        values: by the name of the metric, "loss" and "examples" among them.
+        outcomes: of each example, by the name of the metric: totals and weights [n].
+        index: of each example, its row of the split, [n].
+    """
+
+    values: dict[str, float]
+    outcomes: dict[str, Mean]
+    index: np.ndarray
+
+
+def evaluate(
+    program: Program,
+    variables: Any,
+    datasets: Sequence[Dataset],
+    split: str,
+    *,
+    score: bool,
+) -> list[Evaluation]:
+    """Evaluates every training of a program, each on its own data set.
+
+    Args:
+        program: what is evaluated.
+        variables: of the trainings, on the devices, as `partition.stack` gives them.
+        datasets: of the trainings, in their order.
+        split: "validation" or "test".
+        score: whether the task's predictions are made and scored too.
+    """
+    score = score and program.task.scored
+    fields = program.fields
+    found: list[list[dict[str, Any]]] = [[] for _ in datasets]
+    for batches, parts in _evaluated(program, variables, datasets, split, score):
+        for rows, batch, part in zip(found, batches, parts, strict=True):
+            kept = {name: batch[name] for name in ("index", "weight")}
+            if score:
+                kept["batch"] = {name: batch[name] for name in fields}
+            rows.append(kept | part)
+    return [
+        _evaluation(program, dataset, rows, score)
+        for dataset, rows in zip(datasets, found, strict=True)
+    ]
+
+
+def _evaluated(
+    program: Program,
+    variables: Any,
+    datasets: Sequence[Dataset],
+    split: str,
+    score: bool,
+) -> Iterator[tuple[list[Any], list[Any]]]:
+    """The batches of all trainings, and what the devices make of them."""
+    step = program.predict_step if score else program.eval_step
+    key = jax.random.key(SEED)
+    distinct = {id(dataset): dataset for dataset in datasets}
+    streams = [
+        dataset.split(split, program.eval_batch_size, shard=program.partition.shard)
+        for dataset in distinct.values()
+    ]
+    under_way: collections.deque[Any] = collections.deque()
+    try:
+        for number, found in enumerate(zip(*streams, strict=True)):
+            of = dict(zip(distinct, found, strict=True))
+            batches = [of[id(dataset)] for dataset in datasets]
+            names = (*program.fields, "weight")
+            taken = [{name: batch[name] for name in names} for batch in batches]
+            drawn = np.asarray(jax.random.key_data(jax.random.fold_in(key, number)))
+            fed = program.partition.shard_batch(taken)
+            under_way.append((batches, step(variables, fed, drawn)))
+            if len(under_way) > AHEAD:
+                batches, part = under_way.popleft()
+                yield batches, program.partition.unshard(part)
+        for batches, part in under_way:
+            yield batches, program.partition.unshard(part)
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def _evaluation(
+    program: Program, dataset: Dataset, rows: Sequence[Mapping[str, Any]], score: bool
+) -> Evaluation:
+    """Puts together what was found of the batches of one training."""
+    whole = _gathered(rows)
+    real = whole["weight"] > 0
+    whole = jax.tree.map(lambda array: array[real], whole)
+    values = divide(whole["means"])
+    if score:
+        scores = program.task.score(whole["predictions"], whole["batch"], dataset.facts)
+        values |= {name: float(value) for name, value in scores.items()}
+    values["examples"] = int(real.sum())
+    return Evaluation(values, whole["means"], whole["index"])
+
+
+def _gathered(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Batches of this machine, [B, ...], as the split of all machines, [n, ...]."""
+    if jax.process_count() == 1:
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+    stacked = jax.tree.map(lambda *parts: np.stack(parts), *rows)
+
+    def in_order(array: np.ndarray) -> np.ndarray:
+        # machines hold neighbouring parts of each batch
+        return np.moveaxis(array, 0, 1).reshape(-1, *array.shape[3:])
+
+    return jax.tree.map(in_order, partition.gather(stacked))
 
 
 def points(directory: pathlib.Path) -> list[pathlib.Path]:
     """The directories of the points begun in a sweep's directory, or of one point.
 
     Raises:
-        Invalid: it is neither.
+        settings.Invalid: it is neither.
     """
     if (directory / "config.json").exists():
         return [directory]
     experiment = files.read_json(directory / "experiment.json")
     if experiment is None:
         raise settings.Invalid(
-            f"{directory} is no work directory of a sweep or a point"
+            f"{directory} is not the work directory of a sweep or a point"
         )
     found = [directory / point["name"] for point in experiment["points"]]
     return [path for path in found if (path / "config.json").exists()]
 
 
-def evaluate(
+def evaluate_checkpoint(
     directory: pathlib.Path,
     which: str = "last",
     overrides: Sequence[tuple[str, str]] = (),
-) -> dict[str, Any]:
-    """Restores a checkpoint of a point and evaluates it; writes nothing.
+) -> tuple[Program, int, dict[str, float]]:
+    """Restores a checkpoint of a point and evaluates it on the test split.
+
+    It writes nothing. On several machines the first one's checkpoints count.
 
     Args:
         directory: of the point.
-        which: "last", "best" (lowest test error of those kept), or a step.
+        which: "last", "best" (by the headline metric on the validation split, of
+            those kept), or a step.
         overrides: fields of its config to set otherwise, such as the test split.
 
     Returns:
-        "step", and what `Program.evaluate` returns.
+        The program, the step, and the values by name.
 
     Raises:
-        Invalid: no such checkpoint, or one that does not fit the config.
+        settings.Invalid: no such checkpoint, one that does not fit the config, or
+            "best" without a validation split.
     """
     config = copy.deepcopy(files.read_json(directory / "config.json"))
     for path, text in overrides:
         override.override(config, path, text)
     program = Program(config)
+    if which == "best" and "validation" not in program.dataset.splits:
+        raise settings.Invalid(
+            f"{directory} has no best checkpoint: it was trained without a validation"
+            " split (config.data.validation), and the test split selects nothing"
+        )
+    state = _restored(directory, program, which)
+    variables = program.partition.replicate(state.variables())
+    (found,) = evaluate(program, variables, [program.dataset], "test", score=True)
+    return program, int(state.step), found.values
+
+
+def _restored(directory: pathlib.Path, program: Program, which: str) -> State:
     place = directory / "checkpoints"
     if not place.is_dir():
         raise settings.Invalid(f"{directory} has no checkpoints")
-    checkpoints = Checkpoints(place, read_only=True)
+    headline = program.task.metrics[0]
+    checkpoints = Checkpoints(place, better=headline.better, read_only=True)
     try:
         steps = checkpoints.steps()
         chosen = {"last": None, "best": checkpoints.best()}.get(which, which)
-        if which != "last" and str(chosen) not in map(str, steps):
+        first = jax.process_index() == 0  # the one that has a manager
+        if first and which != "last" and str(chosen) not in map(str, steps):
             raise settings.Invalid(
                 f"{directory} has no checkpoint {which!r} (valid: last, best,"
                 f" {', '.join(map(str, steps))})"
             )
         step = None if chosen is None else int(chosen)
-        found = checkpoints.restore(program.like(), step)
+        found = checkpoints.restore(program.abstract_state(), step) if first else None
     finally:
         checkpoints.close()
-    if found is None:
+    if first and found is None:
         raise settings.Invalid(f"{directory} has no checkpoints")
-    state = program.partition.place(partition.agree(found[0]))
-    return {"step": int(state.step), **program.evaluate(state)}
+    state = found[0] if found else program.zero_state()
+    return partition.broadcast(state)

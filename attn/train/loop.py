@@ -1,11 +1,11 @@
-"""The training of points: steps, metrics, evaluations, checkpoints, and the end.
+"""The training of runs: steps, metrics, evaluations, checkpoints, and the end.
 
 Killed anywhere and started again, it ends with the same parameters and metrics as
 if nothing had happened: the state is the last checkpoint's, the data and the
 randomness follow from its step, and later lines of the metrics are dropped.
 
-One loop serves a point alone and points that train together in one program: these
-take their steps at the same time, and share nothing else.
+One loop serves a run alone and runs that share one program: these take their steps
+at the same time, and share nothing else.
 """
 
 import collections
@@ -16,15 +16,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
+from attn.train import evaluation
+from attn.train.evaluation import Evaluation
 from attn.train.interruption import Interruption
 from attn.train.program import Program
 from attn.train.progress import Progress
-from attn.train.run import Diverged, Failed, Member
+from attn.train.run import Failed, Run
 from attn.train.state import State
-
-__all__ = ["Diverged", "Failed", "Loop", "Member", "Progress", "Stopped", "Training"]
 
 # Steps that may be under way at once: enough to keep the devices busy.
 AHEAD = 2
@@ -35,258 +36,293 @@ class Stopped(Exception):
 
 
 class Training:
-    """The training of points that share a program, each in its work directory."""
+    """The training of runs that share a program, each in its work directory."""
 
     def __init__(
         self,
         program: Program,
-        members: Sequence[Member],
+        runs: Sequence[Run],
         *,
         progress: Progress,
         interruption: Interruption,
     ):
-        """Takes the program and the points; more than one if it trains several."""
+        """Takes the program and the runs; more than one if it trains several."""
         self._program = program
-        self._members = members
+        self._runs = runs
         self._progress = progress
         self._interruption = interruption
 
-    def run(self) -> None:
-        """Trains all members to the end, from their last checkpoints if there are.
+    def train(self) -> None:
+        """Trains all runs to the end, from their last checkpoints if there are.
 
-        Members whose last checkpoints are of one step train together, the others
-        one after the other. A member that is ahead by a save, because a kill came
-        between theirs, goes back to the others, so that it ends as if unbroken.
-        Each is left with its `result`, as it was written, or with `diverged`.
+        Runs whose last checkpoints are of one step train together, the others one
+        after the other. A run that is ahead by a save, because a kill came between
+        theirs, goes back to the others, so that it ends as if unbroken. Each is left
+        with its `result`, as it was written, or with `diverged`.
 
         Raises:
             Stopped: it was asked to, and has saved.
             Failed: the disk is full.
-            Invalid: a checkpoint does not fit the config, or none is sound.
+            settings.Invalid: a checkpoint does not fit the config, or none is sound.
         """
+        headline = self._program.task.metrics[0]
         try:
             with contextlib.ExitStack() as stack:
-                for member in self._members:
-                    stack.enter_context(member.open())
-                for members, states in self._abreast():
-                    self._run(members, states)
+                for run in self._runs:
+                    stack.enter_context(run.open(headline))
+                for runs, states in self._abreast():
+                    _Together(self._program, runs, self._progress, self._interruption)(
+                        states
+                    )
         except Exception as error:
             if _disk_is_full(error):
-                place = ", ".join(str(member.directory) for member in self._members)
+                place = ", ".join(str(run.directory) for run in self._runs)
                 raise Failed(
                     f"the disk of {place} is full; free some space and run"
                     " the same command again to go on from the last checkpoint"
                 ) from error
             raise
 
-    def _abreast(self) -> list[tuple[list[Member], list[State]]]:
-        """The members by the step they go on from, with their states."""
+    def _abreast(self) -> list[tuple[list[Run], list[State]]]:
+        """The runs by the step they go on from, with their states."""
         begun = {}
-        for number, member in enumerate(self._members):
-            state, said = member.begin(self._program)
+        for number, run in enumerate(self._runs):
+            state, messages = run.begin(self._program)
             begun[number] = (int(state.step), state)
-            who = f"{member.directory.name} " if len(self._members) > 1 else ""
-            for line in said:
+            who = f"{run.directory.name} " if len(self._runs) > 1 else ""
+            for line in messages:
                 self._progress.note(who + line)
         lowest = min(step for step, _ in begun.values())
         for number, (step, _) in begun.items():
             if 0 < step - lowest <= self._program.train.save_every:
-                member = self._members[number]
-                earlier = member.back(self._program, lowest)
+                run = self._runs[number]
+                earlier = run.back(self._program, lowest)
                 if earlier is not None:
                     begun[number] = (lowest, earlier)
-                    name = member.directory.name
+                    name = run.directory.name
                     self._progress.note(f"{name} goes back to step {lowest}")
-        groups: dict[int, tuple[list[Member], list[State]]] = {}
+        groups: dict[int, tuple[list[Run], list[State]]] = {}
         for number, (step, state) in begun.items():
-            members, states = groups.setdefault(step, ([], []))
-            members.append(self._members[number])
+            runs, states = groups.setdefault(step, ([], []))
+            runs.append(self._runs[number])
             states.append(state)
         return [groups[step] for step in sorted(groups)]
 
-    def _run(self, members: Sequence[Member], states: Sequence[State]) -> None:
-        """Trains members that are at the same step."""
-        step = int(states[0].step)
-        state = self._program.partition.join(states)
-        began = time.perf_counter()
-        for member in members:
-            member.go_on(step)
-        if step < self._program.train.steps:
-            state, tests = self._steps(members, state, step, began)
-        else:  # killed between the last checkpoint and the result
-            tests = self._evaluate(members, state)
-        for member in members:
-            member.wait()
-        seconds = (time.perf_counter() - began) / len(members)
-        variables = self._program.partition.parts(state.variables())
-        for member, held, test in zip(members, variables, tests, strict=True):
-            if not member.diverged:
-                member.end(
-                    self._program, held, test, seconds=seconds, together=len(members)
-                )
 
-    def _steps(
-        self, members: Sequence[Member], state: State, start: int, began: float
-    ) -> tuple[State, list[dict[str, float]]]:
-        """Takes the steps that are left; returns the state and its evaluations."""
+class _Together:
+    """The training of runs that are at the same step, up to their end."""
+
+    def __init__(
+        self,
+        program: Program,
+        runs: Sequence[Run],
+        progress: Progress,
+        interruption: Interruption,
+    ):
+        self._program, self._runs = program, runs
+        self._progress, self._interruption = progress, interruption
+        self._datasets = [run.dataset for run in runs]
+        self._began = time.perf_counter()
+        self._evaluations: list[Evaluation] | None = None  # of the step at hand
+
+    def __call__(self, states: Sequence[State]) -> None:
+        """Takes the steps that are left, and ends every run that has not diverged."""
+        step = int(states[0].step)
+        state = self._program.partition.stack(states)
+        for run in self._runs:
+            run.go_on(step)
+        if step < self._program.train.steps:
+            state = self._steps(state, step)
+        for run in self._runs:
+            run.wait()
+        self._end(state)
+
+    def _steps(self, state: State, start: int) -> State:
+        """Takes the steps that are left; returns the state."""
         train = self._program.train
-        under_way = collections.deque()
-        clock, tests = None, [{} for _ in members]
-        if train.look_every and not start:
-            self._look(members, state, start)
-        with self._batches(members, start) as batches:
+        under_way: collections.deque[Any] = collections.deque()
+        clock = None
+        if train.snapshot_every and not start:
+            self._snapshot(state, start)
+        with self._batches(start) as batches:
             for step in range(start + 1, train.steps + 1):
-                batch = self._program.partition.feed(next(batches))
-                state, loss = self._program.update(state, batch)
+                batch = self._program.partition.shard_batch(next(batches))
+                state, loss = self._program.train_step(state, batch)
                 under_way.append(loss)
                 if len(under_way) > AHEAD or clock is None:
                     under_way.popleft().block_until_ready()
                 # the first step compiles
-                clock = clock or _Clock(step, train.batch_size, len(members))
+                clock = clock or _Clock(step, train.batch_size, len(self._runs))
                 last = step == train.steps
                 stop = self._interruption.at(step) and not last
                 if step % train.log_every == 0 or last:
-                    state = self._log(members, state, step, clock)
+                    state = self._log(state, step, clock)
                 with clock.paused():
-                    tests = [{} for _ in members]
-                    if step % train.eval_every == 0 or last:
-                        tests = self._evaluate(members, state)
-                        for member, test in _live(members, tests):
-                            member.tested(step, test)
-                    if train.look_every and (step % train.look_every == 0 or last):
-                        self._look(members, state, step)
-                    if step % train.save_every == 0 or last or stop:
-                        seconds = (time.perf_counter() - began) / len(members)
-                        self._save(members, state, tests, seconds)
-                if all(member.diverged for member in members):
+                    self._between(state, step, last, stop)
+                if all(run.diverged for run in self._runs):
                     break
                 if stop:
-                    for member in members:
-                        member.wait()
+                    for run in self._runs:
+                        run.wait()
                     raise Stopped(f"saved at step {step} of {train.steps}")
-        return state, tests
+        return state
+
+    def _between(self, state: State, step: int, last: bool, stop: bool) -> None:
+        """Evaluates, takes snapshots and saves, where it is time to."""
+        train = self._program.train
+        scores = last or (train.score_every and step % train.score_every == 0)
+        self._evaluations = None
+        if scores or step % train.eval_every == 0:
+            split = self._program.curve_split
+            self._evaluations = self._evaluate(state, split, score=bool(scores))
+            for run, found in _live(self._runs, self._evaluations):
+                run.evaluated(step, split, found)
+        if train.snapshot_every and (step % train.snapshot_every == 0 or last):
+            self._snapshot(state, step)
+        if step % train.save_every == 0 or last or stop:
+            self._save(state)
+
+    def _end(self, state: State) -> None:
+        """Tests the selected states and writes the results."""
+        program, evaluations = self._program, self._evaluations
+        if program.train.select == "best":
+            states = program.partition.unstack(state)
+            best = [run.best(program) for run in self._runs]
+            chosen = [own or last for own, last in zip(best, states, strict=True)]
+            state, evaluations = program.partition.stack(chosen), None
+        # without one it was killed between the last checkpoint and the result
+        found = evaluations or self._evaluate(state, program.curve_split, score=True)
+        if program.curve_split == "test":
+            tests, validations = found, [None] * len(found)
+        else:
+            tests, validations = self._evaluate(state, "test", score=True), found
+        seconds = self._seconds
+        states = program.partition.unstack(state)
+        ends = zip(states, tests, validations, strict=True)
+        for run, (held, test, validation) in _live(self._runs, list(ends)):
+            with run.surviving():
+                run.end(
+                    program,
+                    held,
+                    test,
+                    validation,
+                    seconds=seconds,
+                    together=len(self._runs),
+                )
+
+    @property
+    def _seconds(self) -> float:
+        """The share of each run in the time since the beginning."""
+        return (time.perf_counter() - self._began) / len(self._runs)
 
     @contextlib.contextmanager
-    def _batches(
-        self, members: Sequence[Member], start: int
-    ) -> Iterator[Iterator[list[dict[str, np.ndarray]]]]:
-        """What a step takes of each member's batch, from number `start` on."""
+    def _batches(self, start: int) -> Iterator[Iterator[list[dict[str, np.ndarray]]]]:
+        """What a step takes of each run's batch, from number `start` on."""
         with contextlib.ExitStack() as stack:
             streams = [
                 stack.enter_context(
-                    member.dataset.train(
+                    run.dataset.train(
                         self._program.train.batch_size,
-                        seed=member.config["seed"],
+                        seed=run.config["seed"],
                         start=start,
                         shard=self._program.partition.shard,
                     )
                 )
-                for member in members
+                for run in self._runs
             ]
+            fields = self._program.fields
             yield (
-                [{name: batch[name] for name in ("image", "label")} for batch in found]
+                [{name: batch[name] for name in fields} for batch in found]
                 for found in zip(*streams, strict=True)
             )
 
-    def _evaluate(
-        self, members: Sequence[Member], state: State
-    ) -> list[dict[str, float]]:
-        datasets = [member.dataset for member in members]
-        return self._program.evaluate_each(state, datasets)
+    def _evaluate(self, state: State, split: str, *, score: bool) -> list[Evaluation]:
+        variables = state.variables()
+        return evaluation.evaluate(
+            self._program, variables, self._datasets, split, score=score
+        )
 
-    def _look(self, members: Sequence[Member], state: State, step: int) -> None:
-        variables = self._program.partition.parts(state.variables())
-        for member, held in _live(members, variables):
-            member.look(step, self._program, held)
+    def _snapshot(self, state: State, step: int) -> None:
+        variables = self._program.partition.unstack(state.variables())
+        for run, held in _live(self._runs, variables):
+            run.snapshot(step, self._program, held)
 
-    def _log(
-        self, members: Sequence[Member], state: State, step: int, clock: "_Clock"
-    ) -> State:
+    def _log(self, state: State, step: int, clock: "_Clock") -> State:
         """Writes the means since the last line, and begins new sums."""
         losses = []
-        for member, totals in _live(
-            members, self._program.partition.parts(state.totals)
-        ):
-            with member.surviving():
-                losses.append(member.log(step, totals))
-        pace = clock.lap(step)
-        if pace is not None and losses:
-            for member, _ in _live(members, members):
-                member.pace(step, pace)
+        unstacked = self._program.partition.unstack(state.totals)
+        for run, totals in _live(self._runs, unstacked):
+            with run.surviving():
+                losses.append(run.log(step, totals))
+        speed = clock.lap(step)
+        if speed is not None and losses:
+            for run, _ in _live(self._runs, self._runs):
+                run.speed(step, speed)
             left = self._program.train.steps - step
             self._progress.update(
                 step=step,
                 steps=self._program.train.steps,
                 loss=sum(losses) / len(losses),
-                images_per_s=pace["images_per_s"],
-                seconds_left=left * pace["ms_per_step"] * len(members) / 1000,
+                examples_per_s=speed["examples_per_s"],
+                seconds_left=left * speed["ms_per_step"] * len(self._runs) / 1000,
             )
-        zeros = {name: np.zeros((), np.float32) for name in state.totals}
-        zeros = self._program.partition.join([zeros] * len(members))
+        zeros = jax.tree.map(lambda a: np.zeros((), np.float32), unstacked[0])
+        zeros = self._program.partition.stack([zeros] * len(self._runs))
         return state.replace(totals=zeros)
 
-    def _save(
-        self,
-        members: Sequence[Member],
-        state: State,
-        tests: Sequence[Mapping[str, float]],
-        seconds: float,
-    ) -> None:
-        held = self._program.partition.parts(state)
-        for member, (part, test) in _live(members, zip(held, tests, strict=True)):
-            with member.surviving():
-                member.save(part, test, seconds)
+    def _save(self, state: State) -> None:
+        selects = self._program.curve_split == "validation"
+        found = self._evaluations if selects else None
+        selections = found or [None] * len(self._runs)
+        held = self._program.partition.unstack(state)
+        pairs = list(zip(held, selections, strict=True))
+        for run, (part, selection) in _live(self._runs, pairs):
+            with run.surviving():
+                run.save(part, selection, self._seconds)
 
 
-class Loop:
-    """The training of one point alone: a `Training` of one member."""
+def train(
+    program: Program,
+    config: Mapping[str, Any],
+    directory: pathlib.Path,
+    axes: Mapping[str, Any],
+    *,
+    progress: Progress,
+    interruption: Interruption,
+) -> dict[str, Any]:
+    """Trains one run alone to the end and returns its result, as it was written.
 
-    def __init__(
-        self,
-        program: Program,
-        config: Mapping[str, Any],
-        directory: pathlib.Path,
-        *,
-        progress: Progress,
-        interruption: Interruption,
-    ):
-        self._member = Member(config, directory, {}, program.dataset)
-        self._training = Training(
-            program, [self._member], progress=progress, interruption=interruption
-        )
+    Args:
+        program: of the config.
+        config: of the run.
+        directory: where its files go.
+        axes: what distinguishes it from other points, for the record.
+        progress, interruption: as in `Training`.
 
-    def run(self, axes: Mapping[str, Any]) -> dict[str, Any]:
-        """Trains to the end and returns the result, as it was written.
-
-        Args:
-            axes: what distinguishes this point from the others, for the record.
-
-        Raises:
-            Diverged: the loss or a parameter is no longer finite.
-            Stopped, Failed, ValueError: as `Training.run` says.
-        """
-        self._member.axes = axes
-        self._training.run()
-        if self._member.diverged:
-            raise self._member.diverged
-        assert self._member.result is not None
-        return self._member.result
+    Raises:
+        Diverged: a figure is no longer finite.
+        Stopped, Failed, settings.Invalid: as `Training.train` says.
+    """
+    run = Run(config, directory, axes, program.dataset)
+    Training(program, [run], progress=progress, interruption=interruption).train()
+    if run.diverged:
+        raise run.diverged
+    assert run.result is not None
+    return run.result
 
 
-def _live(
-    members: Sequence[Member], values: Iterator[Any] | Sequence[Any]
-) -> Iterator[tuple[Member, Any]]:
-    """The members that have not diverged, each with its value."""
-    for member, value in zip(members, values, strict=True):
-        if not member.diverged:
-            yield member, value
+def _live(runs: Sequence[Run], values: Sequence[Any]) -> Iterator[tuple[Run, Any]]:
+    """The runs that have not diverged, each with its value."""
+    for run, value in zip(runs, values, strict=True):
+        if not run.diverged:
+            yield run, value
 
 
 class _Clock:
     """Times the steps, without the compilation, evaluations and checkpoints."""
 
-    def __init__(self, step: int, batch_size: int, members: int):
-        self._batch_size, self._members = batch_size, members
+    def __init__(self, step: int, batch_size: int, runs: int):
+        self._batch_size, self._runs = batch_size, runs
         self._since, self._step = time.perf_counter(), step
 
     @contextlib.contextmanager
@@ -297,16 +333,16 @@ class _Clock:
         self._since += time.perf_counter() - began
 
     def lap(self, step: int) -> dict[str, float] | None:
-        """The pace of each member since the last lap; None where no step was taken."""
+        """The speed of each run since the last lap; None where no step was taken."""
         now = time.perf_counter()
         seconds, steps = now - self._since, step - self._step
         self._since, self._step = now, step
-        steps *= self._members
+        steps *= self._runs
         if not steps:
             return None
         return {
             "ms_per_step": round(1000 * seconds / steps, 3),
-            "images_per_s": round(self._batch_size * steps / seconds, 1),
+            "examples_per_s": round(self._batch_size * steps / seconds, 1),
         }
 
 

@@ -4,9 +4,9 @@ One training on all devices: `pmap` (the default) maps the step over an axis of
 devices; `mesh` compiles it once for a named mesh and leaves the collectives to the
 compiler. In both the state has no device axis and the batch is split evenly.
 
-Several trainings at once, `Together`: `devices` gives each a device of its own,
-`vmap` puts all into one step on one device. There the state and the batch have a
-leading axis of trainings, and nothing is averaged over it.
+Several trainings at once, `Stacked`: `devices` gives each a device of its own, `vmap`
+puts all into one step on one device. There the state and the batch have a leading
+axis of trainings, and nothing is summed over it.
 """
 
 import functools
@@ -23,19 +23,19 @@ from attn import settings
 
 AXIS = "data"
 Name = Literal["pmap", "mesh"]
-Way = Literal["devices", "vmap"]
+Mode = Literal["devices", "vmap"]
 # Trainings that one step takes at most under vmap, where memory is the only limit.
 MOST_UNDER_VMAP = 8
 
 
 class Partition:
-    """The devices of all hosts in one line, each taking an equal part of the batch.
+    """The devices of all machines in one line, each taking an equal part of the batch.
 
     Attributes:
-        axis: the axis a step averages over, or None where the compiler does it.
-        all: the devices of all hosts.
+        axis: the axis a step sums over, or None where the compiler does it.
+        all: the devices of all machines.
         devices: their number.
-        shard: (index, count) of this host among all, for the data.
+        shard: (index, count) of this machine among all, for the data.
         most: how many trainings one step can take.
     """
 
@@ -44,10 +44,10 @@ class Partition:
     def __init__(
         self, name: Name = "pmap", devices: Sequence[jax.Device] | None = None
     ):
-        """Takes these devices of all hosts; None takes all there are.
+        """Takes these devices of all machines; None takes all there are.
 
         Raises:
-            Invalid: an unknown name.
+            settings.Invalid: an unknown name.
         """
         if name not in ("pmap", "mesh"):
             raise settings.unknown("partition", name, ("pmap", "mesh"))
@@ -56,7 +56,7 @@ class Partition:
         self.devices = len(self.all)
         self.shard = (jax.process_index(), jax.process_count())
         self._local = [d for d in self.all if d.process_index == self.shard[0]]
-        # pmap speaks of this host's devices, a mesh of all
+        # pmap speaks of this machine's devices, a mesh of all
         line = np.asarray(self._local if self.axis else self.all)
         mesh = Mesh(line, (AXIS,), axis_types=(AxisType.Auto,))
         self._whole = NamedSharding(mesh, PartitionSpec())
@@ -71,12 +71,22 @@ class Partition:
                 f" devices, {self.devices}; the nearest is {nearest}"
             )
 
-    def place(self, tree: Any) -> Any:
-        """Puts arrays of the host, whole, on every device."""
+    def replicate(self, tree: Any) -> Any:
+        """Puts NumPy arrays, whole, on every device."""
         return jax.device_put(tree, self._whole)
 
-    def split(self, batch: Mapping[str, np.ndarray]) -> Any:
-        """Readies this host's part of a batch, [B, ...], for the mapped functions."""
+    def stack(self, trees: Sequence[Any]) -> Any:
+        """As `replicate`, for the trees of all trainings: of the one there is."""
+        (tree,) = trees
+        return self.replicate(tree)
+
+    def shard_batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Any:
+        """Readies this machine's part of each training's batch for the mapped steps.
+
+        Args:
+            batches: of all trainings, here of one: fields [B, ...].
+        """
+        (batch,) = batches
         if self.axis is None:
             return jax.tree.map(
                 lambda a: jax.make_array_from_process_local_data(self._split, a), batch
@@ -84,30 +94,27 @@ class Partition:
         local = len(self._local)
         return jax.tree.map(lambda a: a.reshape(local, -1, *a.shape[1:]), batch)
 
-    def join(self, trees: Sequence[Any]) -> Any:
-        """As `place`, for the trees of all trainings: of the one there is."""
-        (tree,) = trees
-        return self.place(tree)
-
-    def feed(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Any:
-        """As `split`, for the batches of all trainings: of the one there is."""
-        (batch,) = batches
-        return self.split(batch)
-
-    def parts(self, tree: Any) -> list[Any]:
+    def unstack(self, tree: Any) -> list[Any]:
         """What `fetch` gives of each training."""
         return [fetch(tree)]
 
-    def update(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """Maps `step(state, batch) -> (state, metrics)`; the state is donated."""
-        return self._map(step, donate=True)
+    def unshard(self, tree: Any) -> list[Any]:
+        """This machine's part of what `eval_step` returned, of each training.
 
-    def measure(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """Maps `step(variables, batch) -> sums`."""
-        return self._map(step, donate=False)
+        Returns:
+            A tree of NumPy arrays [B, ...] for each training, in the order of the
+            batch that went in.
+        """
+        return [jax.tree.map(self._rows, tree)]
 
-    def _map(self, step: Callable[[Any, Any], Any], *, donate: bool) -> Any:
-        donated = (0,) if donate else ()
+    def _rows(self, array: jax.Array) -> np.ndarray:
+        if self.axis is not None:
+            return np.asarray(array).reshape(-1, *array.shape[2:])
+        shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
+        return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+    def train_step(self, step: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+        """Maps `step(state, batch) -> (state, loss)`; the state is donated."""
         if self.axis is not None:
             return jax.pmap(
                 step,
@@ -115,57 +122,69 @@ class Partition:
                 devices=self.all,
                 in_axes=(None, 0),
                 out_axes=None,
-                donate_argnums=donated,
+                donate_argnums=0,
             )
         return jax.jit(
             step,
             in_shardings=(self._whole, self._split),
             out_shardings=self._whole,
-            donate_argnums=donated,
+            donate_argnums=0,
+        )
+
+    def eval_step(self, step: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
+        """Maps `step(variables, batch, key) -> fields [B, ...]`, for `unshard`."""
+        if self.axis is not None:
+            return jax.pmap(
+                step,
+                axis_name=self.axis,
+                devices=self.all,
+                in_axes=(None, 0, None),
+                out_axes=0,
+            )
+        return jax.jit(
+            step,
+            in_shardings=(self._whole, self._split, self._whole),
+            out_shardings=self._split,
         )
 
 
-class Together(Partition):
+class Stacked(Partition):
     """Several trainings in one program, each on the whole of its own batch.
 
     Their number is that of the trees and batches given, and may change from call to
-    call; each number is compiled once. To be used on a single host.
+    call; each number is compiled once. To be used on a single machine.
     """
 
-    def __init__(self, way: Way, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, mode: Mode, devices: Sequence[jax.Device] | None = None):
         """Takes these local devices; None takes all there are.
 
         Raises:
-            Invalid: an unknown way.
+            settings.Invalid: an unknown mode.
         """
-        if way not in ("devices", "vmap"):
-            raise settings.unknown("way", way, ("devices", "vmap"))
+        if mode not in ("devices", "vmap"):
+            raise settings.unknown("mode", mode, ("devices", "vmap"))
         super().__init__("mesh", devices)
-        self._way = way
-        self.most = len(self._local) if way == "devices" else MOST_UNDER_VMAP
+        self._mode = mode
+        self.most = len(self._local) if mode == "devices" else MOST_UNDER_VMAP
 
     def check(self, batch_size: int) -> None:
         """Any batch size will do: no batch is split."""
 
-    def place(self, tree: Any) -> Any:
-        """As `join`, for one training."""
-        return self.join([tree])
+    def replicate(self, tree: Any) -> Any:
+        """As `stack`, for one training."""
+        return self.stack([tree])
 
-    def split(self, batch: Mapping[str, np.ndarray]) -> Any:
-        """As `feed`, for one training."""
-        return self.feed([batch])
-
-    def join(self, trees: Sequence[Any]) -> Any:
-        """Stacks trees of the host, one a training, where each is to be."""
+    def stack(self, trees: Sequence[Any]) -> Any:
+        """Stacks trees of NumPy arrays, one a training, where each is to be."""
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
         return jax.device_put(stacked, self._place(len(trees)))
 
-    def feed(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Any:
+    def shard_batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Any:
         """Stacks the batches of the trainings, [G, B, ...]."""
         return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
-    def parts(self, tree: Any) -> list[Any]:
-        """A copy of the part of each training on the host."""
+    def unstack(self, tree: Any) -> list[Any]:
+        """A copy of the part of each training, as NumPy arrays."""
         leaves, structure = jax.tree.flatten(jax.device_get(tree))
         # a copy, as in `fetch`
         return [
@@ -173,50 +192,69 @@ class Together(Partition):
             for parts in zip(*leaves, strict=True)
         ]
 
+    unshard = unstack  # nothing was split
+
     def _place(self, count: int) -> Any:
-        if self._way == "vmap":
+        if self._mode == "vmap":
             return self._local[0]
         mesh = Mesh(self._local[:count], (AXIS,), axis_types=(AxisType.Auto,))
         return NamedSharding(mesh, PartitionSpec(AXIS))
 
-    def _map(self, step: Callable[[Any, Any], Any], *, donate: bool) -> Any:
-        donated = (0,) if donate else ()
-        if self._way == "vmap":
-            return jax.jit(jax.vmap(step), donate_argnums=donated)
+    def train_step(self, step: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+        """Maps `step(state, batch) -> (state, loss)`; the state is donated."""
+        return self._map(step, (0, 0), donate_argnums=0)
+
+    def eval_step(self, step: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
+        """Maps `step(variables, batch, key)`; the key is that of all trainings."""
+        return self._map(step, (0, 0, None))
+
+    def _map(self, step: Any, in_axes: tuple[int | None, ...], **options: Any) -> Any:
+        if self._mode == "vmap":
+            return jax.jit(jax.vmap(step, in_axes=in_axes), **options)
 
         @functools.cache
         def mapped(count: int) -> Any:
             devices = self._local[:count]
-            return jax.pmap(step, devices=devices, donate_argnums=donated)
+            return jax.pmap(step, devices=devices, in_axes=in_axes, **options)
 
-        def call(tree: Any, batch: Any) -> Any:
-            return mapped(len(jax.tree.leaves(batch)[0]))(tree, batch)
+        def call(tree: Any, batch: Any, *rest: Any) -> Any:
+            return mapped(len(jax.tree.leaves(batch)[0]))(tree, batch, *rest)
 
         return call
 
 
 def fetch(tree: Any) -> Any:
-    """A copy of replicated arrays on the host.
+    """A copy of replicated arrays, as NumPy arrays.
 
-    It is a true copy: on a CPU the host sees a device's memory, and the next step
+    It is a true copy: on a CPU, NumPy sees a device's memory, and the next step
     overwrites what it is given.
     """
     jax.block_until_ready(tree)
     return jax.tree.map(lambda a: np.array(a.addressable_data(0)), tree)
 
 
-def agree(tree: Any) -> Any:
-    """What the first host holds, on every host."""
+def broadcast(tree: Any) -> Any:
+    """What the first machine holds, on every machine."""
     if jax.process_count() == 1:
         return tree
     return multihost_utils.broadcast_one_to_all(tree)
 
 
-def tell(data: Any) -> Any:
-    """Plain data of the first host, as JSON has it, on every host."""
+def broadcast_json(data: Any) -> Any:
+    """Plain data of the first machine, as JSON has it, on every machine."""
     if jax.process_count() == 1:
         return data
     text = np.frombuffer(json.dumps(data).encode(), np.uint8)
-    length = int(agree(np.asarray(len(text))))
-    text = agree(np.resize(text, length))
+    length = int(broadcast(np.asarray(len(text))))
+    text = broadcast(np.resize(text, length))
     return json.loads(np.asarray(text, np.uint8).tobytes())
+
+
+def gather(tree: Any) -> Any:
+    """Arrays [N, ...] of all machines along a new first axis: [machines, N, ...].
+
+    Every machine must have arrays of the same shapes.
+    """
+    if jax.process_count() == 1:
+        return jax.tree.map(lambda a: np.asarray(a)[None], tree)
+    return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree))

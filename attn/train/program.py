@@ -18,8 +18,7 @@ from attn import data, models, modules, settings, tasks
 from attn.models import cost
 from attn.train import optimizer as optimizers
 from attn.train import step as steps
-from attn.train.partition import Partition, Together, Way
-from attn.train.probes import class_gates
+from attn.train.partition import Mode, Partition, Stacked
 from attn.train.state import State
 
 SECTIONS = ("seed", "data", "model", "task", "optimizer", "schedule", "train")
@@ -31,12 +30,16 @@ class Train:
 
     Attributes:
         steps: batches to take.
-        batch_size: examples in one batch, over all devices and hosts.
+        batch_size: examples in one batch, over all devices and machines.
         eval_batch_size: the same for the evaluation; None takes `batch_size`.
         log_every: steps between two lines of training metrics, each a mean over them.
-        eval_every: steps between two evaluations on the test split; the last step
-            is always followed by one.
-        look_every: steps between two pictures of what the model looks at, from before
+        eval_every: steps between two evaluations on the validation split, or on the
+            test split where there is none; the last step is always followed by one.
+        score_every: steps between two evaluations whose predictions are scored, for
+            tasks that do so; None for one at the end only, as decoding is expensive.
+        select: which state is tested at the end: the "last", or the "best" of the
+            checkpoints by the headline metric on the validation split.
+        snapshot_every: steps between two snapshots of the attention maps, from before
             the first step to after the last; None for one at the end only.
         save_every: steps between two checkpoints; there is always one at the end.
         accumulate: batches whose gradients make one update; at most `steps`. Those
@@ -52,8 +55,10 @@ class Train:
     eval_batch_size: settings.Positive | None = None
     log_every: settings.Positive = 50
     eval_every: settings.Positive = 500
+    score_every: settings.Positive | None = None
+    select: Literal["last", "best"] = "last"
     save_every: settings.Positive = 500
-    look_every: settings.Positive | None = None
+    snapshot_every: settings.Positive | None = None
     accumulate: settings.Positive = 1
     average: settings.Decay | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -75,29 +80,31 @@ class Program:
     Attributes:
         train: the settings under `config.train`.
         dataset: the data.
-        host: the model.
+        model: the network.
         task: what it is trained for.
         partition: how it is spread over devices.
+        fields: of a batch that model and task read.
     """
 
     def __init__(
         self,
         config: Mapping[str, Any],
         devices: Sequence[jax.Device] | None = None,
-        together: Way | None = None,
+        mode: Mode | None = None,
     ):
         """Builds everything and compiles nothing.
 
         Args:
             config: as an experiment file gives it, without anything missing.
             devices: to run on; None takes all there are.
-            together: how several points train in this program; None for one point.
+            mode: how several runs train in this program; None for one run.
 
         Raises:
-            Invalid: a field, name or value that does not exist or does not fit,
-                beginning with the section of the config where it stands.
+            settings.Invalid: a field, name or value that does not exist or does not
+                fit, beginning with the section of the config where it stands.
         """
         self._config = config
+        self._compiled: dict[str, Any] = {}
         for name in config:
             if name not in SECTIONS:
                 raise settings.unknown("field of config", name, SECTIONS)
@@ -110,8 +117,8 @@ class Program:
             )
         with _section("train"):
             self.train = settings.build(Train, "section", "train", config["train"])
-            if together:
-                self.partition: Partition = Together(together, devices)
+            if mode:
+                self.partition: Partition = Stacked(mode, devices)
             else:
                 self.partition = Partition(self.train.partition, devices)
             self.partition.check(self.train.batch_size)
@@ -129,35 +136,93 @@ class Program:
             )
         with _section("data"):
             self.dataset = data.open(config["data"])
+        with _section("train"):
+            if self.train.select == "best" and "validation" not in self.dataset.splits:
+                raise settings.Invalid(
+                    "select='best' needs a validation split, and config.data.validation"
+                    " names none"
+                )
         with _section("model"):
-            self.host = self._host(config["model"], self.partition.axis)
-            self._abstract = jax.eval_shape(self._init, self._seed(0))
+            self.model = self.build(config["model"])
+        self.fields = tuple(dict.fromkeys((*self.inputs, *self.task.fields)))
+        self._check_fields()
+        with _section("model"):
+            variables = self._variables(self.model)
+        with _section("task"):
+            self._check_outputs(variables)
+        self._losses = steps.losses(
+            self.model, self.task, variables, self.example(), self.partition.axis
+        )
+        self._abstract = jax.eval_shape(self._start, self._seed(0), variables)
         with _section("optimizer"):
             optimizers.check(config["optimizer"], self._abstract.params)
 
-    def _host(self, config: Mapping[str, Any], axis: str | None) -> Any:
-        chosen: dict[str, Any] = {
-            "num_classes": self.dataset.num_classes,
-            "dtype": jnp.dtype(self.train.dtype),
-            "axis_name": axis,
-        }
-        return models.create(**{**chosen, **config})
+    def build(self, section: Mapping[str, Any]) -> Any:
+        """A model for the data and devices of this program, from a section `model`.
 
-    def build(self, model: Mapping[str, Any]) -> Any:
-        """Another host for the same data and devices, from a section `model`."""
-        with _section("model"):
-            return self._host(model, self.partition.axis)
+        It is told the facts of the data set, such as the number of classes, for which
+        it has a field.
+
+        Raises:
+            settings.Invalid: as `models.create` says.
+        """
+        offered = {
+            **self.dataset.facts,
+            "dtype": jnp.dtype(self.train.dtype),
+            "axis_name": self.partition.axis,
+        }
+        fields = dataclasses.fields(models.find(section.get("name")))
+        known = {f.name: offered[f.name] for f in fields if f.name in offered}
+        return models.create(**{**known, **section})
+
+    def _check_fields(self) -> None:
+        """Refuses data that lack a field which is read."""
+        there = self.dataset.example()
+        wanted = {"model": self.inputs, "task": self.task.fields}
+        for who, names in wanted.items():
+            for name in names:
+                if name not in there:
+                    raise settings.Invalid(
+                        f"config.data: the {who} reads the field {name!r}, and the data"
+                        f" set has {', '.join(there)}"
+                    )
+
+    def _variables(self, model: Any) -> Any:
+        """Shapes and types of the variables of a model for the data."""
+        start = functools.partial(steps.variables, model)
+        return jax.eval_shape(start, jax.random.key(0), self.example())
+
+    def _check_outputs(self, variables: Any) -> None:
+        batch = self.example()
+        outputs = jax.eval_shape(self.apply, variables, batch)
+        self.task.check(outputs, batch, self.dataset.facts)
+
+    def example(self, batch_size: int = 1) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of the fields of a batch that model and task read."""
+        there = self.dataset.example()
+        return {
+            name: jax.ShapeDtypeStruct((batch_size, *there[name].shape), dtype)
+            for name in self.fields
+            for dtype in [jax.dtypes.canonicalize_dtype(there[name].dtype)]
+        }
+
+    def apply(self, variables: Any, batch: Mapping[str, Any]) -> Any:
+        """The model's outputs for a batch, without training; not compiled."""
+        return steps.evaluated(self.model, variables, batch, jax.random.key(0))
 
     def _seed(self, seed: int) -> np.ndarray:
         return np.asarray(seed, np.uint32)
 
     def _init(self, seed: jax.Array) -> State:
-        image = jnp.zeros((1, *self.dataset.image_shape), jnp.float32)
-        return steps.init(
+        batch = {n: jnp.zeros(a.shape, a.dtype) for n, a in self.example().items()}
+        key = jax.random.key(seed)
+        return self._start(seed, steps.variables(self.model, key, batch))
+
+    def _start(self, seed: jax.Array, variables: Any) -> State:
+        return steps.start(
             seed,
-            image,
-            host=self.host,
-            task=self.task,
+            variables,
+            losses=self._losses,
             optimizer=self._optimizer,
             average=self.train.average is not None,
         )
@@ -167,39 +232,81 @@ class Program:
         return jax.jit(self._init)
 
     @functools.cached_property
-    def update(self) -> Any:
+    def train_step(self) -> Any:
         """The compiled `(state, batch) -> (state, loss)`; the state is donated."""
         step = functools.partial(
             steps.train_step,
-            host=self.host,
+            model=self.model,
             task=self.task,
             optimizer=self._optimizer,
             decay=self.train.average or 0.0,
             axis=self.partition.axis,
         )
-        return self.partition.update(step)
+        return self.partition.train_step(step)
 
     @functools.cached_property
-    def measure(self) -> Any:
-        """The compiled `(variables, split batch) -> sums of the evaluation`."""
-        step = functools.partial(
-            steps.eval_step, host=self.host, task=self.task, axis=self.partition.axis
-        )
-        return self.partition.measure(step)
+    def eval_step(self) -> Any:
+        """The compiled `steps.eval_step`, without predictions."""
+        return self._eval_step(predict=False)
 
-    def like(self) -> State:
-        """The shapes and types of the state."""
+    @functools.cached_property
+    def predict_step(self) -> Any:
+        """The compiled `steps.eval_step`, with the task's predictions."""
+        return self._eval_step(predict=True)
+
+    def _eval_step(self, *, predict: bool) -> Any:
+        step = functools.partial(
+            steps.eval_step,
+            model=self.model,
+            task=self.task,
+            predict=predict,
+            axis=self.partition.axis,
+        )
+        return self.partition.eval_step(step)
+
+    @functools.cached_property
+    def capture(self) -> Any:
+        """The compiled `(variables, batch) -> (outputs, attention maps)`."""
+
+        def captured(variables: Any, batch: Mapping[str, Any]) -> Any:
+            rngs = steps.streams(self.model, jax.random.key(0))
+            given = (batch[name] for name in self.inputs)
+            return modules.capture(self.model, variables, *given, rngs=rngs)
+
+        return jax.jit(captured)
+
+    def compiled(self, name: str, function: Any) -> Any:
+        """A function compiled once for all seeds and data of this program.
+
+        Args:
+            name: by which it is known, for whoever asks again.
+            function: what is compiled, if it is not yet.
+        """
+        return self._compiled.setdefault(name, jax.jit(function))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the fields that the model is called with."""
+        return steps.inputs(self.model)
+
+    @property
+    def curve_split(self) -> str:
+        """The split that is looked at during the training."""
+        return self.dataset.splits[0]
+
+    def abstract_state(self) -> State:
+        """Shapes and types of the state."""
         return self._abstract
 
-    def fresh(self, seed: int) -> State:
-        """The state of one training before its first step, for `partition.join`."""
+    def zero_state(self) -> State:
+        """Zeros in the place of a state that another machine holds."""
+        return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), self._abstract)
+
+    def init_state(self, seed: int) -> State:
+        """The state of one training before its first step, for `partition.stack`."""
         return self._compiled_init(self._seed(seed))
 
-    def start(self, seed: int) -> State:
-        """The state before the first step, on the devices."""
-        return self.partition.place(self.fresh(seed))
-
-    def on(self, config: Mapping[str, Any]) -> "Program":
+    def with_data(self, config: Mapping[str, Any]) -> "Program":
         """This program on other data, with what was compiled where that fits.
 
         Args:
@@ -207,78 +314,38 @@ class Program:
                 under `data` only.
 
         Raises:
-            Invalid: as a program of its own would.
+            settings.Invalid: as a program of its own would.
         """
         with _section("data"):
             dataset = data.open(config["data"])
         alike = (
-            dataset.image_shape == self.dataset.image_shape
-            and dataset.num_classes == self.dataset.num_classes
-            and config["data"].get("composition")
-            == self._config["data"].get("composition")
+            dataset.example() == self.dataset.example()
+            and dict(dataset.facts) == dict(self.dataset.facts)
+            and dataset.splits == self.dataset.splits
         )
         if not alike:
             return Program(config, self.partition.all)
         # what is compiled when it is first called must be there to be shared
-        _ = self._compiled_init, self.update, self.measure, self.look, self.gates
+        _ = self._compiled_init, self.train_step, self.eval_step, self.predict_step
+        _ = self.capture
         other = copy.copy(self)
         other.dataset, other._config = dataset, config
         return other
 
-    def evaluate(self, state: State) -> dict[str, float]:
-        """Means over the test split: "loss", "error" in percent, and "examples"."""
-        (means,) = self.evaluate_each(state, [self.dataset])
-        return means
-
-    def evaluate_each(
-        self, state: State, datasets: Sequence[data.Dataset]
-    ) -> list[dict[str, float]]:
-        """As `evaluate`, of every training in the state, each on its own dataset."""
-        variables = state.variables()
-        distinct = {id(dataset): dataset for dataset in datasets}
-        parts = []
-        for batches in zip(*map(self._tests, distinct.values()), strict=True):
-            of = dict(zip(distinct, batches, strict=True))
-            fed = self.partition.feed([of[id(dataset)] for dataset in datasets])
-            parts.append(self.measure(variables, fed))
-        found = zip(*map(self.partition.parts, parts), strict=True)
-        return [_means(sums) for sums in found]
-
-    def _tests(self, dataset: data.Dataset) -> Iterator[dict[str, np.ndarray]]:
-        """What a measurement takes of each batch of the test split."""
-        shard = self.partition.shard
-        for batch in dataset.test(self.eval_batch_size, shard=shard):
-            yield {name: batch[name] for name in ("image", "label", "weight")}
-
-    @functools.cached_property
-    def look(self) -> Any:
-        """The compiled `(variables, images) -> (logits, attention maps)`."""
-        return jax.jit(functools.partial(modules.capture, self.host))
-
-    @functools.cached_property
-    def gates(self) -> Any:
-        """The compiled sums by class for `probes.class_gates`."""
-        sums = functools.partial(class_gates.sums, classes=self.dataset.num_classes)
-        return jax.jit(functools.partial(sums, self.host))
-
     @functools.cached_property
     def costs(self) -> dict[str, int]:
         """Parameters, and multiply-adds of one example forward, both exact."""
-        image = jax.ShapeDtypeStruct((1, *self.dataset.image_shape), jnp.float32)
-        apply = functools.partial(self.host.apply, train=False)
-        variables = self.like().variables()
+        return self.costs_of(self.model)
+
+    def costs_of(self, model: Any) -> dict[str, int]:
+        """As `costs`, of another model for the same data; compiles nothing."""
+        batch = self.example()
+        key = jax.random.key(0)
+        variables = jax.eval_shape(
+            functools.partial(steps.variables, model, key), batch
+        )
+        forward = functools.partial(steps.evaluated, model, key=key)
         return {
             "parameters": cost.parameters(variables),
-            "macs": cost.macs(apply, variables, image),
+            "macs": cost.macs(forward, variables, batch),
         }
-
-
-def _means(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over a split, of the sums over its batches."""
-    totals = {
-        name: sum(float(part[name]) for part in sums)
-        for name in ("loss", "error", "examples")
-    }
-    examples = totals.pop("examples")
-    means = {name: value / examples for name, value in totals.items()}
-    return means | {"examples": int(examples)}

@@ -1,4 +1,4 @@
-"""Whoever wants to be told how trainings and sweeps go."""
+"""Listeners to the progress of trainings and sweeps."""
 
 import contextlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Progress(Protocol):
         step: int,
         steps: int,
         loss: float,
-        images_per_s: float,
+        examples_per_s: float,
         seconds_left: float,
     ) -> None:
         """Metrics were logged."""
@@ -34,7 +34,7 @@ class SweepProgress(Progress, Protocol):
 
 
 class Silence(contextlib.AbstractContextManager):
-    """A listener that says nothing: that of every host but the first."""
+    """A listener that says nothing: that of every machine but the first."""
 
     def point(self, k: int, n: int, name: str, others: Sequence[int] = ()) -> None: ...
     def point_done(self, summary: str) -> None: ...

@@ -1,7 +1,6 @@
-"""One point of a training in its work directory: what it resumes from, what it writes.
+"""One run in its work directory: what it resumes from, what it writes.
 
-Points that train together are members of one loop; each has files of its own, the
-same as if it trained alone.
+Runs that share a program have files of their own, the same as if each were alone.
 """
 
 import contextlib
@@ -17,8 +16,10 @@ import jax
 import numpy as np
 
 from attn.data import Dataset
-from attn.train import partition
-from attn.train.probes import attention, class_gates
+from attn.tasks import Mean, Metric, divide
+from attn.train import partition, probes
+from attn.train.evaluation import Evaluation
+from attn.train.probes import attention
 from attn.train.program import Program
 from attn.train.state import State
 from attn.train.store.checkpoint import Checkpoints
@@ -31,12 +32,12 @@ class Failed(Exception):
 
 
 class Diverged(Failed):
-    """The loss or a parameter is no longer finite; other trainings may go on."""
+    """A figure is no longer finite; other trainings may go on."""
 
 
 @dataclasses.dataclass
-class Member:
-    """A point, its directory, and how far it has got.
+class Run:
+    """A point of a sweep, its directory, and how far its training has got.
 
     Attributes:
         config: of the point.
@@ -54,162 +55,214 @@ class Member:
     diverged: Diverged | None = None
     result: dict[str, Any] | None = None
     _seconds: float = 0.0  # spent before this process began
+    _first: bool = dataclasses.field(default_factory=lambda: jax.process_index() == 0)
+    _files: "_Files | None" = None
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[None]:
-        """Opens its directory for as long as the context lasts."""
-        self._first = jax.process_index() == 0
-        self._writer: Writer | Silent = Silent()
+    def open(self, headline: Metric) -> Iterator[None]:
+        """Opens its directory for as long as the context lasts.
+
+        Args:
+            headline: the metric by which checkpoints are compared.
+        """
         if self._first:
             self.directory.mkdir(parents=True, exist_ok=True)
-        self._checkpoints = Checkpoints(self.directory / "checkpoints")
+        place = self.directory / "checkpoints"
+        self._files = _Files(headline, Checkpoints(place, better=headline.better))
         try:
             yield
         finally:
             try:
-                self._writer.close()
+                self._files.writer.close()
             finally:
-                self._checkpoints.close()
+                self._files.checkpoints.close()
+                self._files = None
+
+    @property
+    def _opened(self) -> "_Files":
+        assert self._files is not None, "used outside `open`"
+        return self._files
 
     def begin(self, program: Program) -> tuple[State, list[str]]:
-        """The state to go on from, not yet on the devices, and what to say about it.
+        """The state to go on from, not yet on the devices, and messages about it.
 
         It is the last sound checkpoint's, or a fresh one.
 
         Raises:
-            Invalid: a checkpoint does not fit the config, or none is sound.
+            settings.Invalid: a checkpoint does not fit the config, or none is sound.
         """
-        like = program.like()
-        found = self._checkpoints.restore(like) if self._first else None
+        like, checkpoints = program.abstract_state(), self._opened.checkpoints
+        found = checkpoints.restore(like) if self._first else None
         if self._first:
             files.write_json(self.directory / "config.json", self.config)
             machine.note_start(self.directory, int(found[0].step) if found else 0)
-        if not partition.agree(np.asarray(found is not None)):
-            return program.fresh(self.config["seed"]), []
-        if found is None:  # another host has it
-            state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
-            return partition.agree(state), []
+        if not partition.broadcast(np.asarray(found is not None)):
+            return program.init_state(self.config["seed"]), []
+        if found is None:  # another machine has it
+            return partition.broadcast(program.zero_state()), []
         state, notes, damaged = found
         step = int(state.step)
         self._seconds = notes["seconds"]
         said = [f"{line}; going back to step {step}" for line in damaged]
-        return partition.agree(state), [*said, f"resumes at step {step}"]
+        return partition.broadcast(state), [*said, f"resumes at step {step}"]
 
     def back(self, program: Program, step: int) -> State | None:
         """An earlier state than that of `begin`; None where it is not kept.
 
         What was saved later is dropped: it comes again.
         """
+        checkpoints = self._opened.checkpoints
         if step == 0:
-            state, self._seconds = program.fresh(self.config["seed"]), 0.0
-        elif step in self._checkpoints.steps():
+            state, self._seconds = program.init_state(self.config["seed"]), 0.0
+        elif step in checkpoints.steps():
             try:
-                found = self._checkpoints.restore(program.like(), step)
+                found = checkpoints.restore(program.abstract_state(), step)
             except ValueError:  # damaged
                 return None
             assert found is not None
             state, self._seconds = found[0], found[1]["seconds"]
         else:
             return None
-        self._checkpoints.drop_after(step)
+        checkpoints.drop_after(step)
         return state
+
+    def best(self, program: Program) -> State | None:
+        """The state of the best checkpoint; None where none has a figure."""
+        checkpoints = self._opened.checkpoints
+        self.wait()
+        step = checkpoints.best()
+        known = self._first and step is not None
+        if not partition.broadcast(np.asarray(known)):
+            return None
+        if not known:
+            return partition.broadcast(program.zero_state())
+        found = checkpoints.restore(program.abstract_state(), step)
+        assert found is not None
+        return partition.broadcast(found[0])
 
     def go_on(self, step: int) -> None:
         """Opens the metrics to go on after `step`."""
         if self._first:
-            self._writer = Writer(self.directory, step=step)
+            self._opened.writer = Writer(self.directory, step=step)
 
     @contextlib.contextmanager
     def surviving(self) -> Iterator[None]:
-        """Lets the loop go on where this member turns out to have diverged."""
+        """Lets the loop go on where this run turns out to have diverged."""
         try:
             yield
         except Diverged as reason:
             self.diverged = reason
 
-    def log(self, step: int, totals: Mapping[str, Any]) -> float:
+    def log(self, step: int, totals: Mapping[str, Mean]) -> float:
         """Writes the means since the last line, and returns that of the loss.
 
         Raises:
             Diverged: it is not finite.
         """
-        values = {name: float(value) for name, value in totals.items()}
-        count = values.pop("steps")
-        means = {name: value / count for name, value in values.items()}
-        _must_be_finite(means["loss"], step)
-        self._writer.metrics(step, "train", means)
+        means = divide(totals)
+        counted = {name: mean for name, mean in means.items() if totals[name].weight}
+        _must_be_finite(means["loss"], "the loss", step)
+        self._opened.writer.metrics(step, "train", counted)
         return means["loss"]
 
-    def pace(self, step: int, values: Mapping[str, float]) -> None:
+    def speed(self, step: int, values: Mapping[str, float]) -> None:
         """Writes how fast it went."""
-        self._writer.speed(step, values)
+        self._opened.writer.speed(step, values)
 
-    def tested(self, step: int, test: Mapping[str, float]) -> None:
+    def evaluated(self, step: int, split: str, evaluation: Evaluation) -> None:
         """Writes an evaluation."""
-        self._writer.metrics(step, "test", test)
+        self._opened.writer.metrics(step, split, evaluation.values)
 
-    def look(self, step: int, program: Program, variables: Any) -> None:
-        """Writes what it looks at after `step`."""
+    def snapshot(self, step: int, program: Program, variables: Any) -> None:
+        """Writes a snapshot of the attention maps after `step`."""
         if self._first:
-            folder = self.directory / "looks"
-            folder.mkdir(exist_ok=True)
-            path = folder / f"{step}.npz"
-            attention.write(path, program, variables, self.dataset, small=True)
+            attention.snapshot(self.directory, step, program, variables, self.dataset)
 
-    def save(self, state: State, test: Mapping[str, float], seconds: float) -> None:
-        """Begins to save a state of the host, `seconds` after the loop began.
+    def save(self, state: State, selection: Evaluation | None, seconds: float) -> None:
+        """Begins to save a state, `seconds` after the loop began.
+
+        Args:
+            state: NumPy arrays.
+            selection: its evaluation on the validation split, if there is one.
+            seconds: see above.
 
         Raises:
             Diverged: it is not finite.
         """
+        step = int(state.step)
         for leaf in jax.tree.leaves((state.params, state.extras, state.totals)):
-            _must_be_finite(float(np.sum(leaf, dtype=np.float64)), int(state.step))
-        self._writer.sync()  # a checkpoint must not outlive the lines before it
+            total = float(np.sum(leaf, dtype=np.float64))
+            _must_be_finite(total, "a parameter", step)
+        self._opened.writer.sync()  # a checkpoint must not outlive the lines before it
         notes = {"seconds": self._seconds + seconds}
-        self._checkpoints.save(state, notes=notes, error=test.get("error"))
+        name = self._opened.headline.name
+        figure = selection.values.get(name) if selection else None
+        self._opened.checkpoints.save(state, notes=notes, figure=figure)
 
     def wait(self) -> None:
         """Waits until what was saved is on disk."""
-        self._checkpoints.wait()
+        self._opened.checkpoints.wait()
 
     def end(
         self,
         program: Program,
-        variables: Any,
-        test: Mapping[str, float],
+        state: State,
+        test: Evaluation,
+        validation: Evaluation | None,
         *,
         seconds: float,
         together: int,
     ) -> None:
-        """Writes the pictures, the gates, and last the result."""
+        """Writes the outcomes, what the probes make of the model, and the result.
+
+        Args:
+            program: that trained it.
+            state: the tested one, NumPy arrays.
+            test, validation: its evaluations.
+            seconds: that the training took in this process.
+            together: runs that were trained in one program with it, itself included.
+
+        Raises:
+            Diverged: a figure of the test is not finite; no result is written.
+        """
+        for name, value in test.values.items():
+            _must_be_finite(value, f"the test's {name}", int(state.step))
         self.result = {
             "axes": dict(self.axes),
             "steps": program.train.steps,
-            "test": dict(test),
+            "metrics": [dataclasses.asdict(m) for m in program.task.metrics],
+            "test": test.values,
+            **({"validation": validation.values} if validation else {}),
             **program.costs,
             "seconds": round(self._seconds + seconds, 2),
             "together": together,
         }
-        if self._first:
-            self.result |= self._paces()
-            path = self.directory / "attention.npz"
-            attention.write(path, program, variables, self.dataset)
-            path = self.directory / "gates.npz"
-            class_gates.write(path, program, variables, self.dataset)
-            files.write_json(self.directory / "result.json", self.result)
+        if not self._first:
+            return
+        arrays = {"index": test.index}
+        for name, mean in test.outcomes.items():
+            arrays |= {f"{name}.total": mean.total, f"{name}.weight": mean.weight}
+        files.write_npz(self.directory / "outcomes.npz", **arrays)
+        measures = []
+        for name in program.task.probes:
+            probe = probes.find(name)
+            variables = state.variables()
+            measures += probe(self.directory, program, variables, self.dataset)
+        self.result |= {"measures": measures, **self._speeds()}
+        files.write_json(self.directory / "result.json", self.result)
 
-    def _paces(self) -> dict[str, float]:
+    def _speeds(self) -> dict[str, float]:
         """Medians over the whole training, in whichever process it took place."""
         lines = (self.directory / "speed.jsonl").read_text().splitlines()
         laps = [json.loads(line) for line in lines]
-        names = ("ms_per_step", "images_per_s")
+        names = ("ms_per_step", "examples_per_s")
         if not laps:
             return {}
         return {n: round(statistics.median(lap[n] for lap in laps), 3) for n in names}
 
 
-class Silent:
-    """The writer of every host but the first."""
+class NoWriter:
+    """The writer of every machine but the first: it writes nothing."""
 
     def metrics(self, step: int, split: str, values: Mapping[str, float]) -> None: ...
     def speed(self, step: int, values: Mapping[str, float]) -> None: ...
@@ -217,10 +270,19 @@ class Silent:
     def close(self) -> None: ...
 
 
-def _must_be_finite(value: float, step: int) -> None:
+@dataclasses.dataclass
+class _Files:
+    """What a run holds open: its checkpoints and its metrics."""
+
+    headline: Metric
+    checkpoints: Checkpoints
+    writer: Writer | NoWriter = dataclasses.field(default_factory=NoWriter)
+
+
+def _must_be_finite(value: float, what: str, step: int) -> None:
     if not math.isfinite(value):
         raise Diverged(
-            f"the loss or a parameter is no longer finite at step {step}; the"
-            " checkpoints before it are kept; try a lower config.schedule.peak,"
-            " config.optimizer.clip=1, or float32"
+            f"{what} is no longer finite at step {step}; the checkpoints before it"
+            " are kept; try a lower config.schedule.peak, config.optimizer.clip=1, or"
+            " float32"
         )

@@ -5,6 +5,8 @@ from typing import Any
 import flax.struct
 import jax
 
+from attn.tasks import Mean
+
 
 class State(flax.struct.PyTreeNode):
     """The state of a training; it has no device axis.
@@ -20,7 +22,7 @@ class State(flax.struct.PyTreeNode):
         extras: the other collections of the model, such as batch statistics.
         opt_state: of the optimizer.
         average: exponential moving average of params and extras, or None.
-        totals: sums of the training metrics since they were last logged.
+        totals: totals and weights of the losses since they were last logged.
     """
 
     step: jax.Array
@@ -29,7 +31,7 @@ class State(flax.struct.PyTreeNode):
     extras: Any
     opt_state: Any
     average: Any
-    totals: dict[str, jax.Array]
+    totals: dict[str, Mean]
 
     def variables(self) -> dict[str, Any]:
         """What a model is evaluated with: the moving average where there is one."""

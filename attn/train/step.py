@@ -1,34 +1,102 @@
 """One training step and one evaluation step: the same under pmap, vmap and a mesh."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from attn.tasks import Task
+from attn.tasks import Mean, Task
 from attn.train import optimizer as optimizers
 from attn.train.state import State
 
 Batch = Mapping[str, jax.Array]
-# The streams of randomness that a module may ask for.
-STREAMS = ("dropout", "sample")
+LOSSES = "losses"  # the collection into which modules sow losses of their own
+INPUTS = ("image",)  # of a model that does not say
+STREAMS = ("dropout", "sample")  # of randomness, likewise
 
 
-def init(
+def inputs(model: nn.Module) -> tuple[str, ...]:
+    """Names of the fields of a batch that a model is called with, in their order."""
+    return tuple(getattr(model, "inputs", INPUTS))
+
+
+def variables(model: nn.Module, key: jax.Array, batch: Batch) -> dict[str, Any]:
+    """The variables that a model starts with, for batches like `batch`."""
+    rngs = {**streams(model, key), "params": key}
+    arguments = (batch[name] for name in inputs(model))
+    found = dict(model.init(rngs, *arguments, train=False))
+    found.pop(LOSSES, None)
+    return found
+
+
+def evaluated(model: nn.Module, variables: Any, batch: Batch, key: jax.Array) -> Any:
+    """The model's outputs for a batch, without training."""
+    arguments = (batch[name] for name in inputs(model))
+    rngs = streams(model, key)
+    return model.apply(variables, *arguments, train=False, rngs=rngs)
+
+
+def trained(
+    model: nn.Module, variables: Any, batch: Batch, key: jax.Array
+) -> tuple[Any, dict[str, Any]]:
+    """The model's outputs in training, and its changed and sown collections."""
+    arguments = (batch[name] for name in inputs(model))
+    others = [name for name in variables if name != "params"]
+    outputs, changed = model.apply(
+        variables,
+        *arguments,
+        train=True,
+        rngs=streams(model, key),
+        mutable=[*others, LOSSES],
+    )
+    return outputs, dict(changed)
+
+
+def losses(
+    model: nn.Module, task: Task, variables: Any, batch: Batch, axis: str | None
+) -> tuple[str, ...]:
+    """Names of the losses that a training step has, from shapes alone.
+
+    Args:
+        model, task: what is trained.
+        variables, batch: abstract ones.
+        axis: the mapped axis that the model may sum over, if any.
+    """
+
+    def found(number: jax.Array, variables: Any, batch: Batch) -> dict[str, Mean]:
+        key = jax.random.fold_in(jax.random.key(0), number)
+        return _losses(task, *trained(model, variables, batch, key), batch)
+
+    if axis is None:
+        return tuple(jax.eval_shape(found, np.int32(0), variables, batch))
+    mapped = jax.vmap(found, in_axes=(0, None, None), axis_name=axis)
+    return tuple(jax.eval_shape(mapped, np.zeros(1, np.int32), variables, batch))
+
+
+def start(
     seed: jax.Array,
-    image: jax.Array,
+    variables: Mapping[str, Any],
     *,
-    host: nn.Module,
-    task: Task,
+    losses: Sequence[str],
     optimizer: optax.GradientTransformation,
     average: bool,
 ) -> State:
-    """The state before the first step, for images like `image` [B, H, W, C]."""
-    extras = dict(host.init(jax.random.key(seed), image, train=False))
+    """The state before the first step.
+
+    Args:
+        seed: of the training.
+        variables: that the model starts with.
+        losses: names of those that are logged.
+        optimizer: whose state belongs to it.
+        average: whether there is a moving average.
+    """
+    extras = dict(variables)
     params = extras.pop("params")
+    zero = Mean(jnp.zeros(()), jnp.zeros(()))
     return State(
         step=jnp.zeros((), jnp.int32),
         seed=seed,
@@ -36,7 +104,7 @@ def init(
         extras=extras,
         opt_state=optimizer.init(params),
         average=(params, extras) if average else None,
-        totals={name: jnp.zeros(()) for name in (*task.metrics, "steps")},
+        totals=dict.fromkeys(losses, zero),
     )
 
 
@@ -44,7 +112,7 @@ def train_step(
     state: State,
     batch: Batch,
     *,
-    host: nn.Module,
+    model: nn.Module,
     task: Task,
     optimizer: optax.GradientTransformation,
     decay: float,
@@ -54,60 +122,116 @@ def train_step(
 
     Args:
         state: the state.
-        batch: "image" [B, H, W, C] and "label" [B]: of one device under pmap, of the
-            whole machine under jit.
-        host: the model.
-        task: its loss.
+        batch: the fields that model and task read, [B, ...] each: of one device under
+            pmap, of the whole machine under jit.
+        model: the model.
+        task: its losses.
         optimizer: what turns gradients into updates.
-        decay: of the moving average of the parameters, if the state has one.
-        axis: the mapped axis to average over; None under a mesh, where the loss is
-            a global mean and the compiler adds the same collectives, and where a
-            training has its step for itself.
+        decay: of the moving average of the parameters, if the state has one; it moves
+            with the updates.
+        axis: the mapped axis to sum over; None under a mesh, where sums are global
+            and the compiler adds the same collectives, and where a training has its
+            step for itself.
     """
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    # one device draws the same with an axis and without
-    key = jax.random.fold_in(key, 0 if axis is None else jax.lax.axis_index(axis))
-    rngs = dict(zip(STREAMS, jax.random.split(key, len(STREAMS)), strict=True))
+    key = _of_device(key, axis)
 
-    def loss_of(params: Any) -> tuple[jax.Array, Any]:
-        variables = {"params": params, **state.extras}
-        logits, extras = host.apply(
-            variables, batch["image"], train=True, rngs=rngs, mutable=list(state.extras)
-        )
-        loss, metrics = task.loss(logits, batch)
-        return loss, (extras, metrics)
+    def objective(params: Any) -> tuple[jax.Array, Any]:
+        start = {"params": params, **state.extras}
+        outputs, changed = trained(model, start, batch, key)
+        means = _losses(task, outputs, changed, batch)
+        # what the gradients are divided by is counted on all devices
+        weights = _sum({name: mean.weight for name, mean in means.items()}, axis)
+        own = _over(means["loss"].total, weights["loss"])
+        sown = _over(means[LOSSES].total, weights[LOSSES]) if LOSSES in means else 0.0
+        return own + sown, (changed, means)
 
-    grads, (extras, metrics) = jax.grad(loss_of, has_aux=True)(state.params)
+    grads, (extras, means) = jax.grad(objective, has_aux=True)(state.params)
+    extras.pop(LOSSES, None)
+    grads, means = _sum((grads, means), axis)
     if axis is not None:
-        grads, extras, metrics = jax.lax.pmean((grads, extras, metrics), axis)
+        extras = jax.lax.pmean(extras, axis)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average is not None:
-        moved = optax.incremental_update((params, extras), average, 1 - decay)
-        updated = optimizers.has_updated(opt_state)
-        average = jax.tree.map(lambda a, b: jnp.where(updated, a, b), moved, average)
-    totals = jax.tree.map(jnp.add, state.totals, metrics | {"steps": jnp.ones(())})
+        share = jnp.where(optimizers.has_updated(opt_state), 1 - decay, 0.0)
+        average = optax.incremental_update((params, extras), average, share)
     state = state.replace(
         step=state.step + 1,
         params=params,
         extras=extras,
         opt_state=opt_state,
         average=average,
-        totals=totals,
+        totals=jax.tree.map(jnp.add, state.totals, means),
     )
-    return state, metrics["loss"]
+    return state, _over(*means["loss"])
 
 
 def eval_step(
     variables: Any,
     batch: Batch,
+    key: jax.Array,
     *,
-    host: nn.Module,
+    model: nn.Module,
     task: Task,
+    predict: bool,
     axis: str | None,
-) -> dict[str, jax.Array]:
-    """What one batch adds to the evaluation, summed over all devices."""
-    logits: Any = host.apply(variables, batch["image"], train=False)
-    sums = task.sums(logits, batch)
-    return sums if axis is None else jax.lax.psum(sums, axis)
+) -> dict[str, Any]:
+    """The evaluation of each example of a batch, on the devices.
+
+    Args:
+        variables: of the model.
+        batch: the fields that model and task read, and "weight", 0 for padding.
+        key: raw key data of the batch, for models and tasks that draw.
+        model, task: what is evaluated.
+        predict: whether to make the task's predictions too.
+        axis: the mapped axis, if any.
+
+    Returns:
+        "means", {name: Mean of [B]}, in which padding weighs nothing, and
+        "predictions", {name: [B, ...]}, empty unless asked for.
+    """
+    key = _of_device(jax.random.wrap_key_data(key), axis)
+    outputs = evaluated(model, variables, batch, key)
+    weight = batch["weight"]
+    means = {
+        name: Mean(*(jnp.where(weight > 0, part * weight, 0.0) for part in mean))
+        for name, mean in task.evaluate(outputs, batch).items()
+    }
+    predictions = task.predict(model, variables, batch, key) if predict else {}
+    return {"means": means, "predictions": predictions}
+
+
+def _losses(task: Task, outputs: Any, changed: Any, batch: Batch) -> dict[str, Mean]:
+    """The task's losses and the modules' own, summed over the examples at hand."""
+    means = {
+        name: Mean(*(jnp.sum(part, dtype=jnp.float32) for part in mean))
+        for name, mean in task.loss(outputs, batch).items()
+    }
+    sown = jax.tree.leaves(changed.get(LOSSES, {}))
+    if sown:
+        total = sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in sown)
+        means[LOSSES] = Mean(total, jnp.ones(()))
+    return means
+
+
+def _over(total: jax.Array, weight: jax.Array) -> jax.Array:
+    """A quotient whose divisor counts as a constant; 0 where nothing was counted."""
+    weight = jax.lax.stop_gradient(weight)
+    return total / jnp.where(weight == 0, 1, weight)
+
+
+def _sum(tree: Any, axis: str | None) -> Any:
+    return tree if axis is None else jax.lax.psum(tree, axis)
+
+
+def _of_device(key: jax.Array, axis: str | None) -> jax.Array:
+    # one device draws the same with an axis and without
+    return jax.random.fold_in(key, 0 if axis is None else jax.lax.axis_index(axis))
+
+
+def streams(model: nn.Module, key: jax.Array) -> dict[str, jax.Array]:
+    """A key for each stream of randomness that the model asks for."""
+    names = tuple(getattr(model, "streams", STREAMS))
+    return dict(zip(names, jax.random.split(key, max(len(names), 1)), strict=False))

@@ -7,8 +7,9 @@ SWEEP/POINT/environment.json   versions, machine, code, for each time it was sta
 SWEEP/POINT/metrics.jsonl  what was learnt; the same bytes however often killed
 SWEEP/POINT/speed.jsonl    how fast
 SWEEP/POINT/checkpoints/   the state, last and best
-SWEEP/POINT/attention.npz  what the trained model looked at
-SWEEP/POINT/looks/STEP.npz the same on the way, small, if train.look_every is set
+SWEEP/POINT/outcomes.npz   what each test example counts, by metric
+SWEEP/POINT/attention.npz  attention maps of the trained model
+SWEEP/POINT/snapshots/STEP.npz  the same on the way, small, by train.snapshot_every
 SWEEP/POINT/gates.npz      its mean gates by class, if it has gates of channels
 SWEEP/POINT/result.json    written last: a point that has it is done; the time that
                            points took together is divided among them

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from attn import settings
 
 LOCK = ".lock"
@@ -61,6 +63,15 @@ def write_json(path: pathlib.Path, data: Any) -> None:
 
 def _draft(path: pathlib.Path, end: str) -> pathlib.Path:
     return path.with_name(f".{path.name}.{end}")
+
+
+def write_npz(path: pathlib.Path, **arrays: np.ndarray) -> None:
+    """Writes arrays into a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    draft.replace(path)
 
 
 def read_json(path: pathlib.Path) -> Any:

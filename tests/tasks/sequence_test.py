@@ -12,7 +12,7 @@ LABEL = LOGITS.argmax(axis=-1).astype(np.int32)
 LABEL[1, 0] = (LABEL[1, 0] + 1) % 5  # one place wrong
 LABEL[2] = (LABEL[2] + 2) % 5  # all wrong
 LABEL[5, 2] = (LABEL[5, 2] + 3) % 5
-BATCH = {"label": LABEL, "weight": np.asarray([1, 1, 1, 0, 1, 0], np.float32)}
+BATCH = {"label": LABEL}
 
 
 def entropy(i, place, smoothing):
@@ -26,32 +26,29 @@ def entropy(i, place, smoothing):
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_the_loss_is_the_mean_over_examples_and_places(smoothing):
     task = tasks.create({"name": "sequence", "label_smoothing": smoothing})
-    loss, metrics = jax.jit(task.loss)(LOGITS, BATCH)
+    means = tasks.divide(jax.jit(task.loss)(LOGITS, BATCH))
     want = np.mean([entropy(i, k, smoothing) for i, k in np.ndindex(6, 3)])
-    assert loss == pytest.approx(want, rel=1e-5)
-    assert metrics["loss"] == loss
-    assert metrics["error"] == pytest.approx(100 * 3 / 6)
-    assert metrics.keys() == set(task.metrics)
+    assert means["loss"] == pytest.approx(want, rel=1e-5)
+    assert means["error"] == pytest.approx(100 * 3 / 6)
 
 
-def test_the_evaluation_counts_each_example_by_its_weight_without_smoothing():
+def test_an_example_is_wrong_where_any_place_is():
     task = tasks.create({"name": "sequence", "label_smoothing": 0.3})
-    sums = jax.jit(task.sums)(LOGITS, BATCH)
-    want = sum(entropy(i, k, 0) / 3 for i in (0, 1, 2, 4) for k in range(3))
-    assert sums["loss"] == pytest.approx(want, rel=1e-5)
-    assert sums["error"] == pytest.approx(200)  # two of the four, in percent
-    assert sums["examples"] == 4
+    found = jax.jit(task.evaluate)(LOGITS, BATCH)
+    want = [sum(entropy(i, k, 0) / 3 for k in range(3)) for i in range(6)]
+    np.testing.assert_allclose(found["loss"].total, want, rtol=1e-5)
+    np.testing.assert_array_equal(found["error"].total, [0, 100, 100, 0, 0, 100])
 
 
 def test_one_place_is_a_classification():
-    one = {"label": LABEL[:, :1], "weight": BATCH["weight"]}
-    flat = {"label": LABEL[:, 0], "weight": BATCH["weight"]}
     sequence, single = (
-        tasks.create({"name": name, "label_smoothing": 0.1})
+        tasks.create({"name": name, "label_smoothing": 0.1, "top5": True})
         for name in ("sequence", "classification")
     )
-    for method in ("loss", "sums"):
+    for method in ("loss", "evaluate"):
+        one = {"label": LABEL[:, :1]}
         found = jax.jit(getattr(sequence, method))(LOGITS[:, :1], one)
+        flat = {"label": LABEL[:, 0]}
         want = jax.jit(getattr(single, method))(LOGITS[:, 0], flat)
         jax.tree.map(np.testing.assert_allclose, found, want)
 
@@ -69,11 +66,11 @@ def test_one_place_is_a_classification():
 )
 def test_other_shapes_are_one_sentence_that_names_them(name, logits, label):
     task = tasks.create({"name": name})
-    batch = {"label": np.zeros(label, np.int32), "weight": np.ones(6, np.float32)}
-    for method in (task.loss, task.sums):
-        with pytest.raises(ValueError, match=f"task '{name}' takes logits") as error:
-            method(np.zeros(logits, np.float32), batch)
-        assert f"got {logits} for {label}" in str(error.value)
+    example = {"label": jax.ShapeDtypeStruct(label, np.int32)}
+    outputs = jax.ShapeDtypeStruct(logits, np.float32)
+    with pytest.raises(ValueError, match=f"task '{name}' takes logits") as error:
+        task.check(outputs, example, {})
+    assert f"got {logits} for {label}" in str(error.value)
 
 
 def test_smoothing_out_of_range_is_refused():

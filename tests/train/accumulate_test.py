@@ -24,9 +24,9 @@ class Plain(small.Net):
 
 def trained(config, batches):
     program = Program(config, jax.devices()[:1])
-    state = program.start(0)
+    state = small.start(program, 0)
     for batch in batches:
-        state, _ = program.update(state, program.partition.split(batch))
+        state, _ = program.train_step(state, small.fed(program, batch))
     return partition.fetch(state)
 
 
@@ -70,7 +70,7 @@ def test_two_batches_at_a_time_go_as_their_joint_batches(batches):
         for a, b in pairs:
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
     # the rates were those of the schedule: others lead elsewhere
-    start = Program(config(2)).fresh(0)
+    start = Program(config(2)).init_state(0)
     moved = [
         np.abs(a - b).max()
         for a, b in zip(

@@ -73,7 +73,7 @@ def arrays(directory):
     """All arrays of the last checkpoint, and what else must be equal."""
     program = Program(files.read_json(directory / "config.json"))
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
-    state, _, damaged = checkpoints.restore(program.like())
+    state, _, damaged = checkpoints.restore(program.abstract_state())
     checkpoints.close()
     assert not damaged
     result = json.loads((directory / "result.json").read_text())

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from attn.train import loop, partition
+from attn.train import loop, partition, run
 from attn.train.interruption import Interruption
 from attn.train.program import Program
 from attn.train.store.checkpoint import Checkpoints
@@ -35,23 +35,23 @@ def program(**changes):
 
 
 def train(directory, *, stop=None, made=None, listener=None, config=None):
-    training = loop.Loop(
+    return loop.train(
         made or program(),
         config or small.config(),
         directory,
+        {"attention": "none", "seed": 3},
         progress=listener or small.Listener(),
         interruption=Stop(stop),
     )
-    return training.run({"attention": "none", "seed": 3})
 
 
 def record(directory):
     """What must not depend on interruptions: parameters, metrics, result."""
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
-    state, _, _ = checkpoints.restore(program().like())
+    state, _, _ = checkpoints.restore(program().abstract_state())
     checkpoints.close()
     result = files.read_json(directory / "result.json")
-    for name in ("seconds", "ms_per_step", "images_per_s"):
+    for name in ("seconds", "ms_per_step", "examples_per_s"):
         result.pop(name)
     return state, (directory / "metrics.jsonl").read_bytes(), result
 
@@ -78,6 +78,7 @@ def test_writes_what_a_work_directory_promises(unbroken):
         "environment.json",
         "gates.npz",
         "metrics.jsonl",
+        "outcomes.npz",
         "result.json",
         "speed.jsonl",
         "tensorboard",
@@ -102,12 +103,12 @@ def test_writes_what_a_work_directory_promises(unbroken):
 
 
 def test_logged_losses_are_means_over_the_interval(unbroken):
-    made, state, losses = program(), program().start(3), []
+    made, state, losses = program(), small.start(program(), 3), []
     with made.dataset.train(small.BATCH, seed=3) as batches:
         for _ in range(4):
             batch = next(batches)
             batch = {name: batch[name] for name in ("image", "label")}
-            state, loss = made.update(state, made.partition.split(batch))
+            state, loss = made.train_step(state, small.fed(made, batch))
             losses.append(float(loss))
     lines = (unbroken / "metrics.jsonl").read_text().splitlines()
     found = [json.loads(line)["loss"] for line in lines[:2]]
@@ -163,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path)
         train(tmp_path, stop=3)
     schedule = {"name": "constant", "peak": 1e30}
     config = small.config(schedule=schedule)
-    with pytest.raises(loop.Diverged, match=r"no longer finite at step [4-8]; the"):
+    with pytest.raises(run.Diverged, match=r"no longer finite at step [4-8]; the"):
         train(tmp_path, made=program_of(config), config=config)
     assert not (tmp_path / "result.json").exists()
     train(tmp_path)  # with the config it was begun with
@@ -189,7 +190,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path, unbroken, siz
     with pytest.raises(loop.Stopped):
         train(tmp_path, stop=3)
     says = "is full; free some space and run"
-    with files_of_at_most(size), pytest.raises(loop.Failed, match=says):
+    with files_of_at_most(size), pytest.raises(run.Failed, match=says):
         train(tmp_path)
     train(tmp_path)
     assert_same(record(tmp_path), record(unbroken))
@@ -209,8 +210,8 @@ def test_a_checkpoint_of_another_model_is_refused_and_kept(tmp_path):
 def test_the_pictures_are_of_the_first_test_images(unbroken):
     with np.load(unbroken / "attention.npz") as file:
         arrays = dict(file)
-    batch = next(iter(program().dataset.test(16)))
-    np.testing.assert_array_equal(arrays["labels"], batch["label"][:8])
+    with program().dataset.split("test", 8) as batches:
+        batch = next(batches)
     assert arrays["images"].min() >= 0
     assert arrays["images"].max() <= 1
     index = json.loads(str(arrays["index"]))
@@ -218,15 +219,18 @@ def test_the_pictures_are_of_the_first_test_images(unbroken):
     (gates,) = (arrays[key] for key in index[0]["keys"])
     assert gates.shape == (8, 8)
     state, _, _ = record(unbroken)
-    logits, maps = program().look(state.variables(), batch["image"][:8])
-    np.testing.assert_array_equal(arrays["predictions"], np.argmax(logits, -1))
+    logits, maps = program().capture(state.variables(), batch)
+    pairs = list(zip(batch["label"], np.argmax(logits, -1), strict=True))
+    captions = [f"{own} \N{RIGHTWARDS ARROW} {said}" for own, said in pairs]
+    assert arrays["captions"].tolist() == captions
+    assert arrays["wrong"].tolist() == [own != said for own, said in pairs]
     (gate,) = maps.values()
     np.testing.assert_allclose(gates, gate.values, atol=1e-3)
 
 
 def test_fetched_arrays_are_copies():
     made = program()
-    state = made.start(0)
+    state = small.start(made, 0)
     held = partition.fetch(state)
     before = jax.tree.map(np.copy, held.params)
     batch = {
@@ -234,7 +238,7 @@ def test_fetched_arrays_are_copies():
         "label": np.zeros(small.BATCH, np.int32),
     }
     for _ in range(3):
-        state, _ = made.update(state, made.partition.split(batch))
+        state, _ = made.train_step(state, small.fed(made, batch))
     jax.block_until_ready(state)
     jax.tree.map(np.testing.assert_array_equal, held.params, before)
 

@@ -30,27 +30,27 @@ def test_the_costs_are_those_of_the_network_by_hand():
 
 def test_the_evaluation_is_the_mean_over_the_split_by_hand():
     program = one()
-    state = program.start(1)
+    state = small.start(program, 1)
     variables = partition.fetch(state.variables())
     losses, wrong = [], []
-    for batch in program.dataset.test(40):
-        logits = program.host.apply(variables, batch["image"], train=False)
+    for batch in program.dataset.split("test", 40):
+        logits = program.model.apply(variables, batch["image"], train=False)
         logits = np.asarray(logits, np.float64)
         exact = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         losses += list(-exact[np.arange(40), batch["label"]])
         wrong += list(logits.argmax(1) != batch["label"])
-    found = program.evaluate(state)
+    found = small.evaluate(program, state).values
     assert found["examples"] == 40
     assert found["error"] == pytest.approx(100 * np.mean(wrong))
     assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_looking_gives_the_logits_and_the_maps():
+def test_capture_gives_the_logits_and_the_maps():
     program = one()
     images = np.ones((2, *program.dataset.image_shape), np.float32)
-    variables = program.start(0).variables()
-    logits, maps = program.look(variables, images)
-    want = program.host.apply(variables, images, train=False)
+    variables = small.start(program, 0).variables()
+    logits, maps = program.capture(variables, {"image": images})
+    want = program.model.apply(variables, images, train=False)
     np.testing.assert_allclose(logits, want, rtol=1e-5)
     assert [type(found) for found in maps.values()] == [modules.Map]
 

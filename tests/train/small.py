@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 import attn
+from attn.train import evaluation
 
 BATCH = 16
 TRACES = []  # one entry whenever the training of a Net is traced
@@ -78,3 +79,22 @@ class Listener:
 
     def point_done(self, summary):
         self.notes.append(summary)
+
+
+def start(program, seed):
+    """The state before the first step, on the devices."""
+    return program.partition.stack([program.init_state(seed)])
+
+
+def fed(program, batch):
+    """What a step takes of a batch, on the devices."""
+    taken = {name: batch[name] for name in program.fields}
+    return program.partition.shard_batch([taken])
+
+
+def evaluate(program, state, split="test", *, score=True):
+    """The evaluation of the one training in a state."""
+    (found,) = evaluation.evaluate(
+        program, state.variables(), [program.dataset], split, score=score
+    )
+    return found

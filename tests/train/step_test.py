@@ -23,9 +23,9 @@ def batches(count=STEPS):
 
 
 def trained(program, count=STEPS):
-    state, losses = program.start(5), []
+    state, losses = small.start(program, 5), []
     for batch in batches(count):
-        state, loss = program.update(state, program.partition.split(batch))
+        state, loss = program.train_step(state, small.fed(program, batch))
         losses.append(float(loss))
     return partition.fetch(state), losses
 
@@ -65,7 +65,7 @@ def test_eight_devices_take_the_steps_of_one(one_device, name):
     moved = jax.tree.map(
         lambda a, b: np.abs(a - b).max(),
         state.params,
-        partition.fetch(program.start(5)).params,
+        partition.fetch(small.start(program, 5)).params,
     )
     assert max(jax.tree.leaves(moved)) > 0.01
 
@@ -73,10 +73,10 @@ def test_eight_devices_take_the_steps_of_one(one_device, name):
 def test_the_state_has_no_device_axis_and_compiles_once():
     program = Program(small.config())
     traced = len(small.TRACES)
-    state = program.start(0)
-    shapes = jax.tree.map(np.shape, program.like())
+    state = small.start(program, 0)
+    shapes = jax.tree.map(np.shape, program.abstract_state())
     for batch in batches(3):
-        state, _ = program.update(state, program.partition.split(batch))
+        state, _ = program.train_step(state, small.fed(program, batch))
         assert jax.tree.map(np.shape, state) == shapes
     assert len(small.TRACES) == traced + 1
 
@@ -84,7 +84,7 @@ def test_the_state_has_no_device_axis_and_compiles_once():
 def test_the_evaluation_is_the_same_on_any_number_of_devices():
     one = Program(small.config(), jax.devices()[:1])
     eight = Program(small.config())
-    a, b = one.evaluate(one.start(0)), eight.evaluate(eight.start(0))
+    a, b = (small.evaluate(p, small.start(p, 0)).values for p in (one, eight))
     assert a["examples"] == b["examples"] == 40  # of 48 rows: the rest is padding
     assert a["error"] == b["error"]
     np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
@@ -92,8 +92,8 @@ def test_the_evaluation_is_the_same_on_any_number_of_devices():
 
 def test_seeds_differ_in_parameters_and_share_the_program():
     program = Program(small.config(), jax.devices()[:1])
-    a, b = (partition.fetch(program.start(seed)).params for seed in (0, 1))
-    same = partition.fetch(program.start(0)).params
+    a, b = (partition.fetch(small.start(program, seed)).params for seed in (0, 1))
+    same = partition.fetch(small.start(program, 0)).params
     leaves = lambda tree: np.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
     assert np.array_equal(leaves(a), leaves(same))
     assert not np.array_equal(leaves(a), leaves(b))
@@ -102,10 +102,10 @@ def test_seeds_differ_in_parameters_and_share_the_program():
 def test_the_moving_average_follows_the_parameters():
     config = small.config(train__average=0.5)
     program = Program(config, jax.devices()[:1])
-    state = program.start(0)
+    state = small.start(program, 0)
     want = partition.fetch(state).params
     for batch in batches(2):
-        state, _ = program.update(state, program.partition.split(batch))
+        state, _ = program.train_step(state, small.fed(program, batch))
         params = partition.fetch(state).params
         want = jax.tree.map(lambda w, p: 0.5 * w + 0.5 * p, want, params)
     assert_close(partition.fetch(state).average[0], want)
@@ -116,15 +116,15 @@ def test_the_moving_average_follows_the_parameters():
 def test_accumulating_two_batches_makes_one_update():
     config = small.config(train__accumulate=2)
     program = Program(config, jax.devices()[:1])
-    state = program.start(0)
+    state = small.start(program, 0)
     kernels = []
     for batch in batches(2):
-        state, _ = program.update(state, program.partition.split(batch))
+        state, _ = program.train_step(state, small.fed(program, batch))
         kernels.append(partition.fetch(state).params)
     first, second = (
         np.concatenate(list(map(np.ravel, jax.tree.leaves(k)))) for k in kernels
     )
-    start = jax.tree.leaves(partition.fetch(program.start(0)).params)
+    start = jax.tree.leaves(partition.fetch(small.start(program, 0)).params)
     np.testing.assert_array_equal(first, np.concatenate(list(map(np.ravel, start))))
     assert np.abs(second - first).max() > 1e-4
 
@@ -146,9 +146,9 @@ def test_dropout_differs_between_steps_and_not_between_runs():
     batch = batches(1)[0]
 
     def losses():
-        state, found = program.start(0), []
+        state, found = small.start(program, 0), []
         for _ in range(2):
-            state, loss = program.update(state, program.partition.split(batch))
+            state, loss = program.train_step(state, small.fed(program, batch))
             found.append(float(loss))
         return found
 

@@ -10,18 +10,18 @@ import pytest
 from attn.train import loop
 from attn.train.interruption import Interruption
 from attn.train.program import Program
-from attn.train.run import Member
+from attn.train.run import Diverged, Run
 from attn.train.store.checkpoint import Checkpoints
 from attn.workdir import files
 from tests.train import small
 from tests.train.loop_test import Stop
 
 SEEDS = (3, 4, 9)
-# dropout, batch norm and an average: all that could be mixed up between members
+# dropout, batch norm and an average: all that could be mixed up between runs
 CHANGES = {
     "model__dropout": 0.3,
     "train__average": 0.9,
-    "train__look_every": 3,
+    "train__snapshot_every": 3,
     "optimizer": {"name": "sgd", "momentum": 0.9},
 }
 WAYS = ("devices", "vmap")
@@ -33,9 +33,9 @@ def program(way=None):
     return Program(small.config(**CHANGES), devices, way)
 
 
-def members(directory, seeds=SEEDS, datasets=None):
+def runs(directory, seeds=SEEDS, datasets=None):
     return [
-        Member(
+        Run(
             small.config(seed=seed, **CHANGES),
             directory / str(seed),
             {"seed": seed},
@@ -46,13 +46,13 @@ def members(directory, seeds=SEEDS, datasets=None):
 
 
 def train(directory, way, *, stop=None, seeds=SEEDS, made=None, listener=None):
-    made = made or members(directory, seeds)
+    made = made or runs(directory, seeds)
     loop.Training(
         program(way),
         made,
         progress=listener or small.Listener(),
         interruption=Stop(stop),
-    ).run()
+    ).train()
     return made
 
 
@@ -74,7 +74,7 @@ def together(request, tmp_path_factory):
 
 def state(directory, step=None):
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
-    found, _, damaged = checkpoints.restore(program().like(), step)
+    found, _, damaged = checkpoints.restore(program().abstract_state(), step)
     checkpoints.close()
     assert not damaged
     return found
@@ -108,16 +108,16 @@ def assert_same(found, want):
         np.testing.assert_array_equal(a, b)
     for name in ("metrics.jsonl", "attention.npz", "gates.npz"):
         assert (found / name).read_bytes() == (want / name).read_bytes(), name
-    assert looks(found) == looks(want)
+    assert snapshots(found) == snapshots(want)
     results = [files.read_json(place / "result.json") for place in (found, want)]
-    for name in ("seconds", "ms_per_step", "images_per_s"):
+    for name in ("seconds", "ms_per_step", "examples_per_s"):
         assert results[0].pop(name) > 0
         results[1].pop(name)
     assert results[0] == results[1]
 
 
-def looks(directory):
-    return {path.name: path.read_bytes() for path in directory.glob("looks/*")}
+def snapshots(directory):
+    return {path.name: path.read_bytes() for path in directory.glob("snapshots/*")}
 
 
 def test_each_gives_what_it_gives_alone(alone, together):
@@ -154,8 +154,8 @@ def test_the_result_tells_how_many_trained_together(alone, together):
 def test_the_pace_is_that_of_one_point(monkeypatch):
     now = iter(range(1000))  # each look at the clock is a second later
     monkeypatch.setattr(loop.time, "perf_counter", lambda: next(now))
-    clock = loop._Clock(step=1, batch_size=16, members=4)
-    assert clock.lap(3) == {"ms_per_step": 125.0, "images_per_s": 128.0}
+    clock = loop._Clock(step=1, batch_size=16, runs=4)
+    assert clock.lap(3) == {"ms_per_step": 125.0, "examples_per_s": 128.0}
 
 
 @pytest.mark.parametrize("stops", [(4,), (1, 7)])
@@ -174,7 +174,7 @@ def test_stopped_and_resumed_it_is_as_if_unbroken(tmp_path, together, stops):
 
 
 def forget(directory, step):
-    """Removes what a kill between the saves of two members would have kept off."""
+    """Removes what a kill between the saves of two runs would have kept off."""
     checkpoints = Checkpoints(directory / "checkpoints")
     checkpoints.drop_after(step)
     checkpoints.close()
@@ -223,7 +223,7 @@ def test_those_far_apart_go_on_by_themselves(tmp_path, alone):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_one_that_diverges_leaves_the_others_alone(tmp_path, alone, way):
-    made = members(tmp_path)
+    made = runs(tmp_path)
     begin = made[1].begin
 
     def spoilt(program):
@@ -242,18 +242,18 @@ def test_one_that_diverges_leaves_the_others_alone(tmp_path, alone, way):
 
 
 def test_where_all_diverge_the_training_ends(tmp_path):
-    made = members(tmp_path)
-    for member in made:
-        member.log = functools.partial(_diverge, member)
+    made = runs(tmp_path)
+    for run in made:
+        run.log = functools.partial(_diverge, run)
     listener = small.Listener()
     train(tmp_path, "vmap", made=made, listener=listener)
-    assert all(member.diverged for member in made)
+    assert all(run.diverged for run in made)
     assert listener.updates == []
     assert list(tmp_path.glob("*/checkpoints/[0-9]*")) == []
 
 
-def _diverge(member, step, totals):
-    raise loop.Diverged("the loss")
+def _diverge(run, step, totals):
+    raise Diverged("the loss")
 
 
 def test_points_on_other_data_train_together(tmp_path):
@@ -262,10 +262,10 @@ def test_points_on_other_data_train_together(tmp_path):
         small.config(data__distortion="p", **CHANGES), jax.devices()[:1]
     ).dataset
     datasets = [program().dataset, other]
-    made = members(tmp_path / "both", seeds=(3, 4), datasets=datasets)
+    made = runs(tmp_path / "both", seeds=(3, 4), datasets=datasets)
     train(tmp_path, "vmap", made=made)
     for i, seed in enumerate((3, 4)):
-        single = members(tmp_path / "alone", seeds=(seed,), datasets=[datasets[i]])
+        single = runs(tmp_path / "alone", seeds=(seed,), datasets=[datasets[i]])
         train(tmp_path, None, made=single)
         assert_near(tmp_path / "both" / str(seed), tmp_path / "alone" / str(seed))
     assert metrics(tmp_path / "both" / "3") != metrics(tmp_path / "both" / "4")
@@ -277,9 +277,9 @@ def test_a_request_to_stop_saves_all(tmp_path):
     with pytest.raises(loop.Stopped, match="saved at step 1 of 8"):
         loop.Training(
             program("vmap"),
-            members(tmp_path),
+            runs(tmp_path),
             progress=small.Listener(),
             interruption=asked,
-        ).run()
+        ).train()
     for seed in SEEDS:
         assert int(state(tmp_path / str(seed)).step) == 1

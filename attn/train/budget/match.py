@@ -29,16 +29,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from attn import settings
-from attn.models import cost
 from attn.train import loop, partition
 from attn.train.budget import search
 from attn.train.program import Program
 from attn.train.sweep.experiment_file import MATCHES, Experiment, Point
-from attn.train.sweep.step_time import Pace
+from attn.train.sweep.step_time import StepTime
 from attn.workdir import files
 
 TOLERANCES = {"parameters": 0.01, "macs": 0.01, "latency": 0.05}
@@ -123,7 +121,7 @@ class _Matching:
         self._budget = _positive(experiment.match.get("budget"))
         self._known: dict[tuple[str | None, str], dict[str, Any]] = {}
         self._networks: dict[str, _Network] = {}
-        old = partition.tell(files.read_json(directory / "match.json")) or {}
+        old = partition.broadcast_json(files.read_json(directory / "match.json")) or {}
         self.record = {"by": self._by, "budget": self._budget, "points": {}}
         if self.record == {**old, "points": {}}:
             self.record["points"] = old["points"]
@@ -246,7 +244,7 @@ class _Network:
         Raises:
             Invalid: it has none.
         """
-        host = self._program.host
+        host = self._program.model
         dials = host.dials() if hasattr(host, "dials") else {}
         if not dials:
             raise settings.Invalid(
@@ -265,15 +263,7 @@ class _Network:
         key = json.dumps(found)
         if key not in self._costs:
             host = self._program.build({**self._config["model"], **found})
-            shape = (1, *self._program.dataset.image_shape)
-            image = jax.ShapeDtypeStruct(shape, np.float32)
-            whole = functools.partial(host.init, train=False)
-            variables = jax.eval_shape(whole, jax.random.key(0), image)
-            apply = functools.partial(host.apply, train=False)
-            self._costs[key] = {
-                "parameters": cost.parameters(variables),
-                "macs": cost.macs(apply, variables, image),
-            }
+            self._costs[key] = self._program.costs_of(host)
         return dict(self._costs[key])
 
     def milliseconds(self, found: search.Settings, rival: "_Network | None") -> float:
@@ -286,7 +276,7 @@ class _Network:
         if key not in self._latencies:
             config = copy.deepcopy(self._config)
             config["model"] |= found
-            pace = Pace(Program(config))
+            pace = StepTime(Program(config))
             steps = max(1, round(float(_agreed(ROUND_SECONDS / pace.seconds(2) * 2))))
             if rival is None or rival is self:
                 laps = [pace.seconds(steps) / steps for _ in range(ROUNDS)]
@@ -296,7 +286,7 @@ class _Network:
             self._latencies[key] = round(float(_agreed(found_now)), 4)
         return self._latencies[key]
 
-    def ratio(self, pace: Pace, steps: int) -> float:
+    def ratio(self, pace: StepTime, steps: int) -> float:
         """The median of another's time over one's own, in turn."""
         ratios = []
         for _ in range(ROUNDS):
@@ -305,12 +295,12 @@ class _Network:
         return statistics.median(ratios)
 
     @functools.cached_property
-    def _pace(self) -> Pace:
-        return Pace(self._program)
+    def _pace(self) -> StepTime:
+        return StepTime(self._program)
 
 
 def _agreed(number: float) -> np.ndarray:
-    return partition.agree(np.asarray(number, np.float64))
+    return partition.broadcast(np.asarray(number, np.float64))
 
 
 def _place(axes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""What a model looks at, on the same test images for every point."""
+"""Attention maps of a model on a few examples, the same ones for every point.
+
+`attention.npz` of a point holds the maps after the training, `snapshots/STEP.npz` those
+on the way, small.
+"""
 
 import json
 import pathlib
@@ -9,42 +13,55 @@ import numpy as np
 
 from attn.data import Dataset
 from attn.train.program import Program
+from attn.workdir import files
 
 IMAGES = 8
 # Maps of a large transformer are large; fewer images then.
 MAX_BYTES = 64 * 2**20
-# The same for pictures on the way, of which there are many, and what they show.
+# The same for snapshots, of which there are many, and what they show.
 SMALL_BYTES = 2**20
 SMALL_KINDS = ("sampling_grid", "spatial_map", "channel_gate", "token_matrix")
 
 
 def write(
-    path: pathlib.Path,
+    directory: pathlib.Path, program: Program, variables: Any, dataset: Dataset
+) -> list[Any]:
+    """Writes `attention.npz`, if the model reads images; there are no measures.
+
+    The file holds "images" in [0, 1]; "captions", the task's descriptions of them, and
+    where the model is "wrong"; the maps as float16 under names of their own; and
+    "index", which tells by JSON the path, kind and grid of each and the names of its
+    arrays. It is there whole or not at all, and the same bytes for the same variables.
+    """
+    _write(directory / "attention.npz", program, variables, dataset, small=False)
+    return []
+
+
+def snapshot(
+    directory: pathlib.Path,
+    step: int,
     program: Program,
     variables: Any,
     dataset: Dataset,
-    *,
-    small: bool = False,
 ) -> None:
-    """Writes the attention maps of the first test images.
+    """Writes `snapshots/STEP.npz`, of the same form, within SMALL_BYTES.
 
-    The file holds "images" in [0, 1], "labels", "predictions", "classes", the maps
-    as float16 under names of their own, and "index", which tells by JSON the path,
-    kind and grid of each and the names of its arrays. It is there whole or not at
-    all, and the same bytes for the same variables.
-
-    Args:
-        path: of the file.
-        program: of the model.
-        variables: of the model, on the host.
-        dataset: whose test images are taken.
-        small: whether to stay within SMALL_BYTES, with fewer images, SMALL_KINDS
-            only, and without maps that are too large for it; where no map is left,
-            there is no file.
+    It has fewer images, SMALL_KINDS only, and no map that is too large for it; where
+    no map is left, there is no file.
     """
-    batch = next(iter(dataset.test(program.eval_batch_size)))
-    images = batch["image"][:IMAGES]
-    _, maps = jax.eval_shape(program.look, variables, images)
+    path = directory / "snapshots" / f"{step}.npz"
+    _write(path, program, variables, dataset, small=True)
+
+
+def _write(
+    path: pathlib.Path, program: Program, variables: Any, dataset: Dataset, small: bool
+) -> None:
+    batch = _examples(program, dataset)
+    pictures = [name for name in program.inputs if batch[name].ndim == 4]
+    if not pictures:
+        return
+    images = batch[pictures[0]]
+    _, maps = jax.eval_shape(program.capture, variables, batch)
     sizes = {name: _bytes(found, len(images)) for name, found in maps.items()}
     limit, fixed = MAX_BYTES, 0
     if small:
@@ -54,9 +71,10 @@ def write(
             del sizes[max(sizes, key=sizes.__getitem__)]
         if not sizes:
             return
-    count = limit // max(fixed + sum(sizes.values()), 1)
-    images = images[: max(1, count)]
-    logits, maps = jax.device_get(program.look(variables, images))
+    count = max(1, limit // max(fixed + sum(sizes.values()), 1))
+    batch = {name: array[:count] for name, array in batch.items()}
+    outputs, maps = jax.device_get(program.capture(variables, batch))
+    described = program.task.describe(outputs, batch, dataset.facts)
     arrays: dict[str, Any] = {}
     index = []
     for path_in_model in sizes:
@@ -67,18 +85,22 @@ def write(
             arrays[keys[-1]] = values.astype(np.float16)
         entry = {"path": path_in_model, "kind": found.kind, "grid": found.grid}
         index.append(entry | {"keys": keys})
-    draft = path.with_name(f".{path.name}")
-    with draft.open("wb") as file:
-        np.savez_compressed(
-            file,
-            images=np.stack([dataset.picture(image) for image in images]),
-            labels=batch["label"][: len(images)],
-            predictions=np.argmax(logits, axis=-1),
-            classes=np.asarray(dataset.class_names),
-            index=np.asarray(json.dumps(index)),
-            **arrays,
-        )
-    draft.replace(path)
+    files.write_npz(
+        path,
+        images=np.stack([dataset.picture(image) for image in batch[pictures[0]]]),
+        captions=np.asarray([caption for caption, _ in described]),
+        wrong=np.asarray([wrong for _, wrong in described]),
+        index=np.asarray(json.dumps(index)),
+        **arrays,
+    )
+
+
+def _examples(program: Program, dataset: Dataset) -> dict[str, np.ndarray]:
+    """The first examples of the split that curves are of."""
+    with dataset.split(program.curve_split, IMAGES) as batches:
+        batch = next(batches)
+    real = batch["weight"] > 0
+    return {name: batch[name][real] for name in program.fields}
 
 
 def _bytes(found: Any, images: int) -> int:

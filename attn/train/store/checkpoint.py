@@ -1,6 +1,6 @@
 """Checkpoints: the one place that says orbax.
 
-A checkpoint holds the state as arrays on the host, without a device axis, so that
+A checkpoint holds the state as NumPy arrays, without a device axis, so that
 one made on eight devices restores on one. The last two and the best are kept: when
 the latest turns out damaged, the one before it serves.
 """
@@ -17,8 +17,10 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from attn import settings
+from attn.tasks.base import Direction
 
 KEPT = 2
+FIGURE = "figure"  # under which the headline metric is kept, whatever its name
 
 
 class Mismatch(settings.Invalid):
@@ -42,12 +44,24 @@ class Checkpoints:
     whatever a killed process left half-written is swept away at the next start.
     """
 
-    def __init__(self, directory: pathlib.Path, *, read_only: bool = False):
-        """Opens a directory; `read_only` leaves alone what another process writes."""
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        better: Direction = "lower",
+        read_only: bool = False,
+    ):
+        """Opens a directory.
+
+        Args:
+            directory: of the training.
+            better: which figure makes a checkpoint the best.
+            read_only: whether to leave alone what another process writes.
+        """
         self._directory = directory.absolute()
         self._read_only = read_only
         self._manager: Any = None
-        if jax.process_index() > 0:  # all hosts hold the same state: one writes
+        if jax.process_index() > 0:  # all machines hold the same state: one writes
             return
         if not read_only:
             _drop_damaged_metrics(self._directory)
@@ -65,14 +79,14 @@ class Checkpoints:
                 "notes": ocp.JsonCheckpointHandler(),
             },
             options=ocp.CheckpointManagerOptions(
-                best_fn=_error,
-                best_mode="min",
+                best_fn=_figure,
+                best_mode="min" if better == "lower" else "max",
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
                         policies.LatestN(KEPT),
                         policies.BestN(
-                            get_metric_fn=_error,
-                            reverse=True,
+                            get_metric_fn=_figure,
+                            reverse=better == "lower",
                             n=1,
                             keep_checkpoints_without_metrics=False,
                         ),
@@ -85,22 +99,23 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """The steps of which there are checkpoints, in order, on the first host."""
+        """The steps of which there are checkpoints, in order, on the first machine."""
         return sorted(self._manager.all_steps()) if self._manager else []
 
     def best(self) -> int | None:
-        """The step with the lowest test error among those kept, if any was tested."""
+        """The step with the best figure among those kept, if any has one."""
         return self._manager.best_step() if self._manager else None
 
     def save(
-        self, state: Any, *, notes: dict[str, Any], error: float | None = None
+        self, state: Any, *, notes: dict[str, Any], figure: float | None = None
     ) -> None:
-        """Begins to write a state (arrays on the host) under its own step number.
+        """Begins to write a state (NumPy arrays) under its own step number.
 
         Args:
             state: the state, with an attribute `step`; it must not change any more.
             notes: plain data to keep beside it.
-            error: the test error at this step, by which the best one is kept.
+            figure: the headline metric on the validation split at this step, by which
+                the best one is kept; None if it was not evaluated.
 
         Raises:
             OSError: the disk is full; earlier checkpoints are kept.
@@ -115,7 +130,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(tree), notes=ocp.args.JsonSave(notes)
             ),
-            metrics=None if error is None else {"error": error},
+            metrics=None if figure is None else {FIGURE: figure},
             force=True,
         )
 
@@ -128,12 +143,12 @@ class Checkpoints:
             like: a state of the same structure, shapes and types; only these count.
 
         Returns:
-            The state as arrays on the host, the notes, and a line for each damaged
+            The state as NumPy arrays, the notes, and a line for each damaged
             checkpoint passed over. None where there is no checkpoint at all.
 
         Raises:
             Mismatch: the checkpoint is of another model; says what differs.
-            Invalid: there are checkpoints, but none is sound.
+            ValueError: there are checkpoints, but none is sound.
         """
         steps = [step] if step is not None else self.steps()[::-1]
         damaged = []
@@ -163,7 +178,7 @@ class Checkpoints:
         expected = _plain(like)
         found = self._manager.item_metadata(step).state
         if found is None:
-            raise settings.Invalid("its description is unreadable")
+            raise ValueError("its description is unreadable")
         _compare(_shapes(found), _shapes(expected), step)
         abstract = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), expected)
         read = self._manager.restore(
@@ -174,7 +189,7 @@ class Checkpoints:
         )
         notes = dict(read.notes)
         if digest(read.state) != notes.pop("digest"):
-            raise settings.Invalid("its checksum does not match its contents")
+            raise ValueError("its checksum does not match its contents")
         leaves = [read.state[name] for name in expected]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
 
@@ -199,13 +214,14 @@ def _drop_damaged_metrics(directory: pathlib.Path) -> None:
     """Orbax reads the metrics of all checkpoints at the start, and fails with any."""
     for path in directory.glob("*/metrics/metrics"):
         try:
-            json.loads(path.read_text())["error"]
-        except (ValueError, KeyError, TypeError):
+            _figure(json.loads(path.read_text()))
+        except (ValueError, AttributeError, TypeError):
             shutil.rmtree(path.parent)
 
 
-def _error(metrics: dict[str, float]) -> float:
-    return metrics["error"]
+def _figure(metrics: dict[str, float]) -> float:
+    (value,) = metrics.values()
+    return float(value)
 
 
 def _plain(state: Any) -> dict[str, Any]:

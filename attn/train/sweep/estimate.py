@@ -17,12 +17,13 @@ from typing import Any
 
 import jax
 
+from attn.train.evaluation import evaluate
 from attn.train.interruption import Interruption
 from attn.train.loop import AHEAD, Stopped, Training
 from attn.train.program import Program
 from attn.train.sweep.experiment_file import Point
 from attn.train.sweep.groups import Group, Parallel, groups
-from attn.train.sweep.step_time import Pace
+from attn.train.sweep.step_time import StepTime
 
 STEPS = 60  # rehearsed at most
 SECONDS = 3.0  # for which steps are rehearsed, where they are many
@@ -72,7 +73,7 @@ def rehearse(
         total += seconds
         if not known:
             total += _first_use(group, directory)
-        key = (id(group.program.update), len(group.points))
+        key = (id(group.program.train_step), len(group.points))
         if key not in known:
             with status(f"timing {group.name}"):
                 known[key] = (group, estimate(group, directory))
@@ -106,7 +107,7 @@ def estimate(group: Group, directory: pathlib.Path) -> Estimate:
         later = _Rehearsal(group, place)
         later.run(2)
     count = len(group.points)
-    pace = first.pace or Pace(group.program, count).seconds(FEW) / FEW
+    pace = first.pace or StepTime(group.program, count).seconds(FEW) / FEW
     return Estimate(
         ms_per_step=1000 * pace / count,
         train=later.total(pace) / count,
@@ -132,17 +133,18 @@ def _first_use(group: Group, directory: pathlib.Path) -> float:
     for _ in range(2):
         with _scratch(directory, "first") as place:
             began = time.perf_counter()
-            member = group.members(place)[0]
-            with member.open():
-                member.go_on(0)
-                next(iter(member.dataset.test(group.program.eval_batch_size)))
+            run, program = group.runs(place)[0], group.program
+            with run.open(program.task.metrics[0]):
+                run.go_on(0)
+                with run.dataset.split("test", program.eval_batch_size) as batches:
+                    next(batches)
             laps.append(time.perf_counter() - began)
     return max(0.0, laps[0] - laps[1])
 
 
 def _built_again(group: Group) -> Group:
     """The same with a program in which nothing is traced yet."""
-    program = Program(group.points[0].config, together=group.way)
+    program = Program(group.points[0].config, mode=group.mode)
     return dataclasses.replace(group, program=program)
 
 
@@ -151,22 +153,22 @@ class _Rehearsal:
 
     def __init__(self, group: Group, directory: pathlib.Path):
         self._program = group.program
-        self._members = group.members(directory)
+        self._runs = group.runs(directory)
         self.pace: float | None = None  # seconds of a step, of all points together
-        self._begin = self._save = self._evaluate = self._look = self._end = 0.0
+        self._begin = self._save = self._evaluate = self._snapshot = self._end = 0.0
 
     def run(self, steps: int) -> None:
         """Takes up to so many steps, and everything else once."""
         train = self._program.train
         whole = train.steps
-        every = [train.eval_every, train.save_every, train.look_every or whole]
+        every = [train.eval_every, train.save_every, train.snapshot_every or whole]
         stop = _Stop(min(steps, *every, max(whole - 1, 1)))
         began = time.perf_counter()
         training = Training(
-            self._program, self._members, progress=_Nobody(), interruption=stop
+            self._program, self._runs, progress=_Nobody(), interruption=stop
         )
         with contextlib.suppress(Stopped):
-            training.run()
+            training.train()
         self._save = time.perf_counter() - stop.times[-1]
         self._begin = stop.times[0] - began
         laps = len(stop.times) - 1 - AHEAD  # the last ones are still under way
@@ -176,39 +178,44 @@ class _Rehearsal:
 
     def once(self) -> float:
         """Seconds of what comes once, and compiles when it comes first."""
-        return self._begin + self._evaluate + self._look + self._end
+        return self._begin + self._evaluate + self._snapshot + self._end
 
     def total(self, pace: float) -> float:
         """Seconds of the whole training, of all points together."""
         train = self._program.train
-        times = lambda every: -(-train.steps // every)
-        looks = 1 + times(train.look_every) if train.look_every else 0
+        every = train.snapshot_every
+        snapshots = 1 + -(-train.steps // every) if every else 0
         return (
             self._begin
             + (train.steps - 1) * pace
-            + times(train.save_every) * self._save
-            + times(train.eval_every) * self._evaluate
-            + looks * self._look
+            + -(-train.steps // train.save_every) * self._save
+            + -(-train.steps // train.eval_every) * self._evaluate
+            + snapshots * self._snapshot
             + self._end
         )
 
     def _finish(self) -> None:
-        """Evaluates, looks and ends, each from the members' first states."""
-        program, members = self._program, self._members
-        state = program.partition.join([program.fresh(0) for _ in members])
-        datasets = [member.dataset for member in members]
+        """Evaluates, takes a snapshot and ends, each from the runs' first states."""
+        program, runs = self._program, self._runs
+        states = [program.init_state(0) for _ in runs]
+        state = program.partition.stack(states)
+        datasets = [run.dataset for run in runs]
+        variables = state.variables()
         began = time.perf_counter()
-        tests = program.evaluate_each(state, datasets)
+        split = program.curve_split
+        found = evaluate(program, variables, datasets, split, score=False)
         self._evaluate = time.perf_counter() - began
-        variables = program.partition.parts(state.variables())
-        if program.train.look_every:
+        unstacked = program.partition.unstack(state)
+        if program.train.snapshot_every:
             began = time.perf_counter()
-            for member, held in zip(members, variables, strict=True):
-                member.look(0, program, held)
-            self._look = time.perf_counter() - began
+            for run, held in zip(runs, unstacked, strict=True):
+                run.snapshot(0, program, held.variables())
+            self._snapshot = time.perf_counter() - began
         began = time.perf_counter()
-        for member, held, test in zip(members, variables, tests, strict=True):
-            member.end(program, held, test, seconds=0.0, together=len(members))
+        if split != "test" or program.task.scored:
+            found = evaluate(program, variables, datasets, "test", score=True)
+        for run, held, test in zip(runs, unstacked, found, strict=True):
+            run.end(program, held, test, None, seconds=0.0, together=len(runs))
         self._end = time.perf_counter() - began
 
 

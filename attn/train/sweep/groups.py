@@ -5,7 +5,7 @@ compiled step, so they can take their steps together: each on a device of its ow
 ("devices"), or all in one step on one device ("vmap"). Either way a point gives what
 it gives alone on one device, to rounding.
 
-The rule of "auto", which looks at one host only and at models of up to SMALL
+The rule of "auto", which considers a single machine only and at models of up to SMALL
 parameters: "devices" where an accelerator has two devices or more; "vmap" on one
 accelerator for models that are made of matrix products, such as transformers, as the
 convolutions of several networks at once are grouped ones, which are slow. On a CPU
@@ -17,7 +17,6 @@ accelerators is not measured yet.
 """
 
 import dataclasses
-import functools
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -25,13 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import jax
 import jax.extend.core
-import jax.numpy as jnp
 
 from attn import settings
 from attn.data import Dataset
-from attn.train.partition import Way
+from attn.train.partition import Mode
 from attn.train.program import Program
-from attn.train.run import Member
+from attn.train.run import Run
 
 if TYPE_CHECKING:
     from attn.train.sweep.experiment_file import Point
@@ -48,18 +46,18 @@ class Group:
         points: one or more.
         program: that trains them.
         datasets: of the points, in their order.
-        way: how they share the program; None for a point alone.
+        mode: how they share the program; None for a point alone.
     """
 
     points: "list[Point]"
     program: Program
     datasets: list[Dataset]
-    way: Way | None
+    mode: Mode | None
 
-    def members(self, directory: pathlib.Path) -> list[Member]:
+    def runs(self, directory: pathlib.Path) -> list[Run]:
         """The points for a `loop.Training`, each in its folder of `directory`."""
         return [
-            Member(point.config, directory / point.name, point.axes, dataset)
+            Run(point.config, directory / point.name, point.axes, dataset)
             for point, dataset in zip(self.points, self.datasets, strict=True)
         ]
 
@@ -88,18 +86,18 @@ def programs(points: "Sequence[Point]") -> "Iterator[tuple[Point, Program]]":
         if program is None or {**config, "data": 0} != {**before, "data": 0}:
             program = Program(config)
         elif config != before:
-            program = program.on(config)
+            program = program.with_data(config)
         before = config
         yield point, program
 
 
 def check(parallel: str) -> None:
-    """Raises settings.Invalid for a name that is none, or for several hosts."""
+    """Raises settings.Invalid for a name that is none, or for several machines."""
     if parallel not in get_args(Parallel):
-        raise settings.unknown("way to train in parallel", parallel, get_args(Parallel))
-    if parallel in get_args(Way) and jax.process_count() > 1:
+        raise settings.unknown("parallel mode", parallel, get_args(Parallel))
+    if parallel in get_args(Mode) and jax.process_count() > 1:
         raise settings.Invalid(
-            f"parallel={parallel!r} works on a single host, and there are"
+            f"parallel={parallel!r} works on a single machine, and there are"
             f" {jax.process_count()} (valid: auto, off)"
         )
 
@@ -116,21 +114,25 @@ def groups(points: "Sequence[Point]", parallel: Parallel = "auto") -> Iterator[G
         Invalid: as `check` says, or a point that cannot be built.
     """
     check(parallel)
-    alike = lambda pair: (pair[1].update, pair[1].dataset.test_size)
+    alike = lambda pair: (pair[1].train_step, _sizes(pair[1].dataset))
     for _, found in itertools.groupby(programs(points), alike):
         pairs = list(found)
-        way = _way(pairs[0][1], len(pairs), parallel)
+        mode = _mode(pairs[0][1], len(pairs), parallel)
         program = None
-        if way:
-            program = Program(pairs[0][0].config, together=way)
+        if mode:
+            program = Program(pairs[0][0].config, mode=mode)
         for part in _cut(pairs, program.partition.most if program else 1):
             alone = program is None or len(part) == 1
             yield Group(
                 points=[point for point, _ in part],
                 program=part[0][1] if alone else program,
                 datasets=[program.dataset for _, program in part],
-                way=None if alone else way,
+                mode=None if alone else mode,
             )
+
+
+def _sizes(dataset: Dataset) -> tuple[int, ...]:
+    return tuple(dataset.size(split) for split in dataset.splits)
 
 
 def _cut(pairs: list[Any], most: int) -> Iterator[list[Any]]:
@@ -140,7 +142,7 @@ def _cut(pairs: list[Any], most: int) -> Iterator[list[Any]]:
         yield pairs[i * len(pairs) // parts : (i + 1) * len(pairs) // parts]
 
 
-def _way(program: Program, points: int, parallel: str) -> Way | None:
+def _mode(program: Program, points: int, parallel: str) -> Mode | None:
     if points < 2 or parallel == "off":
         return None
     if parallel == "devices" or parallel == "vmap":
@@ -156,9 +158,8 @@ def _way(program: Program, points: int, parallel: str) -> Way | None:
 
 def made_of_products(program: Program) -> bool:
     """Whether the model has no convolution, but for the cutting of patches."""
-    image = jax.ShapeDtypeStruct((1, *program.dataset.image_shape), jnp.float32)
-    apply = functools.partial(program.host.apply, train=False)
-    traced = jax.make_jaxpr(apply)(program.like().variables(), image)
+    variables = program.abstract_state().variables()
+    traced = jax.make_jaxpr(program.apply)(variables, program.example())
     return all(_cuts_patches(equation) for equation in _convolutions(traced.jaxpr))
 
 

@@ -54,7 +54,7 @@ def run(
     Raises:
         Invalid: a config that cannot be built or differs from the one under
             which the work directory was begun, or a directory that cannot be used.
-        loop.Stopped, loop.Failed: as `loop.Training.run` says; what is done is kept.
+        loop.Stopped, loop.Failed: as `loop.Training.train` says; what is done is kept.
     """
     diverged = {}
     check_parallel(parallel)
@@ -67,25 +67,26 @@ def run(
         if first:
             describe(experiment, directory)
         done = [(directory / p.name / "result.json").exists() for p in points]
-        done = partition.agree(np.asarray(done)).tolist()
+        done = partition.broadcast(np.asarray(done)).tolist()
         if any(done):
             progress.note(f"{sum(done)} of {len(points)} points are done already")
         left = [point for point, over in zip(points, done, strict=True) if not over]
         for group in groups(left, parallel):
             k, *others = (points.index(point) + 1 for point in group.points)
             progress.point(k, len(points), group.name, others)
-            members = group.members(directory)
+            runs = group.runs(directory)
             training = loop.Training(
-                group.program, members, progress=progress, interruption=interruption
+                group.program, runs, progress=progress, interruption=interruption
             )
-            training.run()
-            for point, member in zip(group.points, members, strict=True):
-                if member.result is None:
-                    diverged[point.name] = str(member.diverged)
-                    said = f"{point.name} diverged: {member.diverged}"
+            training.train()
+            for point, run in zip(group.points, runs, strict=True):
+                if run.result is None:
+                    diverged[point.name] = str(run.diverged)
+                    said = f"{point.name} diverged: {run.diverged}"
                 else:
-                    error = member.result["test"]["error"]
-                    said = f"{point.name}: test error {error:.2f} %"
+                    metric = group.program.task.metrics[0]
+                    value = run.result["test"][metric.name]
+                    said = f"{point.name}: test {metric.text(value)}"
                 progress.point_done(said)
     return diverged
 

@@ -1,4 +1,4 @@
-"""The pace of a program's bare step: on one batch, without data, logs and the rest."""
+"""The time of a program's bare step: on one batch, without data, logs and the rest."""
 
 import time
 
@@ -7,7 +7,7 @@ import jax
 from attn.train.program import Program
 
 
-class Pace:
+class StepTime:
     """Takes steps of a program and times them; keeps nothing of what they train."""
 
     def __init__(self, program: Program, points: int = 1):
@@ -22,11 +22,11 @@ class Pace:
             train.batch_size, seed=0, shard=program.partition.shard
         ) as batches:
             batch = next(batches)
-        batch = {name: batch[name] for name in ("image", "label")}
-        fed = program.partition.feed([batch] * points)
+        batch = {name: batch[name] for name in program.fields}
+        fed = program.partition.shard_batch([batch] * points)
         self._batch = fed if points > 1 else jax.device_put(fed)
-        self._update = program.update
-        self._state = program.partition.join([program.fresh(0)] * points)
+        self._step = program.train_step
+        self._state = program.partition.stack([program.init_state(0)] * points)
         self.seconds(1)
 
     def seconds(self, steps: int) -> float:
@@ -34,6 +34,6 @@ class Pace:
         began = time.perf_counter()
         loss = None
         for _ in range(steps):
-            self._state, loss = self._update(self._state, self._batch)
+            self._state, loss = self._step(self._state, self._batch)
         jax.block_until_ready(loss)
         return time.perf_counter() - began

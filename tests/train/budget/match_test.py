@@ -150,10 +150,10 @@ def test_latency_is_counted_in_steps_of_the_reference(tmp_path, monkeypatch):
         return steps * pace.width * 1e-3 * now[0]
 
     def opened(pace, program, points=1):
-        pace.width = program.host.widths[0]
+        pace.width = program.model.widths[0]
 
-    monkeypatch.setattr(paces.Pace, "__init__", opened)
-    monkeypatch.setattr(paces.Pace, "seconds", seconds)
+    monkeypatch.setattr(paces.StepTime, "__init__", opened)
+    monkeypatch.setattr(paces.StepTime, "seconds", seconds)
     points = [point("slim", {"net": 1}, **SLIM), point("wide", {"net": 2}, **WIDE)]
     made = experiment(points, by="latency", baseline={"net": 2})
     after, found, listener = matched(made, tmp_path)
@@ -171,9 +171,9 @@ def test_latency_is_counted_in_steps_of_the_reference(tmp_path, monkeypatch):
 def test_the_pace_of_a_program_is_that_of_steps_that_are_taken():
     program = Program(small.config(model={"name": "tests.train.small:Net"}))
     taken = []
-    update = program.update
-    program.__dict__["update"] = lambda *a: taken.append(1) or update(*a)
-    pace = paces.Pace(program)
+    update = program.train_step
+    program.__dict__["train_step"] = lambda *a: taken.append(1) or update(*a)
+    pace = paces.StepTime(program)
     assert pace.seconds(3) > 0
     assert len(taken) == 1 + 3
 

@@ -43,7 +43,7 @@ def program():
 
 @pytest.fixture(scope="module")
 def variables(program):
-    return partition.fetch(program.start(0).variables())
+    return partition.fetch(small.start(program, 0).variables())
 
 
 def read(path):
@@ -55,47 +55,47 @@ def read(path):
 def test_small_ones_keep_the_kinds_that_change_in_training(
     program, variables, tmp_path
 ):
-    attention.write(tmp_path / "all", program, variables, program.dataset)
-    attention.write(tmp_path / "few", program, variables, program.dataset, small=True)
-    _, index = read(tmp_path / "all")
-    arrays, few = read(tmp_path / "few")
+    attention.write(tmp_path, program, variables, program.dataset)
+    attention.snapshot(tmp_path, 7, program, variables, program.dataset)
+    _, index = read(tmp_path / "attention.npz")
+    path = tmp_path / "snapshots" / "7.npz"
+    arrays, few = read(path)
     kinds = {entry["kind"] for entry in index}
     assert kinds == {"pixel_gate", "sampling_grid", "token_matrix", "spatial_map"}
     # 784 x 784 weights of 8 images take 10 MB
     assert {entry["kind"] for entry in few} == {"sampling_grid", "spatial_map"}
     assert arrays["images"].shape == (8, 28, 28, 1)
-    assert (tmp_path / "few").stat().st_size <= attention.SMALL_BYTES
+    assert path.stat().st_size <= attention.SMALL_BYTES
     whole = {entry["path"]: entry for entry in index}
     for entry in few:
         assert entry["grid"] == whole[entry["path"]]["grid"]
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob("**/.*"))
 
 
 def test_fewer_images_where_the_file_would_be_large(
     program, variables, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(attention, "SMALL_BYTES", 40_000)
-    attention.write(tmp_path / "few", program, variables, program.dataset, small=True)
-    arrays, index = read(tmp_path / "few")
+    attention.snapshot(tmp_path, 0, program, variables, program.dataset)
+    arrays, index = read(tmp_path / "snapshots" / "0.npz")
     assert {entry["kind"] for entry in index} == {"sampling_grid", "spatial_map"}
     assert 1 <= len(arrays["images"]) < 8
     held = sum(arrays[key].nbytes for entry in index for key in entry["keys"])
     assert held + arrays["images"].nbytes <= 40_000
-    for name in ("labels", "predictions", index[0]["keys"][0]):
+    for name in ("captions", "wrong", index[0]["keys"][0]):
         assert len(arrays[name]) == len(arrays["images"])
 
 
 def test_the_same_variables_make_the_same_bytes(program, variables, tmp_path):
-    for name in ("a", "b"):
-        attention.write(
-            tmp_path / name, program, variables, program.dataset, small=True
-        )
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    for step in (0, 1):
+        attention.snapshot(tmp_path, step, program, variables, program.dataset)
+    first, second = sorted((tmp_path / "snapshots").iterdir())
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_network_that_attends_to_nothing_leaves_no_small_file(tmp_path):
     model = {"name": "fcn", "widths": (3,)}
     blind = Program(small.config(model=model), jax.devices()[:1])
-    variables = partition.fetch(blind.start(0).variables())
-    attention.write(tmp_path / "small", blind, variables, blind.dataset, small=True)
+    variables = partition.fetch(small.start(blind, 0).variables())
+    attention.snapshot(tmp_path, 0, blind, variables, blind.dataset)
     assert not list(tmp_path.iterdir())

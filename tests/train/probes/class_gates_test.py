@@ -22,7 +22,7 @@ def variables(program, seed=0):
     """Random ones, as the first gates are nearly 0.5 everywhere."""
     rng = np.random.default_rng(seed)
     draw = lambda a: np.abs(rng.normal(size=a.shape)).astype(np.float32)
-    return jax.tree.map(draw, partition.fetch(program.start(0).variables()))
+    return jax.tree.map(draw, partition.fetch(small.start(program, 0).variables()))
 
 
 @pytest.mark.parametrize("most", [1000, 25])
@@ -32,20 +32,20 @@ def test_means_by_class_are_those_taken_one_by_one(
     monkeypatch.setattr(class_gates, "EXAMPLES", most)  # 25 end within a batch of 16
     values = variables(program)
     path = tmp_path / "gates.npz"
-    class_gates.write(path, program, values, program.dataset)
+    class_gates.write(tmp_path, program, values, program.dataset)
     images, labels = [], []
-    for batch in program.dataset.test(1):
+    for batch in program.dataset.split("test", 1):
         images.append(batch["image"])
         labels.append(int(batch["label"][0]))
     images, labels = np.concatenate(images)[:most], np.array(labels[:most])
-    _, maps = modules.capture(program.host, values, images)
+    _, maps = modules.capture(program.model, values, images)
     ((place, found),) = maps.items()
     with np.load(path) as file:
         (entry,) = json.loads(str(file["index"]))
         assert entry == {"path": place, "key": "mean0", "channels": 8}
         means = file["mean0"]
         counts = file["examples"]
-        assert list(file["classes"]) == list(program.dataset.class_names)
+        assert list(file["classes"]) == list(program.dataset.facts["class_names"])
     assert means.shape == (10, 8)
     np.testing.assert_array_equal(counts, np.bincount(labels, minlength=10))
     assert np.ptp(np.asarray(found.values), axis=0).max() > 0.05
@@ -60,6 +60,6 @@ def test_means_by_class_are_those_taken_one_by_one(
 def test_a_model_without_gates_has_no_file(tmp_path):
     model = {"name": "tests.train.probes.attention_test:Looker"}
     program = Program(small.config(model=model), jax.devices()[:1])
-    values = partition.fetch(program.start(0).variables())
-    class_gates.write(tmp_path / "gates.npz", program, values, program.dataset)
+    values = partition.fetch(small.start(program, 0).variables())
+    class_gates.write(tmp_path, program, values, program.dataset)
     assert not list(tmp_path.iterdir())

@@ -33,7 +33,7 @@ def saved(directory, errors):
     """A directory in which the steps of `errors` were saved."""
     checkpoints = Checkpoints(directory)
     for step, error in errors.items():
-        checkpoints.save(state(step), notes={"seconds": step / 10}, error=error)
+        checkpoints.save(state(step), notes={"seconds": step / 10}, figure=error)
     checkpoints.close()
 
 
@@ -66,7 +66,7 @@ def test_keeps_the_last_two_and_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.steps() == [2, 5, 6]
     assert checkpoints.best() == 2
-    checkpoints.save(state(7), notes={}, error=1.0)
+    checkpoints.save(state(7), notes={}, figure=1.0)
     checkpoints.wait()
     assert checkpoints.steps() == [6, 7]
     assert checkpoints.best() == 7
@@ -105,7 +105,7 @@ def test_whichever_file_is_damaged_a_sound_state_comes_back(tmp_path, kind):
             fallen_back += 1
             # damage to orbax's own marks makes it overlook the checkpoint itself
             assert not damaged or damaged[0].startswith("checkpoint 2 is damaged")
-            checkpoints.save(state(2), notes={"seconds": 0.0}, error=3.0)
+            checkpoints.save(state(2), notes={"seconds": 0.0}, figure=3.0)
             checkpoints.wait()
             assert_equal(checkpoints.restore(state(0))[0], state(2))
         checkpoints.close()
@@ -138,7 +138,7 @@ def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
     (half / "rest").write_text("half")
     checkpoints = Checkpoints(tmp_path)
     assert int(checkpoints.restore(state(0))[0].step) == 1
-    checkpoints.save(state(2), notes={}, error=None)
+    checkpoints.save(state(2), notes={}, figure=None)
     checkpoints.wait()
     assert int(checkpoints.restore(state(0))[0].step) == 2
     checkpoints.close()

@@ -27,7 +27,7 @@ def events(directory):
 def test_writes_lines_and_events(tmp_path):
     writer = Writer(tmp_path, step=0)
     writer.metrics(10, "train", {"loss": 1.5, "error": 60.0})
-    writer.speed(10, {"images_per_s": 100.0})
+    writer.speed(10, {"examples_per_s": 100.0})
     writer.metrics(20, "test", {"loss": 1.25})
     writer.close()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -37,12 +37,12 @@ def test_writes_lines_and_events(tmp_path):
     ]
     assert json.loads((tmp_path / "speed.jsonl").read_text()) == {
         "step": 10,
-        "images_per_s": 100.0,
+        "examples_per_s": 100.0,
     }
     found = events(tmp_path / "tensorboard")
     assert (10, "train/loss", 1.5) in found
     assert (20, "test/loss", 1.25) in found
-    assert (10, "speed/images_per_s", 100.0) in found
+    assert (10, "speed/examples_per_s", 100.0) in found
 
 
 @pytest.mark.parametrize("cut", ["", '{"step": 30, "split', '{"step": 30}'])

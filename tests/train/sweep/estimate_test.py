@@ -17,12 +17,12 @@ def points(**changes):
 
 
 def test_every_part_counts_as_often_as_it_comes(tmp_path):
-    """23 steps: tests after 10, 20, 23, looks before the first too, saves at 16, 23."""
-    changes = {"eval_every": 10, "look_every": 12, "save_every": 16, "steps": 23}
+    """23 steps: tests after 10, 20, 23, saves at 16, 23, a snapshot at 0 too."""
+    changes = {"eval_every": 10, "snapshot_every": 12, "save_every": 16, "steps": 23}
     made = points(**{f"train__{name}": value for name, value in changes.items()})
     (group, _) = groups(made)
     rehearsal = estimate._Rehearsal(group, tmp_path)
-    parts = {"_begin": 1, "_save": 10, "_evaluate": 1e2, "_look": 1e3, "_end": 1e4}
+    parts = {"_begin": 1, "_save": 10, "_evaluate": 1e2, "_snapshot": 1e3, "_end": 1e4}
     vars(rehearsal).update(parts)
     assert rehearsal.once() == 11101
     assert rehearsal.total(1e6) == 1 + 22e6 + 2 * 10 + 3 * 1e2 + 3 * 1e3 + 1e4

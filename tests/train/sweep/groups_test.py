@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from attn.train import loop
+from attn.train import run as runs
 from attn.train.interruption import Interruption
 from attn.train.program import Program
 from attn.train.sweep import experiment_file, groups, local
@@ -37,7 +37,7 @@ def cut(found):
 def test_neighbours_that_differ_in_the_seed_train_together():
     found = list(groups.groups(SEEDS, "vmap"))
     assert cut(found) == [["8-r-0", "8-r-1", "8-r-2"], ["4-r-0", "4-r-1"]]
-    assert [group.way for group in found] == ["vmap", "vmap"]
+    assert [group.mode for group in found] == ["vmap", "vmap"]
     assert [group.name for group in found] == [
         "8-r (3 seeds together)",
         "4-r (2 seeds together)",
@@ -54,7 +54,7 @@ def test_those_that_differ_in_data_of_equal_shapes_do_too():
     a, b, c = found[0].datasets
     assert b is c is not a
     assert a.distortion != b.distortion
-    assert found[1].way is None
+    assert found[1].mode is None
     assert found[1].name == "8-rts-0"
     assert found[1].program.dataset.image_shape == (42, 42, 1)
 
@@ -64,15 +64,15 @@ def test_what_is_compiled_is_shared_between_data_of_equal_shapes():
     (_, a), (_, b), (_, c) = groups.programs(made)
     assert a is not b
     assert a.dataset.distortion != b.dataset.distortion
-    assert a.update is b.update
-    assert a.look is b.look
-    assert c.update is not b.update
+    assert a.train_step is b.train_step
+    assert a.capture is b.capture
+    assert c.train_step is not b.train_step
     traced = len(small.TRACES)
     for program in (a, b):
         with program.dataset.train(small.BATCH, seed=0) as batches:
             batch = next(batches)
         batch = {name: batch[name] for name in ("image", "label")}
-        program.update(program.start(0), program.partition.split(batch))
+        program.train_step(small.start(program, 0), small.fed(program, batch))
     assert len(small.TRACES) == traced + 1
 
 
@@ -81,7 +81,7 @@ def test_each_alone(parallel):
     found = list(groups.groups(SEEDS, parallel))
     assert cut(found) == [[point.name] for point in SEEDS]
     assert found[0].program is found[1].program
-    assert {group.way for group in found} == {None}
+    assert {group.mode for group in found} == {None}
 
 
 def test_groups_are_cut_to_the_number_of_devices(monkeypatch):
@@ -97,8 +97,8 @@ def test_groups_are_cut_to_the_number_of_devices(monkeypatch):
     assert [len(group.points) for group in found] == [4, 5]
 
 
-def of_three_devices(config, devices=None, together=None):
-    return Program(config, jax.devices()[: 3 if together else 1], together)
+def of_three_devices(config, devices=None, mode=None):
+    return Program(config, jax.devices()[: 3 if mode else 1], mode)
 
 
 @dataclasses.dataclass
@@ -142,8 +142,8 @@ def test_the_rule(monkeypatch, machine, model, count, way):
     model = small.config()["model"] | model
     program = Program(small.config(model=model), jax.devices()[:1])
     machine.stand_in(monkeypatch)
-    assert groups._way(program, count, "auto") == way
-    assert groups._way(program, count, "off") is None
+    assert groups._mode(program, count, "auto") == way
+    assert groups._mode(program, count, "off") is None
 
 
 def test_a_name_that_is_none_is_an_error():
@@ -154,7 +154,7 @@ def test_a_name_that_is_none_is_an_error():
 def test_several_hosts_are_refused_where_it_was_asked_for(monkeypatch):
     Machine(hosts=2).stand_in(monkeypatch)
     groups.check("auto")
-    with pytest.raises(ValueError, match="single host, and there are 2"):
+    with pytest.raises(ValueError, match="single machine, and there are 2"):
         groups.check("devices")
 
 
@@ -175,9 +175,9 @@ def test_a_sweep_trains_groups_and_tells_so(tmp_path):
     assert run(SEEDS[1:2]) == {}
     assert listener.points == [(1, 1, "8-r-1")]
     listener.points.clear()
-    diverge_at_once = loop.Member.log
+    diverge_at_once = runs.Run.log
     assert run(SEEDS) == {}
-    assert loop.Member.log is diverge_at_once
+    assert runs.Run.log is diverge_at_once
     assert listener.points == [
         (1, 5, "8-r (2 seeds together)", 3),
         (4, 5, "4-r (2 seeds together)", 5),
@@ -197,14 +197,14 @@ def test_a_sweep_trains_groups_and_tells_so(tmp_path):
 
 
 def test_a_sweep_records_a_member_that_diverges(tmp_path, monkeypatch):
-    log = loop.Member.log
+    log = runs.Run.log
 
     def spoilt(self, step, totals):
         if self.axes["seed"] == 1:
-            raise loop.Diverged("the loss is no longer finite")
+            raise runs.Diverged("the loss is no longer finite")
         return log(self, step, totals)
 
-    monkeypatch.setattr(loop.Member, "log", spoilt)
+    monkeypatch.setattr(runs.Run, "log", spoilt)
     listener = small.Listener()
     diverged = local.run(
         experiment_file.Experiment("e", "E", "", {}, SEEDS[:3]),
