@@ -99,7 +99,7 @@ def _on_intervals(
             said.append(
                 "None of them is narrower than the number of test examples allows."
             )
-    said.append("A row is not distinguishable where its interval includes zero.")
+    said.append("Better or worse is a row whose interval leaves zero out.")
     return said
 
 

@@ -109,7 +109,8 @@ def _foot(sweep: Sweep, comparison: Comparison | None) -> str:
         f"{machine}{processor}",
         provenance.when(sweep.points) or "",
     ]
-    return f"{said} Ran as {', '.join(part for part in ran if part)}."
+    known = ", ".join(part for part in ran if part)
+    return f"{said} Ran as {known}." if known else said
 
 
 def _described(metric: Metric) -> str:
