@@ -19,6 +19,8 @@ An experiment is a Python file of plain data:
                        or None; optional. With "columns": AXIS the values are test
                        errors by the value of that axis, otherwise they are by name:
                        "error", "parameters", "macs", or whatever else there is.
+    ROPE            -> the largest difference of the headline metric that does not
+                       matter, in its units (region of practical equivalence); optional
 
 Its docstring begins with the title. Without `sweep` there is one point. Functions that
 take no `arg` are called without it.
@@ -27,6 +29,7 @@ take no `arg` are called without it.
 import copy
 import dataclasses
 import hashlib
+import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -70,6 +73,7 @@ class Experiment:
         match: as the file's match(arg) says: "by", and "budget" if there is one.
         matching: the record of `attn.train.budget.match`, once it is done.
         published: the paper's table, rows as "axes" and "values".
+        rope: the largest difference that does not matter, None if none is named.
     """
 
     name: str
@@ -80,6 +84,7 @@ class Experiment:
     match: dict[str, Any] | None = None
     matching: dict[str, Any] | None = None
     published: dict[str, Any] | None = None
+    rope: float | None = None
 
     def select(self, only: Sequence[str]) -> list[Point]:
         """The points of which a name, or "axis=value", is in `only`; all if empty.
@@ -152,6 +157,7 @@ def load(
         points=list(points.values()),
         match=_match(path, file.call("match")),
         published=_published(path, file.call("published")),
+        rope=_rope(path, file.constant("ROPE")),
     )
 
 
@@ -215,6 +221,16 @@ def _baseline(wanted: Mapping[str, Any], changes: Rows) -> dict[str, Any]:
     axes = {axis for axes, _ in changes for axis in axes}
     # one that has no axis of the points stays, for the report to say so
     return {axis: v for axis, v in wanted.items() if axis in axes} or wanted
+
+
+def _rope(path: pathlib.Path, wanted: Any) -> float | None:
+    value = plain(wanted)
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise settings.Invalid(f"{path}: ROPE must be a positive number, got {value!r}")
+    return float(value)
 
 
 def _published(path: pathlib.Path, table: Any) -> dict[str, Any] | None:

@@ -125,6 +125,7 @@ def describe(experiment: Experiment, directory: pathlib.Path) -> None:
             "baseline": experiment.baseline,
             "match": experiment.match,
             "published": experiment.published,
+            "rope": experiment.rope,
             "points": [*points, *begun],
         },
     )

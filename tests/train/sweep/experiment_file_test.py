@@ -46,6 +46,16 @@ def test_expands_a_file_into_points(path):
     assert short.points[0].config["train"]["steps"] == 4
 
 
+def test_an_experiment_may_name_what_is_too_small_to_matter(path):
+    assert experiment_file.load(path, "").rope is None
+    path.write_text(FILE + "import numpy as np\nROPE = np.float32(0.5)\n")
+    assert experiment_file.load(path, "").rope == 0.5
+    for wrong in ("0", "-1.0", "'much'", "True", "float('inf')"):
+        path.write_text(f"{FILE}ROPE = {wrong}\n")
+        with pytest.raises(settings.Invalid, match="ROPE must be a positive number"):
+            experiment_file.load(path, "")
+
+
 def test_an_override_beats_the_sweep_and_merges_points(path):
     experiment = experiment_file.load(path, "", [("seed", "7"), ("train.steps", "3")])
     assert [point.name for point in experiment.points] == ["8-7", "4-7"]
