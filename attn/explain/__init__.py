@@ -14,6 +14,7 @@ and what they say, [B]:
     attn.explain.entropy(maps)                      # 1 is even, 0 a single place
     score = attn.explain.confidence(model, variables, images)
     attn.explain.area(attn.explain.deletion(score, images, maps))
+    attn.explain.measure(model, variables, images, objects)     # all, by name
 
 docs/explain.md tells what each says and does not say.
 """
@@ -33,8 +34,11 @@ from attn.explain.measures import (
 )
 from attn.explain.places import normalise, relevance, spread
 from attn.explain.rollout import gradient_rollout, rollout
+from attn.explain.summary import MEASURES, Measure, measure
 
 __all__ = [
+    "MEASURES",
+    "Measure",
     "area",
     "attention_maps",
     "blur",
@@ -46,6 +50,7 @@ __all__ = [
     "insertion",
     "mean_distance",
     "mean_map",
+    "measure",
     "normalise",
     "pointing_game",
     "relevance",

@@ -46,11 +46,24 @@ def attention_maps(
         out.
     """
     size = tuple(images.shape[1:3])
+    slopes = needs_gradients(model, variables, images)
+    _, taps = run(model, variables, images, target, gradients=slopes)
+    return maps_of(taps, size)
+
+
+def needs_gradients(model: nn.Module, variables: Any, images: jax.Array) -> bool:
+    """Whether some attention of a model has channels alone, and no places."""
     shapes = jax.eval_shape(
         lambda v, x: run(model, v, x, gradients=False)[1], variables, images
     )
-    plain = all(_has_places(tap) for tap in shapes.values())
-    _, taps = run(model, variables, images, target, gradients=not plain)
+    return any(_only_channels(tap) for tap in shapes.values())
+
+
+def maps_of(taps: Mapping[str, Tap], size: tuple[int, int]) -> dict[str, jax.Array]:
+    """The maps of tapped attentions by their paths, as `attention_maps` has them.
+
+    Those of channels alone are left out where there are no gradients.
+    """
     maps = {path: _look(tap, size) for path, tap in taps.items()}
     return {path: found for path, found in maps.items() if found is not None}
 
@@ -134,17 +147,15 @@ def saliency(
     return normalise(jnp.abs(total).max(axis=-1))
 
 
-def _has_places(tap: Tap) -> bool:
-    """Whether an attention has a map of its own, or none at all."""
-    kinds = {found.kind for found in tap.maps.values()}
-    return not kinds <= set(CHANNELS)
+def _only_channels(tap: Tap) -> bool:
+    return all(found.kind in CHANNELS for found in tap.maps.values())
 
 
 def _look(tap: Tap, size: tuple[int, int]) -> jax.Array | None:
+    if _only_channels(tap):
+        if tap.gradient is None:
+            return None
+        return class_activation(tap.output, tap.gradient, size)
     found = [relevance(entry, size) for entry in tap.maps.values()]
     found = [entry for entry in found if entry is not None]
-    if found:
-        return sum(found) / len(found)
-    if all(entry.kind in CHANNELS for entry in tap.maps.values()):
-        return class_activation(tap.output, tap.gradient, size)
-    return None
+    return sum(found) / len(found) if found else None

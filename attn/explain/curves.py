@@ -32,11 +32,11 @@ def confidence(
     """A function from changed images to the probability of the class of each, [B].
 
     Args:
-        model: any host with logits, [B, K]; of several classifiers, [B, ..., K], the
+        model: any host with logits, [B, K]; of several classifiers, [B, n, K], the
             mean probability is taken.
         variables: of the model.
         images: [B, H, W, C], as they are, for their predictions.
-        target: classes, int [B] or [B, ...]; None for the predicted ones; or a
+        target: classes, int [B] or [B, n]; None for the predicted ones; or a
             function from the outputs to what is taken in place of a probability, [B].
     """
     apply = lambda x: model.apply(variables, x, train=False)

@@ -99,11 +99,11 @@ def chosen(outputs: Any, target: Target = None) -> jax.Array:
     """The logit of each example that is explained, [B].
 
     Args:
-        outputs: of the model. Logits [B, K], or [B, ..., K] for several classifiers,
+        outputs: of the model. Logits [B, K], or [B, n, K] for several classifiers,
             whose chosen logits are added; several arrays, as DeiT has them, are
             averaged first.
-        target: classes, int [B] or [B, ...]; None for the highest logits; or a
-            function from the outputs to [B], for a model that does something else.
+        target: classes, int [B] or [B, n]; None for the highest logits; or a function
+            from the outputs to [B], for a model that does something else.
 
     Raises:
         ValueError: outputs that are no logits, or classes of another shape.
@@ -122,14 +122,14 @@ def chosen(outputs: Any, target: Target = None) -> jax.Array:
 
 
 def mean_logits(outputs: Any) -> jax.Array:
-    """Logits [B, ..., K] of a model with one array of them, or with several alike.
+    """Logits [B, K] or [B, n, K] of a model with one array of them, or several alike.
 
     Raises:
-        ValueError: no arrays, arrays of unlike shapes, or fewer than two axes.
+        ValueError: no arrays, arrays of unlike shapes, or other numbers of axes.
     """
     leaves = jax.tree.leaves(outputs)
     shapes = {leaf.shape for leaf in leaves}
-    if len(shapes) != 1 or leaves[0].ndim < 2:
+    if len(shapes) != 1 or leaves[0].ndim not in (2, 3):
         raise ValueError(
             "the outputs are no logits: give a function from the outputs to one number"
             f" an example as the target, got arrays of {sorted(map(list, shapes))}"
