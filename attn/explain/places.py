@@ -11,8 +11,8 @@
     channel_matrix            `attn.explain.attention_maps` goes another way
 
 A share of a coarse map is spread evenly over the pixels that its cell covers, so that
-no mass is gained or lost. The functions that cut matrices down take arrays of NumPy
-and of JAX.
+no mass is gained or lost. Pictures of the same maps are the matter of
+`attn.report.draw.maps`, which reads files and needs no JAX.
 
 Letters used in shapes:
     B examples, H x W the image, h x w a map or grid of tokens, C channels, N heads, T
@@ -86,13 +86,13 @@ def _overlap(fine: int, coarse: int) -> np.ndarray:
     return np.maximum(inside, 0) * coarse
 
 
-def read_rows(values: Any, targets: Any) -> Any:
+def read_rows(values: Any, targets: slice) -> jax.Array:
     """What some targets read, head by head: [B, N, T', S].
 
     Args:
         values: a matrix [B, N, T, S], or two factors of it, [B, N, T, R] and
             [B, N, R, S], whose product is not built for other targets.
-        targets: numbers or a slice of the T targets.
+        targets: which of the T targets.
     """
     if isinstance(values, tuple | list):
         left, right = values
@@ -100,7 +100,13 @@ def read_rows(values: Any, targets: Any) -> Any:
     return values[:, :, targets]
 
 
-def on_grid(rows: Any, grid: tuple[int, int]) -> Any:
+def matrix_shape(found: Map) -> tuple[int, int]:
+    """Targets and sources of a recorded matrix, or of its two factors: T and S."""
+    both = found.values if found.kind == "factors" else (found.values, found.values)
+    return both[0].shape[2], both[1].shape[3]
+
+
+def on_grid(rows: jax.Array, grid: tuple[int, int]) -> jax.Array:
     """Rows [..., S] on their grid, [..., h, w], without the tokens before it.
 
     Raises:
@@ -172,10 +178,7 @@ def _sizes_of_gates(found: Map, size: tuple[int, int]) -> jax.Array:
 
 
 def _tokens(found: Map, size: tuple[int, int]) -> jax.Array | None:
-    left = found.values[0] if found.kind == "factors" else found.values
-    targets = left.shape[2]
-    last = found.values[1] if found.kind == "factors" else found.values
-    sources = last.shape[3]
+    targets, sources = matrix_shape(found)
     grid = found.grid or grid_of(sources, size)
     if grid is None:
         return None

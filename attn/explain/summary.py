@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from attn.explain import attended, curves, measures
-from attn.explain.places import grid_of
+from attn.explain.places import grid_of, matrix_shape
 from attn.explain.taps import Tap, Target, chosen, run
 
 STEPS = 10  # of deletion and insertion
@@ -128,18 +128,16 @@ def _in_object(
 
 def _distance(taps: Mapping[str, Tap], size: tuple[int, int]) -> dict[str, jax.Array]:
     """How far tokens read, mean over the heads and attentions with such tokens."""
-    found = []
+    far = []
     for tap in taps.values():
-        for name in ("token_matrix", "factors"):
-            if name not in tap.maps:
+        for entry in tap.maps.values():
+            if entry.kind not in ("token_matrix", "factors"):
                 continue
-            values = tap.maps[name].values
-            first, last = (values, values) if name == "token_matrix" else values
-            targets, sources = first.shape[2], last.shape[3]
-            grid = tap.maps[name].grid or grid_of(sources, size)
+            targets, sources = matrix_shape(entry)
+            grid = entry.grid or grid_of(sources, size)
             if grid is None or targets != sources:
                 continue
             spacing = (size[0] / grid[0], size[1] / grid[1])
-            distance = measures.mean_distance(values, grid, spacing=spacing)
-            found.append(distance.mean(axis=1))
-    return {"attention_distance": sum(found) / len(found)} if found else {}
+            distance = measures.mean_distance(entry.values, grid, spacing=spacing)
+            far.append(distance.mean(axis=1))
+    return {"attention_distance": sum(far) / len(far)} if far else {}
