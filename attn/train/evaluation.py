@@ -129,15 +129,45 @@ def _evaluation(
 
 def _gathered(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Batches of this machine, [B, ...], as the split of all machines, [n, ...]."""
+    whole = jax.tree.map(_joined, *rows)
     if jax.process_count() == 1:
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
-    stacked = jax.tree.map(lambda *parts: np.stack(parts), *rows)
+        return whole
+    order = _order([len(row["weight"]) for row in rows], jax.process_count())
+    everywhere = partition.gather(whole)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[order], everywhere)
 
-    def in_order(array: np.ndarray) -> np.ndarray:
-        # machines hold neighbouring parts of each batch
-        return np.moveaxis(array, 0, 1).reshape(-1, *array.shape[3:])
 
-    return jax.tree.map(in_order, partition.gather(stacked))
+def _joined(*parts: np.ndarray) -> np.ndarray:
+    """Arrays [B, ...] one after the other; shorter ones, of a bucket, end in zeros."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts)
+    longest = np.max([part.shape[1:] for part in parts], axis=0)
+    joined = np.zeros((sum(map(len, parts)), *longest), parts[0].dtype)
+    first = 0
+    for part in parts:
+        inside = tuple(map(slice, part.shape[1:]))
+        joined[(slice(first, first + len(part)), *inside)] = part
+        first += len(part)
+    return joined
+
+
+def _order(sizes: Sequence[int], machines: int) -> np.ndarray:
+    """The places of a split's examples where each machine's stand in one piece.
+
+    Machines hold neighbouring parts of each batch.
+
+    Args:
+        sizes: examples of each batch on one machine.
+        machines: how many there are.
+    """
+    ends = np.cumsum(sizes)
+    return np.concatenate(
+        [
+            machine * ends[-1] + np.arange(end - size, end)
+            for size, end in zip(sizes, ends, strict=True)
+            for machine in range(machines)
+        ]
+    )
 
 
 def points(directory: pathlib.Path) -> list[pathlib.Path]:

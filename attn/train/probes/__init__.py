@@ -8,8 +8,8 @@ To add one: write `attn/train/probes/<name>.py` with a function
 
 and a line in PROBES, or name it in the task by "package.file:function". It writes files
 into the point's directory, which a section of `attn.report.sections` shows, and returns
-what is to stand in the point's result: measures, each {"name", "label", "unit",
-"better", "digits", "value"}, most often none.
+what is to stand in the point's result: measures, dicts of name, label, unit, better,
+digits and value; most often none.
 """
 
 import importlib
