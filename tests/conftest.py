@@ -1,9 +1,13 @@
 """Settings for every test: eight devices on a CPU, exact products, a compile cache."""
 
+import collections
 import hashlib
 import os
 import pathlib
+import resource
 import tempfile
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
@@ -26,3 +30,37 @@ from absl import flags  # noqa: E402
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()  # grain's workers read flags
+
+SLOWEST = 12  # files that are named at the end
+PEAKS: dict[str, float] = {}  # memory of each worker, GiB
+
+
+def pytest_sessionfinish(session):
+    """Tells the process that collects how much memory this worker took."""
+    output = getattr(session.config, "workeroutput", None)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if output is None:
+        PEAKS.setdefault("main", peak)
+    else:
+        output["peak"] = peak
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Keeps what a worker told."""
+    del error
+    PEAKS[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak", 0.0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Names the slowest files and the memory of each process."""
+    seconds = collections.Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration"):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.section("slowest files")
+    for name, taken in seconds.most_common(SLOWEST):
+        terminalreporter.write_line(f"{taken:7.1f} s  {name}")
+    for name, peak in sorted(PEAKS.items()):
+        terminalreporter.write_line(f"{peak:7.2f} GiB at most in {name}")
