@@ -1,14 +1,15 @@
-"""Weights of other libraries: state dicts of PyTorch's timm as variables of our hosts.
+"""Weights of other libraries: state dicts of PyTorch's timm as variables of models.
 
     from attn import interop
-    variables = interop.from_timm(state_dict, host, image_shape=(224, 224, 3))
+    variables = interop.from_timm(state_dict, model, image_shape=(224, 224, 3))
 
 A state dict maps names to arrays. PyTorch itself is not needed: a safetensors file will
-do, or `{k: v.numpy() for k, v in model.state_dict().items()}`. The hosts are `vit`,
-`deit`, `swin`, `cait` and `xcit`, with the names of timm 1.0; a Swin may have those of
-its authors too, which were timm's before 0.9.
+do, or `{k: v.numpy() for k, v in model.state_dict().items()}`. The models are those
+with rules for names, `Model.timm`: `vit`, `deit`, `swin`, `cait` and `xcit`, with the
+names of timm 1.0; a Swin may have those of its authors too, which were timm's before
+0.9.
 
-Each variable of ours has one source, whose name is made from its path by the rules
+Each variable has one source, whose name is made from its path by these rules and those
 below. PyTorch's layouts become ours: linear layers [out, in] -> [in, out], convolutions
 OIHW -> HWIO, fused queries, keys and values in three, heads apart.
 """
@@ -16,22 +17,20 @@ OIHW -> HWIO, fused queries, keys and values in three, heads apart.
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from attn.models import CaiT, DeiT, Swin, ViT, XCiT
-
-Rules = list[tuple[str, str | Callable[[re.Match], str]]]
+from attn import models
+from attn.models.layers.timm import Rules
 
 # Substitutions that make the name of a source from a path such as
-# "block3/mixer/out/kernel", first those of the host and then these, in this order.
-EVERYWHERE: Rules = [
+# "block3/mixer/out/kernel", after those of the model, in this order.
+EVERYWHERE: Rules = (
     (r"/", "."),
     (r"\.(kernel|scale)$", ".weight"),
     (r"\.mean$", ".running_mean"),
@@ -40,48 +39,7 @@ EVERYWHERE: Rules = [
     (r"\bmixer\.", "attn."),
     (r"\bmlp_in\b", "mlp.fc1"),
     (r"\bmlp_out\b", "mlp.fc2"),
-]
-PLAIN: Rules = [
-    (r"^block(\d+)", r"blocks.\1"),
-    (r"^embed\b", "patch_embed.proj"),
-    (r"^class_token$", "cls_token"),
-    (r"^position$", "pos_embed"),
-    (r"^classifier\b", "head"),
-]
-RULES: dict[type[nn.Module], Rules] = {
-    ViT: PLAIN,
-    DeiT: [
-        *PLAIN,
-        (r"^distillation_token$", "dist_token"),
-        (r"^distillation_classifier\b", "head_dist"),
-    ],
-    Swin: [
-        (r"^stage(\d+)/block", lambda m: f"layers.{int(m[1]) - 1}.blocks."),
-        (r"^merge(\d+)", r"layers.\1.downsample"),
-        (r"^embed_norm\b", "patch_embed.norm"),
-        (r"^embed\b", "patch_embed.proj"),
-        (r"^classifier\b", "head.fc"),
-        (r"\bbias_table$", "relative_position_bias_table"),
-    ],
-    CaiT: [
-        *PLAIN,
-        (r"^class(\d+)", r"blocks_token_only.\1"),
-        (r"\bmix_logits\b", "proj_l"),
-        (r"\bmix_weights\b", "proj_w"),
-        (r"\bscale(\d)$", r"gamma_\1"),
-    ],
-    XCiT: [
-        (r"^position\b", "pos_embed.token_projection"),
-        *PLAIN,
-        (r"^class(\d+)", r"cls_attn_blocks.\1"),
-        # Convolution, norm and GELU take turns in timm's list.
-        (r"^embed(\d)_norm\b", lambda m: f"patch_embed.proj.{2 * int(m[1])}.1"),
-        (r"^embed(\d)\b", lambda m: f"patch_embed.proj.{2 * int(m[1])}.0"),
-        (r"\blocal_norm\b", "local_mp.bn"),
-        (r"\blocal(\d)\b", r"local_mp.conv\1"),
-        (r"\bscale(\d)$", r"gamma\1"),
-    ],
-}
+)
 PARTS = ("query", "key", "value")
 # What follows from the sizes, or counts batches, and is no weight.
 BUFFERS = r"\.(relative_position_index|attn_mask|num_batches_tracked)$"
@@ -89,33 +47,33 @@ BUFFERS = r"\.(relative_position_index|attn_mask|num_batches_tracked)$"
 
 def from_timm(
     state_dict: Mapping[str, Any],
-    host: nn.Module,
+    model: models.Model,
     image_shape: tuple[int, int, int] = (224, 224, 3),
 ) -> dict[str, Any]:
-    """The variables of `host` that make it compute what timm's model computes.
+    """The variables of `model` that make it compute what timm's model computes.
 
     Args:
         state_dict: names to arrays, or to whatever `numpy.asarray` takes.
-        host: a host of the same settings, its slots as they are by default.
+        model: a model of the same settings, its slots as they are by default.
         image_shape: height, width and channels of the images that it is for.
 
     Returns:
-        The variables, in the types in which the host keeps them.
+        The variables, in the types in which the model keeps them.
 
     Raises:
-        ValueError: a host without rules, names that are missing or unknown, or an
+        ValueError: a model without rules, names that are missing or unknown, or an
             array of another shape; the message tells which.
     """
-    if type(host) not in RULES:
-        known = ", ".join(sorted(kind.__name__ for kind in RULES))
+    if not model.timm:
+        known = ", ".join(name for name in models.names() if models.find(name).timm)
         raise ValueError(
-            f"no rules for weights of a {type(host).__name__} (there are: {known})"
+            f"{type(model).__name__} has no rules for weights of timm; {known} have"
         )
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    init = functools.partial(host.init, train=False)
+    init = functools.partial(model.init, train=False)
     wanted = jax.eval_shape(init, jax.random.key(0), images)
     wanted = traverse_util.flatten_dict(dict(wanted))
-    sources = {path: _source(type(host), path[1:]) for path in wanted}
+    sources = {path: _source(model.timm, path[1:]) for path in wanted}
     arrays = _modern(state_dict)
     _check_names({name for name, _ in sources.values()}, set(arrays))
     found = {
@@ -125,10 +83,10 @@ def from_timm(
     return traverse_util.unflatten_dict(found)
 
 
-def _source(host: type[nn.Module], path: tuple[str, ...]) -> tuple[str, int | None]:
+def _source(rules: Rules, path: tuple[str, ...]) -> tuple[str, int | None]:
     """The name of the source of a variable, and which third of it, if it is fused."""
     name = "/".join(path)
-    for pattern, replacement in RULES[host] + EVERYWHERE:
+    for pattern, replacement in rules + EVERYWHERE:
         name = re.sub(pattern, replacement, name)
     for part, word in enumerate(PARTS):
         if path[0].startswith("class"):
@@ -158,7 +116,7 @@ def _check_names(wanted: set[str], found: set[str]) -> None:
             faults.append(f"{what} {', '.join(sorted(names))}")
     if faults:
         raise ValueError(
-            f"the state dict does not fit this host: it {'; it '.join(faults)}"
+            f"the state dict does not fit this model: it {'; it '.join(faults)}"
         )
 
 
@@ -172,7 +130,7 @@ def _convert(
         expected = (3 * expected[0], *expected[1:])
     if value.shape != expected:
         raise ValueError(
-            f"{name} has shape {value.shape}, but {'/'.join(path)} of this host, of"
+            f"{name} has shape {value.shape}, but {'/'.join(path)} of this model, of"
             f" shape {shape}, needs {expected}"
         )
     if part is not None:

@@ -38,7 +38,7 @@ NETWORKS = {
         "dense": [],
     },
     "resnet": {"name": "resnet", "layout": "cifar", "depth": 8, "stem_stride": 2},
-    "fcn": {"name": "fcn", "widths": [128, 128]},
+    "mlp": {"name": "mlp", "widths": [128, 128]},
     "vit": {
         "name": "vit",
         "patch_size": 7,

@@ -223,7 +223,7 @@ def _network(network: str, transformer: str, images: str, choice: common.Choice)
     if transformer == "none" and (size == "paper" or images == "rts"):
         pool = 1
     if network == "FCN":
-        model = {"name": "fcn", "widths": (256, 256)}
+        model = {"name": "mlp", "widths": (256, 256)}
     else:
         units = UNITS.get((images, pool), 400)
         model = {"name": "cnn", "filters": (32, 64), "dense": (units, units)}
@@ -268,7 +268,7 @@ def _cub(choice: common.Choice):
     yield {"transformer": "none"}, {}
     small = {"name": "resnet", "layout": "cifar", "depth": 8, "stem_stride": 2}
     for parts, side in ((2, 224), (2, 448), (4, 448)):
-        model = {"name": "parts", "parts": parts, "slots": {}}
+        model = {"name": "part_stn", "parts": parts, "slots": {}}
         changes = {"data.image_size": side, "model": model}
         if choice.size != "paper":
             model |= {"crop": 32, "tower": small, "localiser": small}

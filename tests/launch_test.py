@@ -171,7 +171,7 @@ def test_a_dry_run_trains_and_writes_nothing(place, tmp_path):
 
 
 def test_a_dry_run_shows_the_widths_that_cost_the_same(place, tmp_path):
-    text = FILE.replace("small.config(", "small.config(model__name='fcn', ")
+    text = FILE.replace("small.config(", "small.config(model__name='mlp', ")
     text = text.replace('"model.width": width', '"model.widths": (width, 16)')
     (place / "layers.py").write_text(text)
     run = launch(

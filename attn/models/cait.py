@@ -7,73 +7,73 @@ changes, by class attention (section 3, equations 5 to 7; figure 2, right).
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from attn import settings
 from attn.models import slots
-from attn.models.layers.patches import add_positions, embed_patches, patch_grid, token
-from attn.models.layers.transformer import (
-    Block,
+from attn.models.base import Model, Slotted, numbered
+from attn.models.layers.checks import (
+    check_class_layers,
+    check_heads,
     check_rates,
-    check_scopes,
     check_sizes,
-    classify,
-    drop,
-    layer_norm,
-    layer_scale,
-    mlp,
 )
+from attn.models.layers.dense import classify, drop
+from attn.models.layers.patches import add_positions, embed_patches, patch_grid, token
+from attn.models.layers.timm import PLAIN
+from attn.models.layers.transformer import Block, layer_norm, layer_scale, mlp
 
-# Width, depth, number of heads, and what LayerScale starts from.
-SIZES: dict[str, tuple[int, int, int, float]] = {
-    "xxs24": (192, 24, 4, 1e-5),
-    "xxs36": (192, 36, 4, 1e-5),
-    "xs24": (288, 24, 6, 1e-5),
-    "s24": (384, 24, 8, 1e-5),
-    "s36": (384, 36, 8, 1e-6),
-    "m36": (768, 36, 16, 1e-6),
-    "m48": (768, 48, 16, 1e-6),
+
+class Size(NamedTuple):
+    """What a `size` of a CaiT is short for."""
+
+    width: int
+    depth: int
+    num_heads: int
+    layer_scale: float
+
+
+SIZES = {
+    "xxs24": Size(192, 24, 4, 1e-5),
+    "xxs36": Size(192, 36, 4, 1e-5),
+    "xs24": Size(288, 24, 6, 1e-5),
+    "s24": Size(384, 24, 8, 1e-5),
+    "s36": Size(384, 36, 8, 1e-6),
+    "m36": Size(768, 36, 16, 1e-6),
+    "m48": Size(768, 48, 16, 1e-6),
 }
-# How many scopes may narrow each slot.
-PLACES = {"block.pre": 1, "mixer": 1, "block.post": 1, "class.mixer": 1}
-MIXER, CLASS_MIXER = "talking_heads", "class_attention"
 
 
-class ClassLayer(nn.Module):
+class ClassLayer(Slotted):
     """A class token [B, 1, C] that reads patches [B, T, C]: the new class token.
 
     Attributes:
-        fill: what fills the slot "class.mixer".
-        others: as in `Block`.
+        other attributes: as in `Block`; the slot is "class.mixer".
     """
 
-    fill: Mapping[str, Any]
     given: Mapping[str, Any]
     mlp_ratio: float
     layer_scale: float
     dropout: float
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
-    axis_name: str | None
 
     @nn.compact
     def __call__(self, token: jax.Array, x: jax.Array, *, train: bool) -> jax.Array:
         scale = lambda name, y: layer_scale(self, name, y, self.layer_scale)
-        mixer = slots.build(self, "class.mixer", **self.given)
-        if mixer is not None:
+        if slots.filled(self.fill, "class.mixer"):
             both = layer_norm(self, "norm1", jnp.concatenate([token, x], axis=1))
-            y = drop(self, mixer(both[:, :1], both, train=train), train)
+            options = {"given": self.given, "train": train}
+            y = slots.attend_tokens(self, "class.mixer", both[:, :1], both, **options)
+            y = drop(self, y, train)
             token = token + scale("scale1", y)
         y = mlp(self, layer_norm(self, "norm2", token), train)
         return token + scale("scale2", y)
 
 
-class CaiT(nn.Module):
+class CaiT(Model):
     """CaiT: images [B, H, W, C] -> logits [B, num_classes], float32.
 
     The position embedding is learned, one vector a patch, so that its variables fit
@@ -90,7 +90,7 @@ class CaiT(nn.Module):
                       is filled: its query is the class token, its keys and values are
                       the class token and the patches
 
-    An attention with a setting `num_heads` gets the host's, unless the filling gives
+    An attention with a setting `num_heads` gets the model's, unless the filling gives
     one.
 
     Attributes:
@@ -105,18 +105,25 @@ class CaiT(nn.Module):
         drop_path: rate at which branches of the blocks are left out of an example in
             training, the same in all, as the paper has it: 0.05 for xxs24, more for
             deeper ones. Class layers have none.
-        fill: what fills the slots, see `attn.models.slots`; `models.create` takes it
-            as `slots`.
-        dtype: computation type; None takes the type of the images. LayerNorm's
-            statistics and the classifier are float32.
-        param_dtype: type in which parameters are kept.
-        axis_name: axis over which attentions synchronise batch statistics.
+        other attributes: see `Model`; LayerNorm's statistics and the classifier are
+            float32.
 
     Raises:
         Invalid: when it is made, heads that do not divide the width, a size below
             1, an unknown slot, attention or setting, or no class attention; when it is
             called, an image that the patches do not divide.
     """
+
+    places: ClassVar = {"block.pre": 1, "mixer": 1, "block.post": 1, "class.mixer": 1}
+    usual_fill: ClassVar = {"mixer": "talking_heads", "class.mixer": "class_attention"}
+    presets: ClassVar = SIZES
+    timm: ClassVar = (
+        *PLAIN,
+        (r"^class(\d+)", r"blocks_token_only.\1"),
+        (r"\bmix_logits\b", "proj_l"),
+        (r"\bmix_weights\b", "proj_w"),
+        (r"\bscale(\d)$", r"gamma_\1"),
+    )
 
     num_classes: int
     size: Literal["xxs24", "xxs36", "xs24", "s24", "s36", "m36", "m48"] = "xxs24"
@@ -129,72 +136,45 @@ class CaiT(nn.Module):
     mlp_ratio: float = 4.0
     dropout: float = 0.0
     drop_path: float = 0.0
-    fill: Mapping[str, Any] = FrozenDict()
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-    axis_name: str | None = None
 
     def __post_init__(self):
-        if self.size not in SIZES:
-            raise settings.unknown("size of a CaiT", self.size, SIZES)
-        width, depth, num_heads, _ = self._sizes()
-        check_sizes(
-            "CaiT",
-            width,
-            num_heads,
-            depth=depth,
-            class_layers=self.class_layers,
-            patch_size=self.patch_size,
-            num_classes=self.num_classes,
-        )
-        check_rates("CaiT", dropout=self.dropout, drop_path=self.drop_path)
-        mixers = {"mixer": {"name": MIXER}, "class.mixer": {"name": CLASS_MIXER}}
-        self.fill = slots.check(
-            {**mixers, **slots.flatten(self.fill)},
-            places=PLACES,
-            scopes={
-                **{f"block{index}": {} for index in range(depth)},
-                **{f"class{index}": {} for index in range(self.class_layers)},
-            },
-            given={"num_heads": num_heads},
-        )
-        check_scopes(self.fill, self.class_layers)
+        size = self.sized()
+        check_heads(self, size.width, size.num_heads)
+        names = ("class_layers", "patch_size", "num_classes")
+        sizes = {name: getattr(self, name) for name in names}
+        check_sizes(self, depth=size.depth, **sizes)
+        check_rates(self, dropout=self.dropout, drop_path=self.drop_path)
         super().__post_init__()
+        check_class_layers(self.fill, self.class_layers)
 
-    @classmethod
-    def slots(cls) -> list[str]:
-        """The names of the slots, in the order in which tokens meet them."""
-        return list(PLACES)
+    def scopes(self) -> dict[str, dict]:
+        """Blocks and class layers, each counting from 0."""
+        blocks = numbered("block", self.sized().depth)
+        return {**blocks, **numbered("class", self.class_layers)}
+
+    def given(self) -> FrozenDict:
+        """The heads."""
+        return FrozenDict(num_heads=self.sized().num_heads)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        width, depth, num_heads, start = self._sizes()
+        size = self.sized()
         grid = patch_grid(x, self.patch_size)
-        x = embed_patches(self, x.astype(self.dtype or x.dtype), width)
+        x = embed_patches(self, x.astype(self.dtype or x.dtype), size.width)
         x = drop(self, add_positions(self, x), train)
         common = {
-            "given": FrozenDict({"num_heads": num_heads}),
+            "given": self.given(),
             "mlp_ratio": self.mlp_ratio,
-            "layer_scale": start,
+            "layer_scale": size.layer_scale,
             "dropout": self.dropout,
-            "dtype": x.dtype,
-            "param_dtype": self.param_dtype,
-            "axis_name": self.axis_name,
         }
-        for index in range(depth):
-            name = f"block{index}"
-            fill = slots.narrow(self.fill, name)
-            block = Block(fill=fill, drop_path=self.drop_path, name=name, **common)
+        for index in range(size.depth):
+            inside = self.within(f"block{index}", x.dtype)
+            block = Block(drop_path=self.drop_path, **common, **inside)
             x = block(x, grid=grid, train=train)
         y = token(self, "class_token", x)
         for index in range(self.class_layers):
-            name = f"class{index}"
-            layer = ClassLayer(fill=slots.narrow(self.fill, name), name=name, **common)
+            layer = ClassLayer(**common, **self.within(f"class{index}", x.dtype))
             y = layer(y, x, train=train)
-        return classify(self, layer_norm(self, "norm", y)[:, 0])
-
-    def _sizes(self) -> tuple[int, int, int, float]:
-        """Width, depth, number of heads and start of LayerScale."""
-        given = (self.width, self.depth, self.num_heads, self.layer_scale)
-        pairs = zip(given, SIZES[self.size], strict=True)
-        return tuple(usual if own is None else own for own, usual in pairs)
+        y = layer_norm(self, "norm", y)[:, 0]
+        return classify(self, y, self.num_classes)

@@ -5,24 +5,23 @@ Jaderberg, Simonyan, Zisserman, Kavukcuoglu, "Spatial Transformer Networks", NIP
 the defaults here), section 4.2 and appendix A.5 (house numbers).
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 
-from attn import settings
 from attn.models import slots
-from attn.models.layers.transformer import check_rates, drop
-from attn.models.mlp import HE, average, check_sizes, classify, hidden
-from attn.models.scaling import Dial
+from attn.models.base import Model
+from attn.models.layers.checks import check_rates, check_sizes
+from attn.models.layers.convolution import average
+from attn.models.layers.dense import HE, LECUN, classify, drop, hidden
+from attn.models.scaling import Width
 from attn.ops.im2col import conv_general_dilated, max_pool
-from attn.settings import Positive
+from attn.settings import Invalid, Positive
 
 
-class CNN(nn.Module):
+class CNN(Model):
     """Convolutions, then linear layers, with ReLU: images [B, H, W, C] -> logits.
 
     Logits are float32 [B, num_classes], or [B, heads, num_classes] with `heads`. The
@@ -64,12 +63,7 @@ class CNN(nn.Module):
         unfold: whether convolutions are matrix products over unfolded windows, see
             `attn.ops.im2col`: the same numbers, faster on a CPU with kernels of 5x5
             and more.
-        fill: what fills the slots, see `attn.models.slots`; `models.create` takes it
-            as `slots`.
-        dtype: computation type; None takes the type of the images. The classifier is
-            float32.
-        param_dtype: type in which parameters are kept.
-        axis_name: axis over which attentions synchronise batch statistics.
+        other attributes: see `Model`; the classifier is float32.
 
     Raises:
         Invalid: when it is made, a size below 1, sizes for another number of
@@ -88,10 +82,6 @@ class CNN(nn.Module):
     heads: Positive | None = None
     pool: Positive = 1
     unfold: bool = False
-    fill: Mapping[str, Any] = FrozenDict()
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-    axis_name: str | None = None
 
     def __post_init__(self):
         for name in ("filters", "dense", "pools"):
@@ -99,15 +89,14 @@ class CNN(nn.Module):
         for name in ("kernel_sizes", "strides"):
             setattr(self, name, self._each(name))
         names = ("num_classes", "filters", "kernel_sizes", "strides", "dense")
-        check_sizes("CNN", **{name: getattr(self, name) for name in names})
-        check_rates("CNN", dropout=self.dropout)
+        check_sizes(self, **{name: getattr(self, name) for name in names})
+        check_rates(self, dropout=self.dropout)
         strange = set(self.pools) - set(range(1, len(self.filters) + 1))
         if strange:
-            raise settings.Invalid(
-                f"pools of a CNN must be numbers of its {len(self.filters)}"
+            raise Invalid(
+                f"pools of CNN must be numbers of its {len(self.filters)}"
                 f" convolutions, from 1, got {min(strange)}"
             )
-        self.fill = slots.check(self.fill, places=_places(self.filters), scopes={})
         super().__post_init__()
 
     @classmethod
@@ -118,10 +107,14 @@ class CNN(nn.Module):
         """
         return list(_places(cls.filters))
 
-    def dials(self) -> dict[str, Dial]:
+    def slot_places(self) -> dict[str, int]:
+        """One before each convolution."""
+        return _places(self.filters)
+
+    def width_settings(self) -> dict[str, Width]:
         """The settings that scale its width."""
         widths = {"filters": self.filters, "dense": self.dense}
-        return {name: Dial(value, 1) for name, value in widths.items() if value}
+        return {name: Width(value, 1) for name, value in widths.items() if value}
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -138,14 +131,14 @@ class CNN(nn.Module):
         x = x.astype(jnp.float32)
         if self.num_classes is None:
             return x
-        logits = classify(self, x, self.num_classes * (self.heads or 1))
+        logits = classify(self, x, self.num_classes * (self.heads or 1), init=LECUN)
         return logits.reshape(len(x), -1, self.num_classes) if self.heads else logits
 
     def _convolve(self, number: int, x: jax.Array) -> jax.Array:
         """One convolution, ReLU and its pooling: [B, H, W, C] -> [B, h, w, filters]."""
         size, stride = self.kernel_sizes[number - 1], self.strides[number - 1]
         if self.padding == "VALID" and min(x.shape[1:3]) < size:
-            raise settings.Invalid(
+            raise Invalid(
                 f"a map of {x.shape[1]}x{x.shape[2]} is too small for convolution"
                 f" {number} of kernel_size={size}"
             )
@@ -169,8 +162,8 @@ class CNN(nn.Module):
         if isinstance(value, int):
             return (value,) * count
         if len(value) != count:
-            raise settings.Invalid(
-                f"{name} of a CNN must be one number or {count}, one for each of its"
+            raise Invalid(
+                f"{name} of CNN must be one number or {count}, one for each of its"
                 f" filters, got {tuple(value)}"
             )
         return tuple(value)

@@ -6,42 +6,50 @@ distillation token goes through the network beside the class token, and its head
 what a teacher says. DeiT without distillation is `vit`.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import functools
+from typing import ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from attn import settings
 from attn.models import slots
-from attn.models.layers.patches import add_positions, embed_patches, patch_grid, token
-from attn.models.layers.transformer import (
-    Block,
+from attn.models.base import Model, numbered
+from attn.models.layers.checks import (
+    check_heads,
     check_rates,
+    check_reach,
     check_sizes,
-    classify,
-    drop,
-    layer_norm,
 )
+from attn.models.layers.dense import classify, drop
+from attn.models.layers.patches import add_positions, embed_patches, patch_grid, token
+from attn.models.layers.timm import PLAIN
+from attn.models.layers.transformer import Block, drop_paths, layer_norm
 
-# Width, depth and number of heads.
-SIZES: dict[str, tuple[int, int, int]] = {
-    "tiny": (192, 12, 3),
-    "small": (384, 12, 6),
-    "base": (768, 12, 12),
+
+class Size(NamedTuple):
+    """What a `size` of a DeiT is short for."""
+
+    width: int
+    depth: int
+    num_heads: int
+
+
+SIZES = {
+    "tiny": Size(192, 12, 3),
+    "small": Size(384, 12, 6),
+    "base": Size(768, 12, 12),
 }
-# How many scopes may narrow each slot.
-PLACES = {"block.pre": 1, "mixer": 1, "block.post": 1, "pool": 0}
 
 
-class DeiT(nn.Module):
+class DeiT(Model):
     """Distilled DeiT: images [B, H, W, C] -> logits [B, num_classes], float32.
 
-    The logits are the mean of those of the two heads, as the paper has it in
-    evaluation, in training too. For a loss that tells them apart there is `heads`:
-    `host.apply(variables, images, train=True, method="heads")`.
+    The logits are the mean of those of the two heads. With `distilled_training` they
+    are so in evaluation alone, as the paper has it, and in training the output is
+    {"logits": of the class token, "distilled": of the distillation token}, for a loss
+    that tells them apart, such as the task `distillation`.
 
     The position embedding is learned, one vector a patch and one for each of the two
     tokens, so that its variables fit one image size, the one given to `init`.
@@ -59,7 +67,7 @@ class DeiT(nn.Module):
                      queries are the class and the distillation token, its keys and
                      values are all tokens after the last LayerNorm
 
-    An attention with a setting `num_heads` gets the host's, unless the filling gives
+    An attention with a setting `num_heads` gets the model's, unless the filling gives
     one, and one with a setting `prefix` gets 2. A map attention gets the map of the
     patches, and the two tokens bypass it.
 
@@ -72,18 +80,24 @@ class DeiT(nn.Module):
         dropout: rate after the embedding, the mixer and both layers of the MLP.
         drop_path: rate at which branches of the last block are left out of an example
             in training, from 0 at the first and linear between; the paper has 0.1.
-        fill: what fills the slots, see `attn.models.slots`; `models.create` takes it
-            as `slots`.
-        dtype: computation type; None takes the type of the images. LayerNorm's
-            statistics and the classifiers are float32.
-        param_dtype: type in which parameters are kept.
-        axis_name: axis over which attentions synchronise batch statistics.
+        distilled_training: whether the heads are two outputs in training, see above.
+        other attributes: see `Model`; LayerNorm's statistics and the classifiers are
+            float32.
 
     Raises:
         Invalid: when it is made, heads that do not divide the width, a size below
             1, an unknown slot, attention or setting, or no token attention at all;
             when it is called, an image that the patches do not divide.
     """
+
+    places: ClassVar = {"block.pre": 1, "mixer": 1, "block.post": 1, "pool": 0}
+    usual_fill: ClassVar = {"mixer": "multi_head"}
+    presets: ClassVar = SIZES
+    timm: ClassVar = (
+        *PLAIN,
+        (r"^distillation_token$", "dist_token"),
+        (r"^distillation_classifier\b", "head_dist"),
+    )
 
     num_classes: int
     size: Literal["tiny", "small", "base"] = "base"
@@ -94,97 +108,53 @@ class DeiT(nn.Module):
     mlp_ratio: float = 4.0
     dropout: float = 0.0
     drop_path: float = 0.0
-    fill: Mapping[str, Any] = FrozenDict()
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-    axis_name: str | None = None
+    distilled_training: bool = False
 
     def __post_init__(self):
-        if self.size not in SIZES:
-            raise settings.unknown("size of a DeiT", self.size, SIZES)
-        width, depth, num_heads = self._sizes()
-        check_sizes(
-            "DeiT",
-            width,
-            num_heads,
-            depth=depth,
-            patch_size=self.patch_size,
-            num_classes=self.num_classes,
-        )
-        check_rates("DeiT", dropout=self.dropout, drop_path=self.drop_path)
-        self.fill = slots.check(
-            {"mixer": {"name": "multi_head"}, **slots.flatten(self.fill)},
-            places=PLACES,
-            scopes={f"block{index}": {} for index in range(depth)},
-            given={"num_heads": num_heads, "prefix": 2},
-        )
-        self._check_reach()
+        width, depth, num_heads = self.sized()
+        check_heads(self, width, num_heads)
+        names = ("patch_size", "num_classes")
+        check_sizes(self, depth=depth, **{name: getattr(self, name) for name in names})
+        check_rates(self, dropout=self.dropout, drop_path=self.drop_path)
         super().__post_init__()
+        check_reach(self, depth, "the class and the distillation token")
 
-    @classmethod
-    def slots(cls) -> list[str]:
-        """The names of the slots, in the order in which tokens meet them."""
-        return list(PLACES)
+    def scopes(self) -> dict[str, dict]:
+        """Blocks, counting from 0."""
+        return numbered("block", self.sized().depth)
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        ours, teachers = self.heads(x, train=train)
-        return (ours + teachers) / 2
+    def given(self) -> FrozenDict:
+        """The heads, and the number of tokens before the patches."""
+        return FrozenDict(num_heads=self.sized().num_heads, prefix=2)
 
     @nn.compact
-    def heads(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Logits of the class token and of the distillation token."""
-        _, depth, num_heads = self._sizes()
+    def __call__(
+        self, x: jax.Array, *, train: bool
+    ) -> jax.Array | dict[str, jax.Array]:
         grid = patch_grid(x, self.patch_size)
         x = self._embed(x.astype(self.dtype or x.dtype), train)
-        given = FrozenDict({"num_heads": num_heads, "prefix": 2})
-        for index in range(depth):
+        for index, rate in enumerate(drop_paths(self.drop_path, self.sized().depth)):
             block = Block(
-                fill=slots.narrow(self.fill, f"block{index}"),
-                given=given,
+                given=self.given(),
                 mlp_ratio=self.mlp_ratio,
                 dropout=self.dropout,
-                drop_path=self.drop_path * index / max(1, depth - 1),
-                dtype=x.dtype,
-                param_dtype=self.param_dtype,
-                axis_name=self.axis_name,
-                name=f"block{index}",
+                drop_path=rate,
+                **self.within(f"block{index}", x.dtype),
             )
             x = block(x, grid=grid, train=train)
         x = layer_norm(self, "norm", x)
-        pool = slots.build(self, "pool", **given)
-        y = x[:, :2] if pool is None else pool(x[:, :2], x, train=train)
-        teachers = classify(self, y[:, 1], "distillation_classifier")
-        return classify(self, y[:, 0]), teachers
+        given = self.given()
+        y = slots.attend_tokens(self, "pool", x[:, :2], x, given=given, train=train)
+        head = functools.partial(classify, self, outputs=self.num_classes)
+        distilled = head(y[:, 1], name="distillation_classifier")
+        logits = head(y[:, 0])
+        if train and self.distilled_training:
+            return {"logits": logits, "distilled": distilled}
+        return (logits + distilled) / 2
 
     def _embed(self, x: jax.Array, train: bool) -> jax.Array:
         """Images [B, H, W, C] to the two tokens and those of the patches."""
-        x = embed_patches(self, x, self._sizes()[0])
+        x = embed_patches(self, x, self.sized().width)
         names = ("class_token", "distillation_token")
         x = jnp.concatenate([*(token(self, name, x) for name in names), x], axis=1)
         return drop(self, add_positions(self, x), train)
-
-    def _sizes(self) -> tuple[int, int, int]:
-        """Width, depth and number of heads."""
-        given = (self.width, self.depth, self.num_heads)
-        pairs = zip(given, SIZES[self.size], strict=True)
-        return tuple(usual if own is None else own for own, usual in pairs)
-
-    def _check_reach(self) -> None:
-        """Refuses a filling with which the two tokens never see the image."""
-        pool = slots.filled(self.fill, "pool")
-        if pool is not None and slots.contract(pool) == "map":
-            raise settings.Invalid(
-                f"slot 'pool': {self.fill['pool']['name']!r} attends to maps, which the"
-                " class and the distillation token bypass"
-            )
-        readers = [pool]
-        for index in range(self._sizes()[1]):
-            fill = slots.narrow(self.fill, f"block{index}")
-            readers += [
-                slots.filled(fill, place) for place in PLACES if place != "pool"
-            ]
-        if not any(module and slots.contract(module) == "token" for module in readers):
-            raise settings.Invalid(
-                "no slot of this DeiT has a token attention, so that its two tokens"
-                " never see the image"
-            )

@@ -1,15 +1,15 @@
-"""Parts: transformers crop an image, and each crop has a network of its own.
+"""Part-based spatial transformer: each crop of an image has a network of its own.
 
 Jaderberg, Simonyan, Zisserman, Kavukcuoglu, "Spatial Transformer Networks", NIPS
 2015, https://arxiv.org/abs/1506.02025, section 4.3 and appendix A.6 (birds).
 
 Differs from the paper: its networks are Inceptions with batch normalisation, trained on
-ImageNet before; here they are any hosts, a ResNet-50 by default, from scratch.
+ImageNet before; here they are any models, a ResNet-50 by default, from scratch.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -17,16 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 
-from attn import models, settings
-from attn.models import slots
-from attn.models.layers.transformer import check_rates
-from attn.models.mlp import average, classify, hidden
+from attn.models import registry, slots
+from attn.models.base import Model
+from attn.models.layers.checks import check_rates
+from attn.models.layers.convolution import average
+from attn.models.layers.dense import LECUN, classify, drop, hidden
 from attn.modules.capture import sow
 from attn.modules.spatial.spatial_transformer import check_scale, make_grid
 from attn.ops.sample import bilinear_sample
-from attn.settings import Positive
+from attn.settings import Invalid, Positive
 
-PLACES = {"input": 0}
 RESNET = FrozenDict({"name": "resnet", "depth": 50})
 
 
@@ -50,7 +50,7 @@ class Crop(nn.Module):
         return bilinear_sample(x, grid, padding="zeros", **options)
 
 
-class Parts(nn.Module):
+class PartSTN(Model):
     """Looks at N places: images [B, H, W, C] -> logits [B, num_classes], float32.
 
     One localisation network tells where: its map goes through a 1x1 convolution and a
@@ -72,22 +72,19 @@ class Parts(nn.Module):
         crop: side of a crop, in pixels; the paper's is 224.
         scale: side of a square over that of the image; the paper's is 0.5.
         tower: the config of each tower, such as {"name": "resnet", "depth": 18}, with
-            "slots" if need be; a host that takes num_classes=None.
+            "slots" if need be; a model that takes num_classes=None.
         localiser: the same for the localisation network. Its map is not averaged.
         downsample: by which the image is shrunk for the localisation network.
         widths: of the 1x1 convolution and of the linear layer after it.
         dropout: rate before the classifier; the paper has 0.7.
-        fill: what fills the slots, see `attn.models.slots`; `models.create` takes it
-            as `slots`.
-        dtype: computation type; None takes the type of the images. Places and the
-            classifier are float32.
-        param_dtype: type in which parameters are kept.
-        axis_name: axis over which batch statistics synchronise in training.
+        other attributes: see `Model`; places and the classifier are float32.
 
     Raises:
         Invalid: when it is made, a tower or localiser that cannot be, or a slot,
             attention, rate or scale that cannot be.
     """
+
+    places: ClassVar = {"input": 0}
 
     num_classes: int
     parts: Positive = 2
@@ -98,25 +95,15 @@ class Parts(nn.Module):
     downsample: Positive = 1
     widths: tuple[int, int] = (128, 128)
     dropout: float = 0.0
-    fill: Mapping[str, Any] = FrozenDict()
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-    axis_name: str | None = None
 
     def __post_init__(self):
         check_scale("attention", self.scale)
-        check_rates("Parts", dropout=self.dropout)
+        check_rates(self, dropout=self.dropout)
         self.widths = tuple(self.widths)
         for name in ("tower", "localiser"):
             spec = _settings(name, getattr(self, name))
             setattr(self, name, FrozenDict(spec))
-        self.fill = slots.check(self.fill, places=PLACES, scopes={})
         super().__post_init__()
-
-    @classmethod
-    def slots(cls) -> list[str]:
-        """The names of the slots, in the order in which an image meets them."""
-        return list(PLACES)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -129,8 +116,8 @@ class Parts(nn.Module):
             tower = self._network(f"tower{part}", self.tower)
             features = tower(seen, train=train).astype(jnp.float32)
             found.append(features.mean((1, 2)) if features.ndim == 4 else features)
-        y = nn.Dropout(self.dropout, deterministic=not train)(jnp.concatenate(found, 1))
-        return classify(self, y, self.num_classes)
+        y = drop(self, jnp.concatenate(found, axis=1), train)
+        return classify(self, y, self.num_classes, init=LECUN)
 
     def _places(self, x: jax.Array, train: bool) -> jax.Array:
         """The middles (x, y) of the squares, [B, N, 2] in float32."""
@@ -150,10 +137,9 @@ class Parts(nn.Module):
         return places.reshape(-1, self.parts, 2)
 
     def _network(self, called: str, spec: Mapping[str, Any]) -> nn.Module:
-        """A host without its classifier, as a submodule."""
-        inherited = {name: getattr(self, name) for name in slots.INHERITED}
+        """A model without its classifier, as a submodule."""
         own = {key: value for key, value in spec.items() if key != "name"}
-        return models.find(spec["name"])(**{**inherited, **own}, name=called)
+        return registry.find(spec["name"])(**{**self.inherited(), **own}, name=called)
 
 
 def tiles(count: int, scale: float) -> np.ndarray:
@@ -170,7 +156,7 @@ def tiles(count: int, scale: float) -> np.ndarray:
 def _settings(setting: str, spec: Any) -> dict[str, Any]:
     """The config of a network, checked, in the form of fields of its class."""
     if not hasattr(spec, "items") or "name" not in spec:
-        raise settings.Invalid(
+        raise Invalid(
             f"{setting} must be the config of a model, such as"
             f' {{"name": "resnet", "depth": 18}}, got {spec!r}'
         )
@@ -178,9 +164,9 @@ def _settings(setting: str, spec: Any) -> dict[str, Any]:
     if "slots" in spec:
         own["fill"] = FrozenDict(slots.flatten(spec["slots"]))
     if own.setdefault("num_classes", None) is not None:
-        raise settings.Invalid(f"{setting} is without classifier, but has num_classes")
+        raise Invalid(f"{setting} is without classifier, but has num_classes")
     try:
-        models.create(**own)
-    except settings.Invalid as error:
-        raise settings.Invalid(f"{setting}: {error}") from error
+        registry.create(**own)
+    except ValueError as error:
+        raise Invalid(f"{setting}: {error}") from error
     return own

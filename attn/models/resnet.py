@@ -12,18 +12,20 @@ networks have projection shortcuts (option B), not padded ones.
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 
 from attn import settings
 from attn.models import slots
+from attn.models.base import Model, Slotted, numbered
+from attn.models.layers.checks import check_sizes
 from attn.models.layers.convolution import batch_norm, conv, shrink
-from attn.models.scaling import Dial, step_of
+from attn.models.layers.dense import TORCH, classify
+from attn.models.scaling import Width, step_of
+from attn.settings import Invalid
 
 IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
@@ -34,21 +36,6 @@ IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
 }
 CONVOLUTIONS = {"basic": 2, "bottleneck": 3}  # in one block
 EXPANSION = {"basic": 1, "bottleneck": 4}
-# How many scopes, of stage and block, may narrow each slot.
-PLACES = {
-    "input": 0,
-    "stem": 0,
-    "block.pre": 2,
-    "block.conv2": 2,
-    "block.after_conv2": 2,
-    "block.residual": 2,
-    "block.identity": 2,
-    "block.post": 2,
-    "stage.end": 1,
-    "head": 0,
-}
-# torch.nn.Linear's: uniform within 1 / sqrt(inputs).
-LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def plan(
@@ -72,7 +59,7 @@ def plan(
             raise settings.unknown("depth of an ImageNet ResNet", depth, valid)
         kind, sizes = IMAGENET[depth]
         if block not in (None, kind):
-            raise settings.Invalid(
+            raise Invalid(
                 f"an ImageNet ResNet of depth {depth} has block={kind!r},"
                 f" got block={block!r}"
             )
@@ -82,14 +69,14 @@ def plan(
     count, rest = divmod(depth - 2, step)
     if rest or count < 1:
         near = max(1, round((depth - 2) / step))
-        raise settings.Invalid(
+        raise Invalid(
             f"a CIFAR ResNet with block={kind!r} has a depth of {step}n + 2,"
             f" got {depth}; the nearest is {near * step + 2}"
         )
     return kind, (count,) * 3
 
 
-class Block(nn.Module):
+class Block(Slotted):
     """One residual block: [B, H, W, C] -> [B, H / stride, W / stride, features].
 
     Attributes:
@@ -98,7 +85,7 @@ class Block(nn.Module):
         inner: channels of the 3x3 convolution of a bottleneck.
         cardinality: into how many groups that is split.
         stride: 2 halves the map (sizes are rounded up).
-        others: as in ResNet, `fill` narrowed to this block.
+        other attributes: as in ResNet, `fill` narrowed to this block.
     """
 
     kind: str
@@ -108,10 +95,6 @@ class Block(nn.Module):
     stride: int
     stride_at: str
     zero_init_residual: bool
-    fill: Mapping[str, Any]
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
-    axis_name: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -136,7 +119,7 @@ class Block(nn.Module):
             x = norm("shortcut_norm", x)
         x = attend("block.identity", x)
         if x.shape != y.shape:
-            raise settings.Invalid(
+            raise Invalid(
                 f"attention inside a block must keep the shape of its map, but the"
                 f" residual branch is {y.shape} and the identity branch {x.shape}"
             )
@@ -152,12 +135,12 @@ class Block(nn.Module):
         return [(self.inner, 1, first), (self.inner, 3, second), (self.features, 1, 1)]
 
 
-class Stage(nn.Module):
+class Stage(Slotted):
     """Blocks on maps of one size, the first of which may halve the map.
 
     Attributes:
         size: number of blocks.
-        others: as in Block, `fill` narrowed to this stage.
+        other attributes: as in Block, `fill` narrowed to this stage.
     """
 
     size: int
@@ -168,10 +151,6 @@ class Stage(nn.Module):
     stride: int
     stride_at: str
     zero_init_residual: bool
-    fill: Mapping[str, Any]
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
-    axis_name: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -184,17 +163,13 @@ class Stage(nn.Module):
                 stride=self.stride if index == 0 else 1,
                 stride_at=self.stride_at,
                 zero_init_residual=self.zero_init_residual,
-                fill=slots.narrow(self.fill, f"block{index}"),
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-                axis_name=self.axis_name,
-                name=f"block{index}",
+                **self.within(f"block{index}"),
             )
             x = block(x, train=train)
         return slots.attend(self, "stage.end", x, train=train)
 
 
-class ResNet(nn.Module):
+class ResNet(Model):
     """Residual network: images [B, H, W, C] -> logits [B, num_classes], float32.
 
     Any image size works, maps are rounded up when they are halved. Convolutions are
@@ -245,12 +220,8 @@ class ResNet(nn.Module):
         zero_init_residual: whether the last BN scale of each block starts at zero, so
             that the block starts as the identity. False (default) is the paper and
             torchvision; True is Goyal et al. 2017, https://arxiv.org/abs/1706.02677.
-        fill: what fills the slots, see `attn.models.slots`; `models.create` takes it
-            as `slots`.
-        dtype: computation type; None takes the type of the images. Statistics, the
-            pooled features and the classifier are float32.
-        param_dtype: type in which parameters are kept.
-        axis_name: axis over which batch statistics synchronise in training.
+        other attributes: see `Model`; statistics, the pooled features and the
+            classifier are float32.
 
     Batch normalisation has eps 1e-5 and keeps 0.9 of its running statistics at each
     step, torch's momentum 0.1; unlike torch's, the running variance is the biased one.
@@ -260,6 +231,19 @@ class ResNet(nn.Module):
             below 1, widths for other stages, groups of a basic block, or a slot,
             attention or setting that does not exist.
     """
+
+    places: ClassVar = {
+        "input": 0,
+        "stem": 0,
+        "block.pre": 2,
+        "block.conv2": 2,
+        "block.after_conv2": 2,
+        "block.residual": 2,
+        "block.identity": 2,
+        "block.post": 2,
+        "stage.end": 1,
+        "head": 0,
+    }
 
     num_classes: int | None
     depth: int = 50
@@ -272,39 +256,28 @@ class ResNet(nn.Module):
     stem_stride: int | None = None
     stride_at: Literal["conv2", "conv1"] = "conv2"
     zero_init_residual: bool = False
-    fill: Mapping[str, Any] = FrozenDict()
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-    axis_name: str | None = None
 
     def __post_init__(self):
         names = ("num_classes", "width", "stem_stride", "cardinality", "group_width")
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise settings.Invalid(
-                    f"{name} of a ResNet must be at least 1, got {value}"
-                )
+        check_sizes(self, **{name: getattr(self, name) for name in names})
         self.widths = self.widths and tuple(self.widths)
         kind, sizes = plan(self.depth, self.layout, self.block)
         self._check_widths(kind, len(sizes))
-        scopes = {
-            f"stage{number}": {f"block{index}": {} for index in range(size)}
-            for number, size in enumerate(sizes, 1)
-        }
-        self.fill = slots.check(self.fill, places=PLACES, scopes=scopes)
         super().__post_init__()
 
-    @classmethod
-    def slots(cls) -> list[str]:
-        """The names of the slots, in the order in which an image meets them."""
-        return list(PLACES)
+    def scopes(self) -> dict[str, dict]:
+        """Stages, counting from 1, and their blocks, from 0."""
+        _, sizes = plan(self.depth, self.layout, self.block)
+        return {
+            f"stage{number}": numbered("block", size)
+            for number, size in enumerate(sizes, 1)
+        }
 
-    def dials(self) -> dict[str, Dial]:
+    def width_settings(self) -> dict[str, Width]:
         """The settings that scale its width, which groups and heads restrict."""
         groups = 64 // math.gcd(64, self.group_width)  # so that the 3x3 follows
         step = math.lcm(groups, step_of(self.fill, {}))
-        return {"widths": Dial(self._widths(), step)}
+        return {"widths": Width(self._widths(), step)}
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -323,24 +296,14 @@ class ResNet(nn.Module):
                 stride=1 if number == 1 else 2,
                 stride_at=self.stride_at,
                 zero_init_residual=self.zero_init_residual,
-                fill=slots.narrow(self.fill, f"stage{number}"),
-                dtype=dtype,
-                param_dtype=self.param_dtype,
-                axis_name=self.axis_name,
-                name=f"stage{number}",
+                **self.within(f"stage{number}", dtype),
             )
             x = stage(x, train=train)
         x = attend("head", x)
         if self.num_classes is None:
             return x
         x = x.astype(jnp.float32).mean(axis=(1, 2))
-        return nn.Dense(
-            self.num_classes,
-            kernel_init=LINEAR,
-            dtype=jnp.float32,
-            param_dtype=self.param_dtype,
-            name="classifier",
-        )(x)
+        return classify(self, x, self.num_classes, init=TORCH)
 
     def _widths(self) -> tuple[int, ...]:
         """Channels of the stem and of each stage, before expansion."""
@@ -358,17 +321,17 @@ class ResNet(nn.Module):
         """Refuses widths and groups of which there is no network."""
         widths = self._widths()
         if len(widths) != 1 + stages or min(widths) < 1:
-            raise settings.Invalid(
+            raise Invalid(
                 f"widths of a ResNet of {stages} stages must be {1 + stages} numbers"
                 f" of at least 1, the stem's first, got {widths}"
             )
         if kind == "basic" and (self.cardinality, self.group_width) != (1, 64):
-            raise settings.Invalid(
+            raise Invalid(
                 "cardinality and group_width are of bottlenecks, but this ResNet of"
                 f" depth {self.depth} has block='basic'"
             )
         if self._inner(min(widths)) < 1:
-            raise settings.Invalid(
+            raise Invalid(
                 f"group_width={self.group_width} leaves a stage of width {min(widths)}"
                 f" no channel in a group; it must be at least {-(-64 // min(widths))}"
             )

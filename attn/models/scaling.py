@@ -1,9 +1,10 @@
-"""Dials: the settings by which a host is made wider or narrower.
+"""Width settings: those by which a model is made wider or narrower.
 
-A host that can be scaled to a budget has a method `dials() -> dict[str, Dial]`: the
-settings of `models.create` that hold its widths, by name. Scaling all of them by one
-factor, each to a multiple of its step, makes a network of the same shape and another
-cost; setting them to the values that they have makes the same network.
+A model that can be scaled to a budget has a method `width_settings()`, which returns
+the settings of `models.create` that hold its widths, by name, each as a `Width`.
+Scaling all of them by one factor, each to a multiple of its step, makes a network of
+the same shape and another cost; setting them to the values that they have makes the
+same network.
 """
 
 import dataclasses
@@ -16,8 +17,8 @@ from attn.models import slots
 from attn.modules import position as positions
 
 
-class Dial(NamedTuple):
-    """One setting that scales the width of a host.
+class Width(NamedTuple):
+    """One setting that scales the width of a model.
 
     Attributes:
         value: what it is now: a width, or one of each layer or stage.
@@ -33,10 +34,10 @@ def step_of(fill: slots.Filling, given: Mapping[str, Any]) -> int:
 
     Args:
         fill: a checked filling.
-        given: settings of the host for attentions that have them, such as num_heads.
+        given: settings of the model for attentions that have them, such as num_heads.
     """
-    attentions = [spec for spec in fill.values() if spec["name"] != "none"]
-    return math.lcm(*(_step_of_one(spec, given) for spec in attentions))
+    specs = [spec for chain in fill.values() for spec in chain]
+    return math.lcm(*(_step_of_one(spec, given) for spec in specs))
 
 
 def _step_of_one(spec: Mapping[str, Any], given: Mapping[str, Any]) -> int:

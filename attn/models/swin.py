@@ -7,78 +7,72 @@ of 2x2 are merged into one token of twice the width.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from attn import settings
 from attn.models import slots
+from attn.models.base import Model, Slotted, numbered
+from attn.models.layers.checks import check_heads, check_rates, check_sizes
+from attn.models.layers.dense import NORMAL, classify, drop
 from attn.models.layers.patches import embed_patches, patch_grid
-from attn.models.layers.transformer import (
-    NORMAL,
-    Block,
-    check_rates,
-    check_sizes,
-    classify,
-    drop,
-    layer_norm,
-    mean_pool,
-)
+from attn.models.layers.transformer import Block, drop_paths, layer_norm, mean_pool
+from attn.settings import Invalid
 
-# Width of the first stage, depths and numbers of heads of the four.
-SIZES: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {
-    "tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
-    "small": (96, (2, 2, 18, 2), (3, 6, 12, 24)),
-    "base": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
-    "large": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
+
+class Size(NamedTuple):
+    """What a `size` of a Swin is short for; `width` is that of the first stage."""
+
+    width: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+
+
+SIZES = {
+    "tiny": Size(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "small": Size(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "base": Size(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "large": Size(192, (2, 2, 18, 2), (6, 12, 24, 48)),
 }
-# How many scopes may narrow each slot.
-PLACES = {"block.pre": 2, "mixer": 2, "block.post": 2, "stage.end": 1, "pool": 0}
 EPSILON = 1e-5  # of all layer norms, as torch has it
 
 
-class Stage(nn.Module):
+class Stage(Slotted):
     """The blocks of one resolution: tokens [B, H W, C] -> [B, H W, C].
 
     Attributes:
         rates: the `drop_path` of each block; there are as many blocks.
-        others: as in `Block` and `Swin`, `fill` narrowed to this stage.
+        other attributes: as in `Block` and `Swin`, `fill` narrowed to this stage.
     """
 
     rates: tuple[float, ...]
     given: Mapping[str, Any]
-    fill: Mapping[str, Any]
     mlp_ratio: float
     dropout: float
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
-    axis_name: str | None
 
     @nn.compact
     def __call__(
         self, x: jax.Array, *, grid: tuple[int, int], train: bool
     ) -> jax.Array:
         for index, rate in enumerate(self.rates):
-            mixer = {"name": "shifted_window" if index % 2 else "window"}
-            fill = slots.narrow(self.fill, f"block{index}")
+            inside = self.within(f"block{index}")
+            usual = {"mixer": "shifted_window" if index % 2 else "window"}
+            fill = FrozenDict({**slots.flatten(usual), **inside.pop("fill")})
             block = Block(
-                fill=FrozenDict({"mixer": mixer, **fill}),
+                fill=fill,
                 given=self.given,
                 mlp_ratio=self.mlp_ratio,
                 epsilon=EPSILON,
                 dropout=self.dropout,
                 drop_path=rate,
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-                axis_name=self.axis_name,
-                name=f"block{index}",
+                **inside,
             )
             x = block(x, grid=grid, train=train)
-        end = slots.build(self, "stage.end", **self.given)
-        return x if end is None else slots.on_tokens(end, x, grid=grid, train=train)
+        options = {"given": self.given, "grid": grid, "train": train}
+        return slots.attend_tokens(self, "stage.end", x, **options)
 
 
 class Merge(nn.Module):
@@ -113,7 +107,7 @@ class Merge(nn.Module):
         return linear(x), (rows, columns)
 
 
-class Swin(nn.Module):
+class Swin(Model):
     """Swin Transformer: images [B, H, W, C] -> logits [B, num_classes], float32.
 
     A window larger than the grid of its stage is made as large as it, axis by axis, and
@@ -149,18 +143,31 @@ class Swin(nn.Module):
         drop_path: rate at which branches of the last block are left out of an example
             in training, from 0 at the first and linear between; the paper trains tiny,
             small and base with 0.2, 0.3 and 0.5.
-        fill: what fills the slots, see `attn.models.slots`; `models.create` takes it
-            as `slots`.
-        dtype: computation type; None takes the type of the images. LayerNorm's
-            statistics and the classifier are float32.
-        param_dtype: type in which parameters are kept.
-        axis_name: axis over which attentions synchronise batch statistics.
+        other attributes: see `Model`; LayerNorm's statistics and the classifier are
+            float32.
 
     Raises:
         Invalid: when it is made, heads that do not divide a width, a size below 1,
             tuples of different lengths, an unknown slot, attention or setting; when it
             is called, an image that the patches do not divide.
     """
+
+    places: ClassVar = {
+        "block.pre": 2,
+        "mixer": 2,
+        "block.post": 2,
+        "stage.end": 1,
+        "pool": 0,
+    }
+    presets: ClassVar = SIZES
+    timm: ClassVar = (
+        (r"^stage(\d+)/block", lambda m: f"layers.{int(m[1]) - 1}.blocks."),
+        (r"^merge(\d+)", r"layers.\1.downsample"),
+        (r"^embed_norm\b", "patch_embed.norm"),
+        (r"^embed\b", "patch_embed.proj"),
+        (r"^classifier\b", "head.fc"),
+        (r"\bbias_table$", "relative_position_bias_table"),
+    )
 
     num_classes: int
     size: Literal["tiny", "small", "base", "large"] = "tiny"
@@ -172,44 +179,32 @@ class Swin(nn.Module):
     mlp_ratio: float = 4.0
     dropout: float = 0.0
     drop_path: float = 0.0
-    fill: Mapping[str, Any] = FrozenDict()
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-    axis_name: str | None = None
 
     def __post_init__(self):
-        if self.size not in SIZES:
-            raise settings.unknown("size of a Swin", self.size, SIZES)
         for name in ("depths", "num_heads"):  # lists, as JSON has them
             if getattr(self, name) is not None:
                 setattr(self, name, tuple(getattr(self, name)))
-        _, depths, heads = self._sizes()
         self._check()
-        self.fill = slots.check(
-            self.fill,
-            places=PLACES,
-            scopes={
-                f"stage{stage}": {f"block{block}": {} for block in range(depth)}
-                for stage, depth in enumerate(depths, 1)
-            },
-            given={"num_heads": heads[0], "window": self.window},
-        )
         super().__post_init__()
 
-    @classmethod
-    def slots(cls) -> list[str]:
-        """The names of the slots, in the order in which tokens meet them."""
-        return list(PLACES)
+    def scopes(self) -> dict[str, dict]:
+        """Stages, counting from 1, and their blocks, from 0."""
+        return {
+            f"stage{stage}": numbered("block", depth)
+            for stage, depth in enumerate(self.sized().depths, 1)
+        }
+
+    def given(self) -> FrozenDict:
+        """Heads and window of the first stage."""
+        return FrozenDict(num_heads=self.sized().num_heads[0], window=self.window)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        width, depths, num_heads = self._sizes()
+        width, depths, num_heads = self.sized()
         grid = patch_grid(x, self.patch_size)
         x = embed_patches(self, x.astype(self.dtype or x.dtype), width)
         x = drop(self, layer_norm(self, "embed_norm", x, EPSILON), train)
-        rates = [
-            self.drop_path * i / max(1, sum(depths) - 1) for i in range(sum(depths))
-        ]
+        rates = drop_paths(self.drop_path, sum(depths))
         for index, depth in enumerate(depths):
             if index > 0:
                 merge = Merge(self.param_dtype, name=f"merge{index}")
@@ -218,41 +213,27 @@ class Swin(nn.Module):
             window = tuple(min(self.window, side) for side in grid)
             stage = Stage(
                 rates=tuple(here),
-                given=FrozenDict({"num_heads": num_heads[index], "window": window}),
-                fill=slots.narrow(self.fill, f"stage{index + 1}"),
+                given=FrozenDict(num_heads=num_heads[index], window=window),
                 mlp_ratio=self.mlp_ratio,
                 dropout=self.dropout,
-                dtype=x.dtype,
-                param_dtype=self.param_dtype,
-                axis_name=self.axis_name,
-                name=f"stage{index + 1}",
+                **self.within(f"stage{index + 1}", x.dtype),
             )
             x = stage(x, grid=grid, train=train)
         x = layer_norm(self, "norm", x, EPSILON)
         given = {"num_heads": num_heads[-1]}
-        return classify(self, mean_pool(self, x, given, grid, train))
-
-    def _sizes(self) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-        """Width, depths and numbers of heads."""
-        given = (self.width, self.depths, self.num_heads)
-        pairs = zip(given, SIZES[self.size], strict=True)
-        return tuple(usual if own is None else own for own, usual in pairs)
+        x = mean_pool(self, x, given, grid, train)
+        return classify(self, x, self.num_classes)
 
     def _check(self) -> None:
-        width, depths, num_heads = self._sizes()
+        width, depths, num_heads = self.sized()
         if len(depths) != len(num_heads) or not depths:
-            raise settings.Invalid(
+            raise Invalid(
                 f"depths and num_heads of a Swin have an entry a stage, got {depths}"
                 f" and {num_heads}"
             )
-        for index, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
-            check_sizes(
-                "Swin",
-                width * 2**index,
-                heads,
-                depth=depth,
-                window=self.window,
-                patch_size=self.patch_size,
-                num_classes=self.num_classes,
-            )
-        check_rates("Swin", dropout=self.dropout, drop_path=self.drop_path)
+        for stage, heads in enumerate(num_heads):
+            check_heads(self, width * 2**stage, heads)
+        names = ("window", "patch_size", "num_classes")
+        sizes = {name: getattr(self, name) for name in names}
+        check_sizes(self, depths=depths, **sizes)
+        check_rates(self, dropout=self.dropout, drop_path=self.drop_path)

@@ -10,40 +10,42 @@ Differs from the paper: the classifier is one linear layer also in pre-training.
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from attn import settings
 from attn.models import slots
+from attn.models.base import Model, numbered
+from attn.models.layers.checks import check_heads, check_reach, check_sizes
+from attn.models.layers.dense import classify, drop
 from attn.models.layers.patches import embed_patches, patch_grid, token
-from attn.models.layers.transformer import (
-    Block,
-    check_sizes,
-    classify,
-    drop,
-    layer_norm,
-    mean_pool,
-)
-from attn.models.scaling import Dial, step_of
+from attn.models.layers.timm import PLAIN
+from attn.models.layers.transformer import Block, layer_norm, mean_pool
+from attn.models.scaling import Width, step_of
 from attn.modules import position as positions
-from attn.settings import Positive
+from attn.settings import Invalid, Positive
 
-# Width, depth and number of heads.
-SIZES: dict[str, tuple[int, int, int]] = {
-    "tiny": (192, 12, 3),
-    "small": (384, 12, 6),
-    "base": (768, 12, 12),
-    "large": (1024, 24, 16),
+
+class Size(NamedTuple):
+    """What a `size` of a ViT is short for."""
+
+    width: int
+    depth: int
+    num_heads: int
+
+
+SIZES = {
+    "tiny": Size(192, 12, 3),
+    "small": Size(384, 12, 6),
+    "base": Size(768, 12, 12),
+    "large": Size(1024, 24, 16),
 }
-# How many scopes may narrow each slot.
-PLACES = {"block.pre": 1, "mixer": 1, "block.post": 1, "pool": 0}
 
 
-class ViT(nn.Module):
+class ViT(Model):
     """Vision Transformer: images [B, H, W, C] -> logits [B, num_classes], float32.
 
     The position embedding is learned, unless another one is asked for: one vector a
@@ -63,7 +65,7 @@ class ViT(nn.Module):
                      the class token (or the mean token): that is its query, and its
                      keys and values are all tokens after the last LayerNorm
 
-    An attention with a setting `num_heads` gets the host's, unless the filling gives
+    An attention with a setting `num_heads` gets the model's, unless the filling gives
     one, and so does one with a setting `prefix` (1 with a class token). A map attention
     gets the map of the patches, and the class token bypasses it.
 
@@ -84,12 +86,8 @@ class ViT(nn.Module):
             patches, without class token.
         dropout: rate after the embedding, the mixer and both layers of the MLP; the
             paper has 0.1 on ImageNet, DeiT 0.
-        fill: what fills the slots, see `attn.models.slots`; `models.create` takes it
-            as `slots`.
-        dtype: computation type; None takes the type of the images. LayerNorm's
-            statistics and the classifier are float32.
-        param_dtype: type in which parameters are kept.
-        axis_name: axis over which attentions synchronise batch statistics.
+        other attributes: see `Model`; LayerNorm's statistics and the classifier are
+            float32.
 
     Raises:
         Invalid: when it is made, heads that do not divide the width, a size below
@@ -97,6 +95,11 @@ class ViT(nn.Module):
             class token, or a position encoding that no mixer takes; when it is
             called, an image that the patches do not divide.
     """
+
+    places: ClassVar = {"block.pre": 1, "mixer": 1, "block.post": 1, "pool": 0}
+    usual_fill: ClassVar = {"mixer": "multi_head"}
+    presets: ClassVar = SIZES
+    timm: ClassVar = PLAIN
 
     num_classes: int
     size: Literal["tiny", "small", "base", "large"] = "base"
@@ -109,55 +112,44 @@ class ViT(nn.Module):
     position: str | Mapping[str, Any] = "learned"
     pool: Literal["class", "mean"] = "class"
     dropout: float = 0.0
-    fill: Mapping[str, Any] = FrozenDict()
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-    axis_name: str | None = None
 
     def __post_init__(self):
-        if self.size not in SIZES:
-            raise settings.unknown("size of a ViT", self.size, SIZES)
-        width, depth, num_heads = self._sizes()
-        check_sizes(
-            "ViT",
-            width,
-            num_heads,
-            depth=depth,
-            patch_size=self.patch_size,
-            num_classes=self.num_classes,
-        )
+        width, depth, num_heads = self.sized()
+        check_heads(self, width, num_heads)
+        names = ("patch_size", "num_classes")
+        check_sizes(self, depth=depth, **{name: getattr(self, name) for name in names})
         self.position = positions.check(self.position)
-        self.fill = slots.check(
-            {"mixer": {"name": "multi_head"}, **slots.flatten(self.fill)},
-            places=PLACES,
-            scopes={f"block{index}": {} for index in range(depth)},
-            given=self._given(),
-        )
-        self._check_reach()
-        self._check_position()
         super().__post_init__()
+        if self.pool == "class":
+            advice = "; with pool='mean' there is none"
+            check_reach(self, depth, "the class token", advice)
+        self._check_position()
 
-    @classmethod
-    def slots(cls) -> list[str]:
-        """The names of the slots, in the order in which tokens meet them."""
-        return list(PLACES)
+    def scopes(self) -> dict[str, dict]:
+        """Blocks, counting from 0."""
+        return numbered("block", self.sized().depth)
 
-    def dials(self) -> dict[str, Dial]:
+    def given(self) -> FrozenDict:
+        """The heads, and the number of tokens before the patches."""
+        prefix = 1 if self.pool == "class" else 0
+        return FrozenDict(num_heads=self.sized().num_heads, prefix=prefix)
+
+    def width_settings(self) -> dict[str, Width]:
         """The settings that scale its width, which heads and positions restrict."""
-        width, _, num_heads = self._sizes()
+        width, _, num_heads = self.sized()
         encoding = positions.find(self.position["name"])
         if "tokens" in encoding.acts:
             own, position = encoding.divisor, "none"
         else:
             own, position = 1, self.position
-        inside = step_of(self.fill, {**self._given(), "position": position})
+        inside = step_of(self.fill, {**self.given(), "position": position})
         step = math.lcm(num_heads, own, inside)
         hidden = self.mlp_dim or int(width * self.mlp_ratio)
-        return {"width": Dial(width, step), "mlp_dim": Dial(hidden, 1)}
+        return {"width": Width(width, step), "mlp_dim": Width(hidden, 1)}
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        depth, encoding = self._sizes()[1], self._encoding()
+        encoding = self._encoding()
         grid = patch_grid(x, self.patch_size)
         of_tokens = "tokens" in encoding.acts
         x = self._embed(x.astype(self.dtype or x.dtype))
@@ -165,39 +157,24 @@ class ViT(nn.Module):
             x = encoding.tokens(x, grid)
         x = drop(self, x, train)
         position = positions.check("none" if of_tokens else self.position)
-        for index in range(depth):
+        for index in range(self.sized().depth):
             block = Block(
-                given=self._given(),
+                given=self.given(),
                 of_mixer=FrozenDict(position=position),
                 mlp_ratio=self.mlp_ratio,
                 mlp_dim=self.mlp_dim,
                 dropout=self.dropout,
-                fill=slots.narrow(self.fill, f"block{index}"),
-                dtype=x.dtype,
-                param_dtype=self.param_dtype,
-                axis_name=self.axis_name,
-                name=f"block{index}",
+                **self.within(f"block{index}", x.dtype),
             )
             x = block(x, grid=grid, train=train)
             if index + 1 == encoding.blocks_before:
                 x = encoding.tokens(x, grid)
         x = self._pool(layer_norm(self, "norm", x), grid, train)
-        return classify(self, x)
-
-    def _sizes(self) -> tuple[int, int, int]:
-        """Width, depth and number of heads."""
-        given = (self.width, self.depth, self.num_heads)
-        pairs = zip(given, SIZES[self.size], strict=True)
-        return tuple(usual if own is None else own for own, usual in pairs)
-
-    def _given(self) -> FrozenDict:
-        """Settings for every attention that has them."""
-        prefix = 1 if self.pool == "class" else 0
-        return FrozenDict({"num_heads": self._sizes()[2], "prefix": prefix})
+        return classify(self, x, self.num_classes)
 
     def _embed(self, x: jax.Array) -> jax.Array:
         """Images [B, H, W, C] to tokens [B, T, C], the class token first."""
-        tokens = embed_patches(self, x, self._sizes()[0])
+        tokens = embed_patches(self, x, self.sized().width)
         if self.pool == "class":
             first = token(self, "class_token", tokens)
             tokens = jnp.concatenate([first, tokens], axis=1)
@@ -205,7 +182,7 @@ class ViT(nn.Module):
 
     def _encoding(self) -> positions.Position:
         """The position encoding, with its variables at "position"."""
-        given = {"prefix": self._given()["prefix"], "param_dtype": self.param_dtype}
+        given = {"prefix": self.given()["prefix"], "param_dtype": self.param_dtype}
         if not issubclass(positions.find(self.position["name"]), positions.Learned):
             return positions.build(self.position, called="position", **given)
         # Its one array is called "position" already, and is not put one level deeper.
@@ -216,29 +193,10 @@ class ViT(nn.Module):
     def _pool(self, x: jax.Array, grid: tuple[int, int], train: bool) -> jax.Array:
         """Tokens [B, T, C] to the vector to classify, [B, C]."""
         if self.pool == "mean":
-            return mean_pool(self, x, self._given(), grid, train)
-        module = slots.build(self, "pool", **self._given())
-        y = x[:, :1] if module is None else module(x[:, :1], x, train=train)
+            return mean_pool(self, x, self.given(), grid, train)
+        given = self.given()
+        y = slots.attend_tokens(self, "pool", x[:, :1], x, given=given, train=train)
         return y[:, 0]
-
-    def _check_reach(self) -> None:
-        """Refuses a filling with which the class token never sees the image."""
-        if self.pool != "class":
-            return
-        pool = slots.filled(self.fill, "pool")
-        if pool is not None and slots.contract(pool) == "map":
-            raise settings.Invalid(
-                f"slot 'pool': {self.fill['pool']['name']!r} attends to maps, which the"
-                f" class token bypasses; with pool='mean' it pools the patches"
-            )
-        _, depth, _ = self._sizes()
-        inside = [slots.narrow(self.fill, f"block{index}") for index in range(depth)]
-        readers = [pool, *(slots.filled(fill, p) for fill in inside for p in PLACES)]
-        if not any(module and slots.contract(module) == "token" for module in readers):
-            raise settings.Invalid(
-                "no slot of this ViT has a token attention, so that its class token"
-                " never sees the image; use pool='mean'"
-            )
 
     def _check_position(self) -> None:
         """Refuses an encoding inside attentions of which none takes one."""
@@ -246,12 +204,10 @@ class ViT(nn.Module):
         acts = positions.find(name).acts
         if not acts or "tokens" in acts:
             return
-        depth = self._sizes()[1]
-        fills = [slots.narrow(self.fill, f"block{index}") for index in range(depth)]
-        mixers = [slots.filled(fill, "mixer") for fill in fills]
-        takers = [m for m in mixers if m and "position" in m.__dataclass_fields__]
-        if not takers:
-            raise settings.Invalid(
+        fills = [slots.narrow(self.fill, scope) for scope in self.scopes()]
+        mixers = [module for fill in fills for module in slots.filled(fill, "mixer")]
+        if not any("position" in mixer.__dataclass_fields__ for mixer in mixers):
+            raise Invalid(
                 f"position {name!r} acts inside an attention, but no mixer of this ViT"
                 " has a setting 'position', as 'multi_head' has"
             )

@@ -7,45 +7,52 @@ convolutions ("local patch interaction"); class attention makes the vector to cl
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from attn import settings
 from attn.models import slots
-from attn.models.layers.convolution import batch_norm
-from attn.models.layers.patches import patch_grid, token
-from attn.models.layers.transformer import (
-    Block,
+from attn.models.base import Model, Slotted, numbered
+from attn.models.layers.checks import (
+    check_class_layers,
+    check_heads,
     check_rates,
-    check_scopes,
     check_sizes,
-    classify,
-    dense,
-    drop,
-    layer_norm,
-    layer_scale,
-    mlp,
 )
+from attn.models.layers.convolution import batch_norm
+from attn.models.layers.dense import classify, dense, drop
+from attn.models.layers.patches import patch_grid, token
+from attn.models.layers.timm import PLAIN
+from attn.models.layers.transformer import Block, layer_norm, layer_scale, mlp
 from attn.ops import positions
+from attn.settings import Invalid
 
-# Width, depth, number of heads, what LayerScale starts from, and whether the second
-# norm of a class layer is of all tokens.
-SIZES: dict[str, tuple[int, int, int, float, bool]] = {
-    "nano_12": (128, 12, 4, 1.0, False),
-    "tiny_12": (192, 12, 4, 1.0, True),
-    "tiny_24": (192, 24, 4, 1e-5, True),
-    "small_12": (384, 12, 8, 1.0, True),
-    "small_24": (384, 24, 8, 1e-5, True),
-    "medium_24": (512, 24, 8, 1e-5, True),
-    "large_24": (768, 24, 16, 1e-5, True),
+
+class Size(NamedTuple):
+    """What a `size` of an XCiT is short for.
+
+    `norm_all` says whether the second norm of a class layer is of all tokens.
+    """
+
+    width: int
+    depth: int
+    num_heads: int
+    layer_scale: float
+    norm_all: bool
+
+
+SIZES = {
+    "nano_12": Size(128, 12, 4, 1.0, False),
+    "tiny_12": Size(192, 12, 4, 1.0, True),
+    "tiny_24": Size(192, 24, 4, 1e-5, True),
+    "small_12": Size(384, 12, 8, 1.0, True),
+    "small_24": Size(384, 24, 8, 1e-5, True),
+    "medium_24": Size(512, 24, 8, 1e-5, True),
+    "large_24": Size(768, 24, 16, 1e-5, True),
 }
-# How many scopes may narrow each slot.
-PLACES = {"block.pre": 1, "mixer": 1, "block.post": 1, "class.mixer": 1}
-MIXER, CLASS_MIXER = "cross_covariance", "class_attention"
 WAVES = 64  # channels of the sinusoids of a position, half for rows
 
 
@@ -54,7 +61,7 @@ class LocalBlock(Block):
 
     Attributes:
         local: whether there is local patch interaction.
-        others: as in `Block`.
+        other attributes: as in `Block`.
     """
 
     local: bool = True
@@ -62,12 +69,14 @@ class LocalBlock(Block):
     def _between(self, x: jax.Array, grid: tuple[int, int], train: bool) -> jax.Array:
         if not self.local:
             return x
-        y = layer_norm(self, "norm3", x, self.epsilon)
-        y = y.reshape(len(x), *grid, x.shape[-1])
-        y = nn.gelu(self._depthwise("local1", y), approximate=False)
-        y = batch_norm(self, "local_norm", y, train=train)
-        y = self._depthwise("local2", y).reshape(x.shape)
-        return x + self._branch("scale3", y, train)
+
+        def mix(y: jax.Array) -> jax.Array:
+            y = y.reshape(len(x), *grid, x.shape[-1])
+            y = nn.gelu(self._depthwise("local1", y), approximate=False)
+            y = batch_norm(self, "local_norm", y, train=train)
+            return self._depthwise("local2", y).reshape(x.shape)
+
+        return self._add(3, x, mix, train)
 
     def _depthwise(self, name: str, x: jax.Array) -> jax.Array:
         return nn.Conv(
@@ -80,36 +89,32 @@ class LocalBlock(Block):
         )(x)
 
 
-class ClassLayer(nn.Module):
+class ClassLayer(Slotted):
     """Class attention as XCiT has it: all tokens [B, 1 + T, C] -> [B, 1 + T, C].
 
     The class token reads all tokens and goes through an MLP. As in the released code,
     the other tokens are added to their norms, and to themselves.
 
     Attributes:
-        fill: what fills the slot "class.mixer".
         norm_all: whether the second norm is of all tokens, or of the class token.
-        others: as in `Block`.
+        other attributes: as in `Block`; the slot is "class.mixer".
     """
 
-    fill: Mapping[str, Any]
     given: Mapping[str, Any]
     mlp_ratio: float
     layer_scale: float
     norm_all: bool
     dropout: float
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
-    axis_name: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         scale = lambda name, y: layer_scale(self, name, y, self.layer_scale)
         join = lambda first, rest: jnp.concatenate([first, rest[:, 1:]], axis=1)
-        mixer = slots.build(self, "class.mixer", **self.given)
-        if mixer is not None:
+        if slots.filled(self.fill, "class.mixer"):
             y = layer_norm(self, "norm1", x)
-            read = drop(self, mixer(y[:, :1], y, train=train), train)
+            options = {"given": self.given, "train": train}
+            read = slots.attend_tokens(self, "class.mixer", y[:, :1], y, **options)
+            read = drop(self, read, train)
             x = x + scale("scale1", join(read, y))
         if self.norm_all:
             x = layer_norm(self, "norm2", x)
@@ -118,7 +123,7 @@ class ClassLayer(nn.Module):
         return x + join(scale("scale2", mlp(self, x[:, :1], train)), x)
 
 
-class XCiT(nn.Module):
+class XCiT(Model):
     """XCiT: images [B, H, W, C] -> logits [B, num_classes], float32.
 
     Positions are sinusoids of rows and columns, normalised by the size of the image,
@@ -136,7 +141,7 @@ class XCiT(nn.Module):
                       is filled: its query is the class token, its keys and values are
                       the class token and the patches
 
-    An attention with a setting `num_heads` gets the host's, unless the filling gives
+    An attention with a setting `num_heads` gets the model's, unless the filling gives
     one.
 
     Attributes:
@@ -154,18 +159,32 @@ class XCiT(nn.Module):
         dropout: rate after the embedding, the mixers and both layers of the MLPs.
         drop_path: rate at which branches of the blocks are left out of an example in
             training, the same in all. Class layers have none.
-        fill: what fills the slots, see `attn.models.slots`; `models.create` takes it
-            as `slots`.
-        dtype: computation type; None takes the type of the images. Statistics of norms
-            and the classifier are float32.
-        param_dtype: type in which parameters are kept.
-        axis_name: axis over which batch statistics synchronise.
+        other attributes: see `Model`; statistics of norms and the classifier are
+            float32.
 
     Raises:
         Invalid: when it is made, heads that do not divide the width, a size below
             1, an unknown slot, attention or setting, or no class attention; when it is
             called, an image that the patches do not divide.
     """
+
+    places: ClassVar = {"block.pre": 1, "mixer": 1, "block.post": 1, "class.mixer": 1}
+    usual_fill: ClassVar = {
+        "mixer": "cross_covariance",
+        "class.mixer": "class_attention",
+    }
+    presets: ClassVar = SIZES
+    timm: ClassVar = (
+        (r"^position\b", "pos_embed.token_projection"),
+        *PLAIN,
+        (r"^class(\d+)", r"cls_attn_blocks.\1"),
+        # Convolution, norm and GELU take turns in timm's list.
+        (r"^embed(\d)_norm\b", lambda m: f"patch_embed.proj.{2 * int(m[1])}.1"),
+        (r"^embed(\d)\b", lambda m: f"patch_embed.proj.{2 * int(m[1])}.0"),
+        (r"\blocal_norm\b", "local_mp.bn"),
+        (r"\blocal(\d)\b", r"local_mp.conv\1"),
+        (r"\bscale(\d)$", r"gamma\1"),
+    )
 
     num_classes: int
     size: Literal[
@@ -188,66 +207,52 @@ class XCiT(nn.Module):
     mlp_ratio: float = 4.0
     dropout: float = 0.0
     drop_path: float = 0.0
-    fill: Mapping[str, Any] = FrozenDict()
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-    axis_name: str | None = None
 
     def __post_init__(self):
         self._check_sizes()
-        _, depth, num_heads, _, _ = self._sizes()
-        mixers = {"mixer": {"name": MIXER}, "class.mixer": {"name": CLASS_MIXER}}
-        self.fill = slots.check(
-            {**mixers, **slots.flatten(self.fill)},
-            places=PLACES,
-            scopes={
-                **{f"block{index}": {} for index in range(depth)},
-                **{f"class{index}": {} for index in range(self.class_layers)},
-            },
-            given={"num_heads": num_heads},
-        )
-        check_scopes(self.fill, self.class_layers)
+        check_rates(self, dropout=self.dropout, drop_path=self.drop_path)
         super().__post_init__()
+        check_class_layers(self.fill, self.class_layers)
 
-    @classmethod
-    def slots(cls) -> list[str]:
-        """The names of the slots, in the order in which tokens meet them."""
-        return list(PLACES)
+    def scopes(self) -> dict[str, dict]:
+        """Blocks and class layers, each counting from 0."""
+        blocks = numbered("block", self.sized().depth)
+        return {**blocks, **numbered("class", self.class_layers)}
+
+    def given(self) -> FrozenDict:
+        """The heads."""
+        return FrozenDict(num_heads=self.sized().num_heads)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        _, depth, num_heads, start, norm_all = self._sizes()
+        size = self.sized()
         grid = patch_grid(x, self.patch_size)
         x = self._embed(x.astype(self.dtype or x.dtype), grid, train)
         common = {
-            "given": FrozenDict({"num_heads": num_heads}),
+            "given": self.given(),
             "mlp_ratio": self.mlp_ratio,
-            "layer_scale": start,
+            "layer_scale": size.layer_scale,
             "dropout": self.dropout,
-            "dtype": x.dtype,
-            "param_dtype": self.param_dtype,
-            "axis_name": self.axis_name,
         }
-        for index in range(depth):
+        for index in range(size.depth):
             block = LocalBlock(
-                fill=slots.narrow(self.fill, f"block{index}"),
                 drop_path=self.drop_path,
                 local=self.local,
-                name=f"block{index}",
                 **common,
+                **self.within(f"block{index}", x.dtype),
             )
             x = block(x, grid=grid, train=train)
         x = jnp.concatenate([token(self, "class_token", x), x], axis=1)
         for index in range(self.class_layers):
-            name = f"class{index}"
-            fill = slots.narrow(self.fill, name)
-            layer = ClassLayer(fill=fill, norm_all=norm_all, name=name, **common)
+            inside = self.within(f"class{index}", x.dtype)
+            layer = ClassLayer(norm_all=size.norm_all, **common, **inside)
             x = layer(x, train=train)
-        return classify(self, layer_norm(self, "norm", x[:, 0]))
+        x = layer_norm(self, "norm", x[:, 0])
+        return classify(self, x, self.num_classes)
 
     def _embed(self, x: jax.Array, grid: tuple[int, int], train: bool) -> jax.Array:
         """Images [B, H, W, C] to tokens [B, T, C] with their positions."""
-        width = self._sizes()[0]
+        width = self.sized().width
         steps = self.patch_size.bit_length() - 1
         for index in range(steps):
             x = nn.Conv(
@@ -266,37 +271,19 @@ class XCiT(nn.Module):
         x = x + dense(self, "position", waves[None], width)
         return drop(self, x.reshape(len(x), -1, width), train)
 
-    def _sizes(self) -> tuple[int, int, int, float, bool]:
-        """Width, depth, number of heads, start of LayerScale, norm of all tokens."""
-        given = (
-            self.width,
-            self.depth,
-            self.num_heads,
-            self.layer_scale,
-            self.norm_all,
-        )
-        pairs = zip(given, SIZES[self.size], strict=True)
-        return tuple(usual if own is None else own for own, usual in pairs)
-
     def _check_sizes(self) -> None:
-        if self.size not in SIZES:
-            raise settings.unknown("size of an XCiT", self.size, SIZES)
         if self.patch_size not in (8, 16):
-            raise settings.Invalid(
-                f"patch_size of an XCiT must be 8 or 16, got {self.patch_size}"
-            )
-        width, depth, num_heads, _, _ = self._sizes()
+            raise Invalid(f"patch_size of XCiT must be 8 or 16, got {self.patch_size}")
+        size = self.sized()
+        check_heads(self, size.width, size.num_heads)
         check_sizes(
-            "XCiT",
-            width,
-            num_heads,
-            depth=depth,
+            self,
+            depth=size.depth,
             class_layers=self.class_layers,
             num_classes=self.num_classes,
         )
-        if width % (self.patch_size // 2):
-            raise settings.Invalid(
-                f"width={width} of an XCiT with patch_size={self.patch_size} must be"
-                f" divisible by {self.patch_size // 2}"
+        if size.width % (self.patch_size // 2):
+            raise Invalid(
+                f"width={size.width} of an XCiT with patch_size={self.patch_size} must"
+                f" be divisible by {self.patch_size // 2}"
             )
-        check_rates("XCiT", dropout=self.dropout, drop_path=self.drop_path)

@@ -11,7 +11,7 @@ import pytest
 
 from attn import models
 from attn.models import cost
-from attn.models.scaling import Dial
+from attn.models.scaling import Width
 
 cnn = functools.partial(models.create, "cnn", num_classes=5)
 SVHN = {  # appendix A.5
@@ -35,19 +35,19 @@ IMAGES = np.random.default_rng(0).normal(size=(3, 11, 17, 2)).astype(np.float32)
 RAMP = "tests.models.probe:Ramp"
 
 
-def shapes(host, images=IMAGES):
-    init = functools.partial(host.init, jax.random.key(0), train=False)
+def shapes(model, images=IMAGES):
+    init = functools.partial(model.init, jax.random.key(0), train=False)
     return jax.eval_shape(init, images)
 
 
-def made(host, images=IMAGES):
+def made(model, images=IMAGES):
     rng = np.random.default_rng(1)
     draw = lambda a: (rng.normal(size=a.shape) * 0.3).astype(np.float32)
-    return jax.tree.map(draw, shapes(host, images))
+    return jax.tree.map(draw, shapes(model, images))
 
 
-def count(host, images=IMAGES):
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes(host, images)["params"]))
+def count(model, images=IMAGES):
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(model, images)["params"]))
 
 
 def convolve(x, layer, stride, same):
@@ -77,25 +77,25 @@ def ramp(x):
     return x * (1 + rows[:, None] + 10 * columns)[None, :, :, None]
 
 
-def forward(host, params, images, slot):
+def forward(model, params, images, slot):
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     x = images.astype(np.float64)
     x = ramp(x) if slot == "input" else x
-    x = pooled(x, host.pool, np.mean)
-    for k in range(1, len(host.filters) + 1):
+    x = pooled(x, model.pool, np.mean)
+    for k in range(1, len(model.filters) + 1):
         x = ramp(x) if slot == f"conv{k}" else x
-        stride, same = host.strides[k - 1], host.padding == "SAME"
+        stride, same = model.strides[k - 1], model.padding == "SAME"
         x = convolve(x, p[f"convolution{k}"], stride, same)
-        x = pooled(x, 2, np.max, math.ceil) if k in host.pools else x
+        x = pooled(x, 2, np.max, math.ceil) if k in model.pools else x
     x = x.reshape(len(x), -1)
-    for k in range(len(host.dense)):
+    for k in range(len(model.dense)):
         x = np.maximum(x @ p[f"dense{k}"]["kernel"] + p[f"dense{k}"]["bias"], 0)
-    if host.num_classes is None:
+    if model.num_classes is None:
         return x
     logits = x @ p["classifier"]["kernel"] + p["classifier"]["bias"]
-    if host.heads is None:
+    if model.heads is None:
         return logits
-    parts = np.split(logits, host.heads, axis=1)
+    parts = np.split(logits, model.heads, axis=1)
     return np.stack(parts, axis=1)
 
 
@@ -111,10 +111,10 @@ def forward(host, params, images, slot):
     ],
 )
 def test_equals_numpy_with_each_slot_in_its_place(settings, slot):
-    host = cnn(**settings, slots={slot: RAMP} if slot else None)
-    variables = made(host)
-    got = jax.jit(functools.partial(host.apply, train=False))(variables, IMAGES)
-    want = forward(host, variables["params"], IMAGES, slot)
+    model = cnn(**settings, slots={slot: RAMP} if slot else None)
+    variables = made(model)
+    got = jax.jit(functools.partial(model.apply, train=False))(variables, IMAGES)
+    want = forward(model, variables["params"], IMAGES, slot)
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
 
@@ -137,10 +137,10 @@ def test_the_papers_network_for_house_numbers(side, last):
     for inputs, outputs in itertools.pairwise((3, *SVHN["filters"])):
         total += (25 * inputs + 1) * outputs
     total += (last**2 * 192 + 1) * 3072 + 3073 * 3072 + 3073 * 5 * 11
-    host, images = cnn(**SVHN), np.zeros((2, side, side, 3), np.float32)
-    assert count(host, images) == total
+    model, images = cnn(**SVHN), np.zeros((2, side, side, 3), np.float32)
+    assert count(model, images) == total
     logits = jax.eval_shape(
-        functools.partial(host.apply, train=False), shapes(host, images), images
+        functools.partial(model.apply, train=False), shapes(model, images), images
     )
     assert logits.shape == (2, 5, 11)
 
@@ -156,23 +156,23 @@ def test_a_transformer_before_each_of_the_first_four_convolutions():
     added = 0  # 64x64x3, 32x32x48, 32x32x64, 16x16x128
     for features in (64 * 64 * 3, 32 * 32 * 48, 32 * 32 * 64, 16 * 16 * 128):
         added += (features + 1) * 32 + 33 * 32 + 33 * 6
-    plain, host = cnn(**SVHN), cnn(**SVHN, slots=slots)
-    assert count(host, images) - count(plain, images) == added
+    plain, model = cnn(**SVHN), cnn(**SVHN, slots=slots)
+    assert count(model, images) - count(plain, images) == added
 
 
 def test_multiply_adds():
-    host = cnn(filters=(4, 5), kernel_sizes=3, pools=(2,), dense=(7,))
+    model = cnn(filters=(4, 5), kernel_sizes=3, pools=(2,), dense=(7,))
     images = jax.ShapeDtypeStruct((1, 10, 13, 2), jnp.float32)
-    found = cost.macs(host.apply, shapes(host, images), images, train=False)
+    found = cost.macs(model.apply, shapes(model, images), images, train=False)
     want = 8 * 11 * 9 * 2 * 4 + 6 * 9 * 9 * 4 * 5 + 3 * 5 * 5 * 7 + 7 * 5
     assert found == want
 
 
 def test_drops_out_everything_but_the_first_convolution():
     settings = {"filters": (3, 4), "kernel_sizes": 3, "pools": (2,), "dense": (6,)}
-    host = cnn(**settings, dropout=0.5)
-    variables = made(host)
-    apply = functools.partial(host.apply, variables, IMAGES)
+    model = cnn(**settings, dropout=0.5)
+    variables = made(model)
+    apply = functools.partial(model.apply, variables, IMAGES)
     without = jax.jit(functools.partial(cnn(**settings).apply, train=True))
     evaluated = jax.jit(functools.partial(apply, train=False))()
     np.testing.assert_allclose(evaluated, without(variables, IMAGES), rtol=1e-5)
@@ -188,10 +188,13 @@ def test_drops_out_everything_but_the_first_convolution():
     assert all(0.4 < zeros < 1 for zeros in found.values())
 
 
-def test_dials_set_the_filters_and_units():
-    host = cnn(**SMALL)
-    assert host.dials() == {"filters": Dial((3, 4, 2), 1), "dense": Dial((6,), 1)}
-    assert cnn().dials() == {"filters": Dial((64, 64), 1)}
+def test_width_settings_set_the_filters_and_units():
+    model = cnn(**SMALL)
+    assert model.width_settings() == {
+        "filters": Width((3, 4, 2), 1),
+        "dense": Width((6,), 1),
+    }
+    assert cnn().width_settings() == {"filters": Width((64, 64), 1)}
 
 
 def test_lists_the_slots_of_the_default():
@@ -202,12 +205,12 @@ def test_lists_the_slots_of_the_default():
     ("settings", "says"),
     [
         ({"filters": (4, 4, 4)}, r"kernel_sizes .* one number or 3.*got \(9, 7\)"),
-        ({"strides": (1,)}, r"strides of a CNN must be one number or 2.*got \(1,\)"),
+        ({"strides": (1,)}, r"strides of CNN must be one number or 2.*got \(1,\)"),
         ({"pools": (0, 1)}, "numbers of its 2 convolutions, from 1, got 0"),
         ({"pools": (3,)}, "numbers of its 2 convolutions, from 1, got 3"),
-        ({"filters": (4, 0)}, r"filters of a CNN must be at least 1, got \(4, 0\)"),
-        ({"kernel_sizes": 0}, r"kernel_sizes of a CNN must be at least 1, got \(0, 0"),
-        ({"dropout": 1.0}, r"dropout of a CNN must be in \[0, 1\), got 1.0"),
+        ({"filters": (4, 0)}, r"filters of CNN must be at least 1, got \(4, 0\)"),
+        ({"kernel_sizes": 0}, r"kernel_sizes of CNN must be at least 1, got \(0, 0"),
+        ({"dropout": 1.0}, r"dropout of CNN must be in \[0, 1\), got 1.0"),
         ({"heads": 0}, "'heads'.*must be a positive int or None, got 0"),
         ({"slots": {"conv3": "cbam"}}, r"'conv3'.*\(valid: input, conv1, conv2\)"),
     ],

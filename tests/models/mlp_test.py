@@ -1,4 +1,4 @@
-"""FCN against NumPy in float64, its slot, its sizes, its errors."""
+"""MLP against NumPy in float64, its slot, its sizes, its errors."""
 
 import functools
 
@@ -9,25 +9,25 @@ import pytest
 
 import attn
 from attn import models
-from attn.models.scaling import Dial
+from attn.models.scaling import Width
 
-fcn = functools.partial(models.create, "fcn", num_classes=5)
+mlp = functools.partial(models.create, "mlp", num_classes=5)
 IMAGES = np.random.default_rng(0).normal(size=(3, 7, 10, 2)).astype(np.float32)
 
 
-def shapes(host, images=IMAGES):
-    init = functools.partial(host.init, jax.random.key(0), train=False)
+def shapes(model, images=IMAGES):
+    init = functools.partial(model.init, jax.random.key(0), train=False)
     return jax.eval_shape(init, images)
 
 
-def made(host, images=IMAGES):
+def made(model, images=IMAGES):
     rng = np.random.default_rng(1)
     draw = lambda a: (rng.normal(size=a.shape) * 0.3).astype(np.float32)
-    return jax.tree.map(draw, shapes(host, images))
+    return jax.tree.map(draw, shapes(model, images))
 
 
-def count(host, images=IMAGES):
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes(host, images)["params"]))
+def count(model, images=IMAGES):
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(model, images)["params"]))
 
 
 def forward(params, images, pool, ramp):
@@ -61,10 +61,10 @@ def forward(params, images, pool, ramp):
 )
 def test_equals_numpy_with_its_slot_before_the_pooling(settings, ramp):
     slots = {"input": "tests.models.probe:Ramp"} if ramp else None
-    host = fcn(**settings, slots=slots)
-    variables = made(host)
-    got = jax.jit(functools.partial(host.apply, train=False))(variables, IMAGES)
-    want = forward(variables["params"], IMAGES, host.pool, ramp)
+    model = mlp(**settings, slots=slots)
+    variables = made(model)
+    got = jax.jit(functools.partial(model.apply, train=False))(variables, IMAGES)
+    want = forward(variables["params"], IMAGES, model.pool, ramp)
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
@@ -78,24 +78,28 @@ def test_equals_numpy_with_its_slot_before_the_pooling(settings, ramp):
     ],
 )
 def test_parameter_count(settings, size, want):
-    assert count(fcn(**settings), np.zeros((1, *size))) == want
+    assert count(mlp(**settings), np.zeros((1, *size))) == want
 
 
 def test_two_transformers_in_its_slot_feed_it_twice_the_channels():
     slots = {
         "input": {"name": "spatial_transformer", "localisation": "dense", "count": 2}
     }
-    host = fcn(slots=slots)
+    model = mlp(slots=slots)
     one = (141 * 32 + 2 * 33 * 32) + 33 * 6
-    assert count(host) == 2 * one + 281 * 256 + 257 * 256 + 257 * 5
-    _, maps = jax.eval_shape(functools.partial(attn.capture, host), made(host), IMAGES)
+    assert count(model) == 2 * one + 281 * 256 + 257 * 256 + 257 * 5
+    _, maps = jax.eval_shape(
+        functools.partial(attn.capture, model), made(model), IMAGES
+    )
     assert list(maps) == [f"input/transformer{i}/sampling_grid" for i in range(2)]
 
 
 def test_computes_in_bfloat16_and_answers_in_float32():
-    host = fcn(widths=(6, 4))
-    variables = made(host)
-    apply = jax.jit(functools.partial(host.clone(dtype=jnp.bfloat16).apply, train=True))
+    model = mlp(widths=(6, 4))
+    variables = made(model)
+    apply = jax.jit(
+        functools.partial(model.clone(dtype=jnp.bfloat16).apply, train=True)
+    )
     got = apply(variables, IMAGES)
     want = forward(variables["params"], IMAGES, 1, ramp=False)
     assert got.dtype == jnp.float32
@@ -103,35 +107,35 @@ def test_computes_in_bfloat16_and_answers_in_float32():
 
 
 def test_starts_he_normal():
-    host = fcn(widths=(300, 200))
-    init = jax.jit(functools.partial(host.init, train=False))
+    model = mlp(widths=(300, 200))
+    init = jax.jit(functools.partial(model.init, train=False))
     params = init(jax.random.key(0), IMAGES)["params"]
     for name, fan_in in {"dense0": 140, "dense1": 300}.items():
         assert abs(params[name]["kernel"].std() / np.sqrt(2 / fan_in) - 1) < 0.02
         assert not np.any(params[name]["bias"])
 
 
-def test_dials_set_the_widths():
-    host = fcn(widths=(6, 4))
-    assert host.dials() == {"widths": Dial((6, 4), 1)}
-    assert fcn(widths=()).dials() == {}
-    assert models.find("fcn").slots() == ["input"]
+def test_width_settings_set_the_widths():
+    model = mlp(widths=(6, 4))
+    assert model.width_settings() == {"widths": Width((6, 4), 1)}
+    assert mlp(widths=()).width_settings() == {}
+    assert models.find("mlp").slots() == ["input"]
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"widths": (3, 0)}, r"widths of a FCN must be at least 1, got \(3, 0\)"),
-        ({"num_classes": 0}, "num_classes of a FCN must be at least 1, got 0"),
+        ({"widths": (3, 0)}, r"widths of MLP must be at least 1, got \(3, 0\)"),
+        ({"num_classes": 0}, "num_classes of MLP must be at least 1, got 0"),
         ({"slots": {"inputs": "cbam"}}, "unknown slot 'inputs'; did you mean 'input'"),
         ({"slots": {"conv1": "cbam"}}, "unknown slot 'conv1'"),
     ],
 )
 def test_says_what_would_fit(settings, says):
     with pytest.raises(ValueError, match=says):
-        fcn(**settings)
+        mlp(**settings)
 
 
 def test_refuses_to_pool_all_away():
     with pytest.raises(ValueError, match="pool=8 is larger than its map of 7x10"):
-        shapes(fcn(pool=8))
+        shapes(mlp(pool=8))

@@ -229,7 +229,7 @@ MACS = {
 
 
 @functools.cache
-def host_and_images(name):
+def model_and_images(name):
     kind, settings = PARAMETERS[name][0]
     settings = {"num_classes": 1000, **settings}
     pixels = settings.pop("pixels", 224)
@@ -239,8 +239,8 @@ def host_and_images(name):
 
 @functools.cache
 def variables_of(name):
-    host, images = host_and_images(name)
-    init = functools.partial(host.init, jax.random.key(0), train=False)
+    model, images = model_and_images(name)
+    init = functools.partial(model.init, jax.random.key(0), train=False)
     return jax.eval_shape(init, images)
 
 
@@ -257,8 +257,8 @@ def test_parameters_equal_the_published_number(name):
 def test_multiply_adds_come_near_the_published_number(name):
     # Those count normalisations, pooling and activations too, up to 0.6 %; the other
     # stride convention of a ResNet-50 is 6 % away.
-    host, images = host_and_images(name)
-    found = cost.macs(host.apply, variables_of(name), images, train=False) / 1e6
+    model, images = model_and_images(name)
+    found = cost.macs(model.apply, variables_of(name), images, train=False) / 1e6
     assert 0.994 * MACS[name] < found < 1.001 * MACS[name]
 
 

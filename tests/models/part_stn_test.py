@@ -1,4 +1,4 @@
-"""Parts: places in NumPy, towers and localiser as hosts alone, errors."""
+"""Part-based transformers: places in NumPy, towers and localiser alone, errors."""
 
 import functools
 
@@ -11,7 +11,7 @@ from attn import models
 from attn.models.part_stn import tiles
 
 TOWER = {"name": "cnn", "filters": [4], "kernel_sizes": 3, "pools": [1]}
-FCN = {"name": "fcn", "widths": [3]}
+MLP = {"name": "mlp", "widths": [3]}
 LOCALISER = {"name": "resnet", "depth": 8, "layout": "cifar", "width": 4}
 SMALL = {
     "num_classes": 5,
@@ -22,15 +22,15 @@ SMALL = {
     "widths": (7, 9),
 }
 IMAGES = np.random.default_rng(0).normal(size=(3, 16, 20, 2)).astype(np.float32)
-parts = functools.partial(models.create, "parts")
+part_stn = functools.partial(models.create, "part_stn")
 
 
-def shapes(host, images=IMAGES):
-    init = functools.partial(host.init, jax.random.key(0), train=False)
+def shapes(model, images=IMAGES):
+    init = functools.partial(model.init, jax.random.key(0), train=False)
     return jax.eval_shape(init, images)
 
 
-def made(host):
+def made(model):
     """Random variables, with places about those where it starts."""
     rng = np.random.default_rng(1)
 
@@ -40,9 +40,9 @@ def made(host):
         fan = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 4
         return rng.normal(size=leaf.shape, scale=1.4 * fan**-0.5).astype(np.float32)
 
-    variables = jax.tree.map_with_path(draw, shapes(host))
+    variables = jax.tree.map_with_path(draw, shapes(model))
     theta = variables["params"]["localiser_theta"]
-    start = tiles(host.parts, host.scale).reshape(-1).astype(np.float32)
+    start = tiles(model.parts, model.scale).reshape(-1).astype(np.float32)
     theta["kernel"] *= 0.1
     theta["bias"] = start + 0.2 * theta["bias"]
     return variables
@@ -63,10 +63,10 @@ def read(image, place, side, scale):
 
 
 def alone(spec, name, variables, images):
-    """A network of the host, applied by itself."""
+    """A network of the model, applied by itself."""
     own = {key: tree[name] for key, tree in variables.items() if name in tree}
-    host = models.create(**spec, num_classes=None)
-    return jax.jit(functools.partial(host.apply, train=False))(own, images)
+    model = models.create(**spec, num_classes=None)
+    return jax.jit(functools.partial(model.apply, train=False))(own, images)
 
 
 def dense(x, layer):
@@ -74,11 +74,11 @@ def dense(x, layer):
 
 
 def test_equals_its_networks_on_crops_read_by_the_papers_equations():
-    host = parts(**SMALL, parts=3, scale=0.4)
-    variables = made(host)
+    model = part_stn(**SMALL, parts=3, scale=0.4)
+    variables = made(model)
     p = variables["params"]
 
-    y, maps = jax.jit(functools.partial(attn.capture, host))(variables, IMAGES)
+    y, maps = jax.jit(functools.partial(attn.capture, model))(variables, IMAGES)
 
     small = IMAGES.reshape(3, 8, 2, 10, 2, 2).mean((2, 4))
     seen = alone(LOCALISER, "localiser", variables, small)
@@ -106,13 +106,13 @@ def test_equals_its_networks_on_crops_read_by_the_papers_equations():
 
 
 def test_a_new_one_tiles_the_image():
-    fast = {"crop": 8, "tower": FCN, "localiser": FCN}
-    host, images = parts(**(SMALL | fast), parts=4), IMAGES[:, :, :16]
+    fast = {"crop": 8, "tower": MLP, "localiser": MLP}
+    model, images = part_stn(**(SMALL | fast), parts=4), IMAGES[:, :, :16]
 
     @jax.jit
     def run():
-        variables = host.init(jax.random.key(0), images, train=False)
-        return attn.capture(host, variables, images)[1]
+        variables = model.init(jax.random.key(0), images, train=False)
+        return attn.capture(model, variables, images)[1]
 
     maps = run()
     corners = [(-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5), (0.5, 0.5)]
@@ -137,8 +137,8 @@ def test_tiles(count, scale, want):
 
 
 def test_a_resnet_is_averaged_over_places_and_each_tower_has_its_own():
-    host = parts(**(SMALL | {"tower": LOCALISER}), parts=2)
-    params = shapes(host)["params"]
+    model = part_stn(**(SMALL | {"tower": LOCALISER}), parts=2)
+    params = shapes(model)["params"]
     assert params["classifier"]["kernel"].shape == (2 * 16, 5)
     assert "classifier" not in params["tower0"]
     assert jax.tree.structure(params["tower0"]) == jax.tree.structure(params["tower1"])
@@ -149,15 +149,15 @@ def test_a_resnet_is_averaged_over_places_and_each_tower_has_its_own():
 
 def test_towers_have_slots():
     tower = {**TOWER, "slots": {"conv1": "pixel_attention"}}
-    params = shapes(parts(**(SMALL | {"tower": tower})))["params"]
+    params = shapes(part_stn(**(SMALL | {"tower": tower})))["params"]
     assert params["tower1"]["conv1"]["excite"]["kernel"].shape == (2, 2)
-    assert "conv1" not in shapes(parts(**SMALL))["params"]["tower1"]
+    assert "conv1" not in shapes(part_stn(**SMALL))["params"]["tower1"]
 
 
 def test_the_places_learn_from_the_classifier():
-    host = parts(**(SMALL | {"localiser": FCN}))
-    variables = made(host)
-    loss = lambda variables: (host.apply(variables, IMAGES, train=True) ** 2).sum()
+    model = part_stn(**(SMALL | {"localiser": MLP}))
+    variables = made(model)
+    loss = lambda variables: (model.apply(variables, IMAGES, train=True) ** 2).sum()
     grads = jax.jit(jax.grad(loss))(variables)
     for path, grad in jax.tree.leaves_with_path(grads):
         assert np.all(np.isfinite(grad)), path
@@ -174,10 +174,10 @@ def test_the_places_learn_from_the_classifier():
         ({"localiser": {**TOWER, "num_classes": 3}}, "localiser is without classifier"),
         ({"tower": {"name": "vit"}}, "tower: setting 'num_classes'.*got None"),
         ({"scale": 0.0}, "scale must be above 0, got 0.0"),
-        ({"dropout": 1.0}, "dropout of a Parts must be"),
+        ({"dropout": 1.0}, "dropout of PartSTN must be"),
         ({"slots": {"inputs": "cbam"}}, "did you mean 'input'"),
     ],
 )
 def test_says_what_would_fit(settings, says):
     with pytest.raises(ValueError, match=says):
-        parts(**(SMALL | settings))
+        part_stn(**(SMALL | settings))

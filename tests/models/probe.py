@@ -1,4 +1,4 @@
-"""Attentions of which a test knows what they do: for finding where a slot is."""
+"""Attention modules that do something known: for finding where a slot is."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,6 +10,14 @@ class Double(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         return 2 * x
+
+
+class Increment(nn.Module):
+    """A map attention, x -> x + 1."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return x + 1
 
 
 class Ramp(nn.Module):

@@ -48,9 +48,9 @@ def draw(path, shape):
     return rng.normal(size=shape) * 0.3
 
 
-def made(host, images, dtype=jnp.float32):
+def made(model, images, dtype=jnp.float32):
     """Variables that depend on nothing but their paths and shapes."""
-    shapes = jax.eval_shape(lambda: host.init(jax.random.key(0), images, train=False))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
 
     def value(path, leaf):
         name = "/".join(entry.key for entry in path[1:])
@@ -64,8 +64,8 @@ def case(name, **changes):
     height, width = settings.pop("image")
     images = np.random.default_rng(0).normal(size=(3, height, width, 3))
     images = jnp.asarray(images, jnp.float32)
-    host = models.create("resnet", **settings, **changes)
-    return host, made(host, images), images
+    model = models.create("resnet", **settings, **changes)
+    return model, made(model, images), images
 
 
 def assert_near(got, want):
@@ -74,14 +74,14 @@ def assert_near(got, want):
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_equals_torch(name):
-    host, variables, images = case(name)
-    apply = jax.jit(functools.partial(host.apply, train=False))
+    model, variables, images = case(name)
+    apply = jax.jit(functools.partial(model.apply, train=False))
     assert_near(apply(variables, images), GOLDEN[name])
 
 
 def test_normalises_and_keeps_statistics_as_torch_in_training():
-    host, variables, images = case("cifar")
-    apply = jax.jit(functools.partial(host.apply, train=True, mutable=["batch_stats"]))
+    model, variables, images = case("cifar")
+    apply = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
     logits, state = apply(variables, images)
     assert_near(logits, GOLDEN["cifar/train"])
     stored = [key for key in GOLDEN if key.startswith("cifar/train/")]
@@ -95,17 +95,17 @@ def test_normalises_and_keeps_statistics_as_torch_in_training():
 
 @pytest.mark.parametrize("slot", SLOTS)
 def test_each_slot_is_where_it_is_said_to_be(slot):
-    host, variables, images = case("conv2", slots={slot: DOUBLE})
+    model, variables, images = case("conv2", slots={slot: DOUBLE})
     # Eager, for then the slots share their compiled convolutions.
-    assert_near(host.apply(variables, images, train=False), GOLDEN[f"conv2/{slot}"])
+    assert_near(model.apply(variables, images, train=False), GOLDEN[f"conv2/{slot}"])
 
 
 def test_groups_are_convolutions_of_their_own():
     images = jax.random.normal(jax.random.key(1), (2, 9, 14, 3))
     grouped = {"depth": 11, "block": "bottleneck", "width": 16}
-    host = small(**grouped, cardinality=2, group_width=20)
-    variables = made(host, images)
-    apply = functools.partial(host.apply, train=False, capture_intermediates=True)
+    model = small(**grouped, cardinality=2, group_width=20)
+    variables = made(model, images)
+    apply = functools.partial(model.apply, train=False, capture_intermediates=True)
     logits, state = jax.jit(apply)(variables, images)
     seen = state["intermediates"]["stage2"]["block0"]
     x = np.maximum(seen["norm1"]["__call__"][0], 0)
@@ -126,14 +126,14 @@ def test_groups_are_convolutions_of_their_own():
 def test_without_classes_the_last_map_comes_out():
     images = jax.random.normal(jax.random.key(1), (2, 9, 14, 3))
     slots = {"head": DOUBLE}
-    whole, host = small(slots=slots), small(slots=slots, num_classes=None)
+    whole, model = small(slots=slots), small(slots=slots, num_classes=None)
     variables = made(whole, images)
     params = dict(variables["params"])
     classifier = params.pop("classifier")
-    apply = lambda host, variables: jax.jit(functools.partial(host.apply, train=False))(
-        variables, images
-    )
-    features = apply(host, {**variables, "params": params})
+    apply = lambda model, variables: jax.jit(
+        functools.partial(model.apply, train=False)
+    )(variables, images)
+    features = apply(model, {**variables, "params": params})
     assert features.shape == (2, 3, 4, 16)
     logits = features.mean((1, 2)) @ classifier["kernel"] + classifier["bias"][None]
     assert_near(apply(whole, variables), logits)
@@ -153,11 +153,11 @@ def test_a_filling_of_one_block_reaches_that_block_only():
         "stage1/stage.end": "squeeze_excite",
         "stem": "squeeze_excite",
     }
-    host = small(slots=slots, depth=14)
-    init = functools.partial(host.init, jax.random.key(0), train=False)
+    model = small(slots=slots, depth=14)
+    init = functools.partial(model.init, jax.random.key(0), train=False)
     variables = jax.eval_shape(init, images)
     logits, maps = jax.eval_shape(
-        functools.partial(attn.capture, host), variables, images
+        functools.partial(attn.capture, model), variables, images
     )
     assert logits.shape == (1, 5)
     assert {path: m.values.shape for path, m in maps.items()} == {
@@ -180,16 +180,16 @@ def test_a_token_attention_gets_the_tokens_of_a_map_and_its_grid():
     ramp = small(slots={place: "tests.models.probe:Ramp"})
     tokens = small(slots={place: "tests.models.probe:TokenRamp"})
     variables = made(ramp, images)
-    apply = lambda host: jax.jit(functools.partial(host.apply, train=False))
+    apply = lambda model: jax.jit(functools.partial(model.apply, train=False))
     want = apply(ramp)(variables, images)
     np.testing.assert_allclose(apply(tokens)(variables, images), want, rtol=1e-6)
 
 
 def test_an_example_does_not_depend_on_its_batch():
     images = jax.random.normal(jax.random.key(1), (3, 9, 14, 3))
-    host = small(slots={"block.residual": "squeeze_excite"})
-    variables = made(host, images)
-    apply = jax.jit(functools.partial(host.apply, train=False))
+    model = small(slots={"block.residual": "squeeze_excite"})
+    variables = made(model, images)
+    apply = jax.jit(functools.partial(model.apply, train=False))
     alone = [apply(variables, images[i : i + 1]) for i in range(len(images))]
     assert_near(apply(variables, images), np.concatenate(alone))
 
@@ -200,8 +200,8 @@ def test_computes_in_bfloat16_and_answers_in_float32():
     variables = made(small(slots=slots), images)
 
     def run(images, **settings):
-        host = small(slots=slots, **settings)
-        apply = functools.partial(host.apply, train=False, capture_intermediates=True)
+        model = small(slots=slots, **settings)
+        apply = functools.partial(model.apply, train=False, capture_intermediates=True)
         logits, state = jax.jit(apply)(variables, images)
         inner = jax.tree.leaves(state["intermediates"]["stage2"])
         return logits, {a.dtype.name for a in inner}
@@ -221,9 +221,9 @@ def test_statistics_synchronise_over_devices():
     # The attention has batch statistics of its own, in both of its places.
     slots = {"block.residual": "cbam"}
     images = jax.random.normal(jax.random.key(1), (8, 9, 14, 3))
-    host = small(slots=slots)
-    variables = made(host, images)
-    apply = functools.partial(host.apply, train=True, mutable=["batch_stats"])
+    model = small(slots=slots)
+    variables = made(model, images)
+    apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
     logits, state = jax.jit(apply)(variables, images)
     synced = functools.partial(
         small(slots=slots, axis_name="data").apply, train=True, mutable=["batch_stats"]
@@ -240,10 +240,10 @@ def test_statistics_synchronise_over_devices():
 
 def initial(zero):
     """A few initial parameters of a small network of 64 channels."""
-    host = small(width=64, zero_init_residual=zero)
+    model = small(width=64, zero_init_residual=zero)
 
     def init(images):
-        params = host.init(jax.random.key(0), images, train=False)["params"]
+        params = model.init(jax.random.key(0), images, train=False)["params"]
         norms = ("norm1", "norm2", "shortcut_norm")
         scales = {name: params["stage2"]["block0"][name]["scale"] for name in norms}
         conv = params["stage1"]["block0"]["conv1"]["kernel"]
@@ -277,7 +277,7 @@ def test_starts_with_he_normal_kernels():
             {"depth": 18, "layout": "imagenet", "block": "bottleneck"},
             "depth 18 has block='basic', got block='bottleneck'",
         ),
-        ({"width": 0}, "width of a ResNet must be at least 1, got 0"),
+        ({"width": 0}, "width of ResNet must be at least 1, got 0"),
         ({"num_classes": 0}, "num_classes"),
         ({"stem_stride": 0}, "stem_stride"),
         ({"widths": (4, 4, 8)}, r"4 numbers of at least 1, .* got \(4, 4, 8\)"),
@@ -299,8 +299,8 @@ def test_says_what_would_fit(settings, message):
 
 
 def test_an_attention_that_breaks_the_addition_is_named():
-    host = small(slots={"block.residual": "tests.models.probe:Crop"})
+    model = small(slots={"block.residual": "tests.models.probe:Crop"})
     with pytest.raises(ValueError, match="must keep the shape of its map"):
         jax.eval_shape(
-            lambda: host.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+            lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
         )

@@ -1,4 +1,4 @@
-"""Dials: as they are they change nothing, larger they widen, and steps are needed."""
+"""Widths: as they are they change nothing, larger they widen, and steps are needed."""
 
 import functools
 import math
@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from attn import models
-from attn.models.scaling import Dial
+from attn.models.scaling import Width
 
 HEADS = {"name": "multi_head", "num_heads": 3}
-HOSTS = {
+CASES = {
     "resnet": ("resnet", {"depth": 8, "layout": "cifar", "width": 6}),
     "resnet in numbers": (
         "resnet",
@@ -37,11 +37,11 @@ HOSTS = {
             "slots": {"stage2/block.conv2": HEADS, "head": "multi_head"},
         },
     ),
-    "fcn": ("fcn", {"widths": (6, 5)}),
+    "mlp": ("mlp", {"widths": (6, 5)}),
     "cnn": ("cnn", {"filters": (4, 3), "kernel_sizes": 3, "dense": (7,)}),
 }
 vit = lambda **more: ("vit", {"width": 24, "depth": 1, "num_heads": 3, **more})
-HOSTS |= {
+CASES |= {
     "vit": vit(),
     "vit mlp": vit(mlp_dim=29, mlp_ratio=2.0),
     "vit sinusoidal_2d": vit(position="sinusoidal_2d"),
@@ -72,48 +72,50 @@ STEPS = {
     "vit own heads": 3,
     "vit own position": 12,
 }
-each = pytest.mark.parametrize("name", list(HOSTS))
+each = pytest.mark.parametrize("name", list(CASES))
 
 
 def made(name, **changes):
-    host, settings = HOSTS[name]
+    model, settings = CASES[name]
     settings = {"num_classes": 5, **settings, **changes}
-    if host == "vit":
+    if model == "vit":
         settings = {"size": "tiny", "patch_size": 4, **settings}
-    return models.create(host, **settings)
+    return models.create(model, **settings)
 
 
-def sizes(host):
+def sizes(model):
     image = jax.ShapeDtypeStruct((1, 16, 24, 3), jnp.float32)
-    init = functools.partial(host.init, train=False)
+    init = functools.partial(model.init, train=False)
     key = jax.eval_shape(jax.random.key, 0)
     return jax.tree.map(jnp.shape, jax.eval_shape(init, key, image)["params"])
 
 
-def scaled(dial, change):
-    if isinstance(dial.value, int):
-        return change(dial.value, dial.step)
-    return tuple(change(value, dial.step) for value in dial.value)
+def scaled(width, change):
+    if isinstance(width.value, int):
+        return change(width.value, width.step)
+    return tuple(change(value, width.step) for value in width.value)
 
 
 @each
 def test_the_values_that_it_has_make_the_same_network(name):
-    host = made(name)
-    dials = host.dials()
-    again = made(name, **{key: dial.value for key, dial in dials.items()})
-    assert sizes(again) == sizes(host)
-    assert again.dials() == dials
+    model = made(name)
+    widths = model.width_settings()
+    again = made(name, **{key: width.value for key, width in widths.items()})
+    assert sizes(again) == sizes(model)
+    assert again.width_settings() == widths
 
 
 @each
-def test_each_dial_widens(name):
-    host = made(name)
-    shapes = lambda host: jax.tree.leaves(sizes(host), is_leaf=is_shape)
-    count = lambda host: sum(map(math.prod, shapes(host)))
-    for key, dial in host.dials().items():
-        wide = made(name, **{key: scaled(dial, lambda value, _: 2 * value)})
-        assert wide.dials()[key].value == scaled(dial, lambda value, _: 2 * value)
-        assert count(wide) > 1.2 * count(host), key
+def test_each_width_setting_widens(name):
+    model = made(name)
+    shapes = lambda model: jax.tree.leaves(sizes(model), is_leaf=is_shape)
+    count = lambda model: sum(map(math.prod, shapes(model)))
+    for key, width in model.width_settings().items():
+        wide = made(name, **{key: scaled(width, lambda value, _: 2 * value)})
+        assert wide.width_settings()[key].value == scaled(
+            width, lambda value, _: 2 * value
+        )
+        assert count(wide) > 1.2 * count(model), key
 
 
 def is_shape(leaf):
@@ -122,20 +124,20 @@ def is_shape(leaf):
 
 @each
 def test_any_multiple_of_the_step_makes_a_network(name):
-    host = made(name)
-    dials = host.dials()
+    model = made(name)
+    widths = model.width_settings()
     for change in (
         lambda value, step: step,
         lambda value, step: (value // step + 1) * step,
     ):
-        changes = {key: scaled(dial, change) for key, dial in dials.items()}
+        changes = {key: scaled(width, change) for key, width in widths.items()}
         sizes(made(name, **changes))
 
 
 @pytest.mark.parametrize("name", list(STEPS))
 def test_the_step_is_what_groups_heads_and_positions_need(name):
-    dial = next(iter(made(name).dials().values()))
-    assert dial.step == STEPS[name]
+    width = next(iter(made(name).width_settings().values()))
+    assert width.step == STEPS[name]
 
 
 @pytest.mark.parametrize("name", [n for n in STEPS if "vit" in n and STEPS[n] > 3])
@@ -146,9 +148,14 @@ def test_no_smaller_step_would_do(name):
 
 
 def test_widths_of_a_resnet_are_its_stem_and_stages():
-    host = made("resnet")
-    assert host.dials() == {"widths": Dial((6, 6, 12, 24), 1)}
-    assert made("resnet", widths=(3, 4, 5, 7)).dials()["widths"].value == (3, 4, 5, 7)
+    model = made("resnet")
+    assert model.width_settings() == {"widths": Width((6, 6, 12, 24), 1)}
+    assert made("resnet", widths=(3, 4, 5, 7)).width_settings()["widths"].value == (
+        3,
+        4,
+        5,
+        7,
+    )
     params = sizes(made("resnet", widths=(3, 4, 5, 7)))
     assert params["stem_conv"]["kernel"] == (3, 3, 3, 3)
     stage = lambda k: params[f"stage{k}"]["block0"]["conv2"]["kernel"]
@@ -159,7 +166,7 @@ def test_widths_of_a_resnet_are_its_stem_and_stages():
 
 
 def test_the_mlp_of_a_vit_is_as_wide_as_it_is_told():
-    assert made("vit").dials()["mlp_dim"] == Dial(96, 1)
+    assert made("vit").width_settings()["mlp_dim"] == Width(96, 1)
     block = sizes(made("vit", mlp_dim=29))["block0"]
     assert block["mlp_in"]["kernel"] == (24, 29)
     assert block["mlp_out"]["kernel"] == (29, 24)

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -9,12 +10,30 @@ import numpy as np
 import pytest
 from flax.core import FrozenDict
 
+from attn import settings
 from attn.models import slots
+from attn.models.base import Slotted
+from attn.modules import find
 
 PLACES = {"stem": 0, "block.residual": 2, "stage.end": 1}
 SCOPES = {"stage1": {"block0": {}}, "stage2": {"block0": {}, "block1": {}}}
 check = functools.partial(slots.check, places=PLACES, scopes=SCOPES)
 SE = {"name": "squeeze_excite"}
+PROBE = "tests.models.probe"
+
+
+class Place(Slotted):
+    """One slot, of a map or, with sources, of tokens."""
+
+    @nn.compact
+    def __call__(self, x, kv=None, **options):
+        if x.ndim == 4:
+            return slots.attend(self, "block.stem", x, train=False)
+        return slots.attend_tokens(self, "block.stem", x, kv, train=False, **options)
+
+
+def place(*chain):
+    return Place(fill=FrozenDict(slots.flatten({"block.stem": list(chain)})))
 
 
 @pytest.mark.parametrize(
@@ -41,8 +60,19 @@ SE = {"name": "squeeze_excite"}
 )
 def test_flattens_every_way_of_writing(same):
     assert slots.flatten(same) == {
-        "block.residual": {"name": "squeeze_excite", "reduction": 8},
-        "stage2/block.residual": {"name": "none"},
+        "block.residual": ({"name": "squeeze_excite", "reduction": 8},),
+        "stage2/block.residual": (),
+    }
+    assert slots.flatten(slots.flatten(same)) == slots.flatten(same)
+
+
+@pytest.mark.parametrize("kind", [dict, FrozenDict, ml_collections.ConfigDict])
+def test_a_place_takes_a_list(kind):
+    chain = ["cbam", {**SE, "reduction": 8}, "none"]
+    filling = kind({"stem": chain, "stage1": {"stage": {"end": []}}})
+    assert slots.flatten(filling) == {
+        "stem": ({"name": "cbam"}, {"name": "squeeze_excite", "reduction": 8}),
+        "stage1/stage.end": (),
     }
 
 
@@ -54,17 +84,21 @@ def test_blocks_inside_stages_and_places_without_levels():
 
 def test_a_filling_with_lists_is_hashable():
     fill = slots.flatten({"stem": {"name": "any", "sizes": [2, 3]}})
-    assert fill == {"stem": {"name": "any", "sizes": (2, 3)}}
+    assert fill == {"stem": ({"name": "any", "sizes": (2, 3)},)}
     assert isinstance(hash(FrozenDict(fill)), int)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("cbam", "slots must map places to attentions.*'cbam'"),
-        ({"name": "cbam"}, "slots must map places to attentions"),
+        ("cbam", "slots must map places to attention modules.*'cbam'"),
+        ({"name": "cbam"}, "slots must map places to attention modules"),
         ({"stem": 3}, "'stem' takes the name of an attention.* got 3"),
         ({"stem": {"name": 3}}, "'stem' takes the name of an attention"),
+        ({"stem": ["cbam", 3]}, "'stem' takes .* or a list of these, got 3"),
+        ({"stem": [["cbam"]]}, "'stem' takes .* or a list of these, got"),
+        ({"stem": ["cbam", {"reduction": 8}]}, "'stem' takes .* got {'reduction'"),
+        ({"stem": [SE, "cbm"]}, "slot 'stem'.*'cbm'; did you mean 'cbam'"),
         (
             {"block.residual": "cbam", "block": {"residual": "cbam"}},
             "'block.residual' is filled twice",
@@ -95,7 +129,7 @@ def test_refuses_in_one_sentence(wrong, message):
     assert "\n" not in str(caught.value)
 
 
-def test_settings_of_the_host_complete_a_filling_and_never_overrule_it():
+def test_settings_of_the_model_complete_a_filling_and_never_overrule_it():
     reader = "tests.models.probe:Reader"
     check({"stem": reader}, given={"num_heads": 3})
     with pytest.raises(ValueError, match="must be int, got 'many'"):
@@ -112,17 +146,15 @@ def test_narrower_keys_override_wider_ones_inside_their_scope_only():
         }
     )
     inside = lambda *path: functools.reduce(slots.narrow, path, fill)
-    name = lambda fill, place: fill[place]["name"]
+    name = lambda fill, place: fill[place][0]["name"]
     assert name(inside("stage1", "block0"), "block.residual") == "cbam"
     assert name(inside("stage2", "block0"), "block.residual") == "squeeze_excite"
-    assert name(inside("stage2", "block1"), "block.residual") == "none"
-    assert slots.filled(inside("stage2", "block1"), "block.residual") is None
-    assert slots.filled(inside("stage1"), "stage.end") is not None
-    assert slots.filled(inside("stage2"), "stage.end") is None
+    assert slots.filled(inside("stage2", "block1"), "block.residual") == ()
+    assert slots.filled(inside("stage1"), "stage.end") == (find("cbam"),)
+    assert slots.filled(inside("stage2"), "stage.end") == ()
 
 
 def test_the_contract_comes_from_the_card_or_the_signature():
-    find = slots.modules.find
     assert slots.contract(find("squeeze_excite")) == "map"
     assert slots.contract(find("multi_head")) == "token"
     assert slots.contract(find("tests.models.probe:Double")) == "map"
@@ -174,3 +206,44 @@ def test_a_real_attention_of_each_contract_runs_on_the_other_input():
     gate = slots.modules.create("squeeze_excite")
     assert run(heads, on_map, maps).shape == maps.shape
     assert run(gate, _on_tokens, tokens).shape == tokens.shape
+
+
+def test_a_list_is_applied_in_order_and_its_modules_are_numbered():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 8)).astype(np.float32)
+    crop = f"{PROBE}:Crop"
+    variables = jax.eval_shape(
+        place(crop, SE, "cbam").init, jax.random.key(0), jnp.asarray(x)
+    )
+    assert set(variables["params"]) == {"stem1", "stem2"}  # Crop has none
+    one = jax.eval_shape(place(SE).init, jax.random.key(0), jnp.asarray(x))
+    assert set(one["params"]) == {"stem"}
+    ramp = place(f"{PROBE}:Ramp", crop).apply({}, x)
+    early = place(crop, f"{PROBE}:Ramp").apply({}, x)
+    np.testing.assert_allclose(ramp, early)  # the last row is the one that goes
+    doubled = place(f"{PROBE}:Double", f"{PROBE}:Double").apply({}, x)
+    np.testing.assert_array_equal(doubled, 4 * x)
+    squared = place(f"{PROBE}:Increment", f"{PROBE}:Double").apply({}, x)
+    np.testing.assert_allclose(squared, 2 * (x + 1), rtol=1e-6)
+    np.testing.assert_array_equal(place().apply({}, x), x)
+
+
+def test_each_of_a_list_reads_the_same_sources():
+    rng = np.random.default_rng(0)
+    q, kv = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 5, 4))
+    reader = {"name": f"{PROBE}:Reader", "num_heads": 1}
+    got = place(reader, reader).apply({}, q, kv)
+    np.testing.assert_allclose(got, q + 2 * kv.mean(1, keepdims=True), rtol=1e-5)
+
+
+def test_options_are_handed_to_modules_that_take_them_only():
+    x, mask = jnp.ones((2, 3, 4)), jnp.ones((2, 3), bool)
+    reader = {"name": f"{PROBE}:Reader", "num_heads": 1}
+    place(reader).apply({}, x, causal=False, kv_mask=None)
+    with pytest.raises(settings.Invalid, match="Reader does not take 'causal'"):
+        place(reader).apply({}, x, causal=True)
+    with pytest.raises(settings.Invalid, match=r"attends to maps.*lie on no grid"):
+        place("cbam").apply({}, x)
+    with pytest.raises(settings.Invalid, match=r"CBAM attends to .* not take kv_mask"):
+        place("cbam").apply({}, x, grid=(1, 3), kv_mask=mask)
+    with pytest.raises(settings.Invalid, match="not take keys and values"):
+        place("cbam").apply({}, x, x, grid=(1, 3))

@@ -29,16 +29,16 @@ tiny = functools.partial(
 IMAGES = np.random.default_rng(0).normal(size=(3, 10, 12, 3)).astype(np.float32)
 
 
-def made(host, images=IMAGES):
-    init = functools.partial(host.init, jax.random.key(0), train=False)
+def made(model, images=IMAGES):
+    init = functools.partial(model.init, jax.random.key(0), train=False)
     shapes = jax.eval_shape(init, images)
     rng = np.random.default_rng(1)
     draw = lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), jnp.float32)
     return jax.tree.map(draw, shapes)
 
 
-def run(host, variables, images=IMAGES):
-    return jax.jit(functools.partial(host.apply, train=False))(variables, images)
+def run(model, variables, images=IMAGES):
+    return jax.jit(functools.partial(model.apply, train=False))(variables, images)
 
 
 def test_lists_the_slots_in_order():
@@ -47,16 +47,16 @@ def test_lists_the_slots_in_order():
 
 
 def test_every_second_block_is_shifted_and_gets_what_its_stage_has():
-    host = tiny(slots={"stage1/stage.end": "squeeze_excite"})
-    capture = functools.partial(attn.capture, host)
-    _, maps = jax.eval_shape(capture, made(host), IMAGES)
+    model = tiny(slots={"stage1/stage.end": "squeeze_excite"})
+    capture = functools.partial(attn.capture, model)
+    _, maps = jax.eval_shape(capture, made(model), IMAGES)
     assert {path: m.values.shape for path, m in maps.items()} == {
         "stage1/block0/mixer/token_matrix": (3, 2, 30, 30),
         "stage1/end/channel_gate": (3, 8),
         "stage2/block0/mixer/token_matrix": (3, 4, 9, 9),
         "stage2/block1/mixer/token_matrix": (3, 4, 9, 9),
     }
-    _, maps = jax.jit(capture)(made(host), IMAGES)
+    _, maps = jax.jit(capture)(made(model), IMAGES)
     seen = {
         path: np.flatnonzero(maps[f"stage2/{path}/mixer/token_matrix"].values[0, 0, 4])
         for path in ("block0", "block1")
@@ -122,7 +122,7 @@ def test_merges_neighbours_in_the_order_of_the_released_code():
 
 
 def test_branches_are_left_out_more_often_deeper():
-    host, rates = tiny(drop_path=0.6), []
+    model, rates = tiny(drop_path=0.6), []
 
     def see(run, args, kwargs, context):
         if isinstance(context.module, Block) and context.method_name == "__call__":
@@ -130,14 +130,14 @@ def test_branches_are_left_out_more_often_deeper():
         return run(*args, **kwargs)
 
     with nn.intercept_methods(see):
-        made(host)
+        made(model)
     np.testing.assert_allclose(rates, [0, 0.3, 0.6])
 
 
 def test_computes_in_bfloat16_and_answers_in_float32():
-    host = tiny(dtype=jnp.bfloat16)
-    apply = functools.partial(host.apply, train=False, capture_intermediates=True)
-    y, state = jax.eval_shape(apply, made(host), IMAGES)
+    model = tiny(dtype=jnp.bfloat16)
+    apply = functools.partial(model.apply, train=False, capture_intermediates=True)
+    y, state = jax.eval_shape(apply, made(model), IMAGES)
     stages = [state["intermediates"][f"stage{stage}"] for stage in (1, 2)]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(stages)} == {"bfloat16"}
     assert y.dtype == jnp.float32
@@ -149,9 +149,9 @@ def test_computes_in_bfloat16_and_answers_in_float32():
         ({"num_heads": (3, 4)}, "num_heads=3 does not divide width=8.*: 1, 2, 4"),
         ({"num_heads": (2, 5)}, "num_heads=5 does not divide width=16"),
         ({"depths": (1, 1, 1)}, r"entry a stage, got \(1, 1, 1\) and \(2, 4\)"),
-        ({"window": 0}, "window of a Swin must be at least 1, got 0"),
-        ({"depths": (0, 1)}, "depth of a Swin must be at least 1, got 0"),
-        ({"drop_path": 1.0}, r"drop_path of a Swin must be in \[0, 1\), got 1.0"),
+        ({"window": 0}, "window of Swin must be at least 1, got 0"),
+        ({"depths": (0, 1)}, r"depths of Swin must be at least 1, got \(0, 1\)"),
+        ({"drop_path": 1.0}, r"drop_path of Swin must be in \[0, 1\), got 1.0"),
         ({"size": "giant"}, "must be one of 'tiny', 'small', 'base', 'large'"),
         ({"slots": {"stage3/mixer": READER}}, r"'stage3'.*\(valid: stage1, stage2\)"),
         ({"slots": {"stage1/pool": READER}}, "'pool' can be narrowed by at most 0"),
@@ -177,12 +177,12 @@ def test_says_what_would_fit(settings, message):
     ],
 )
 def test_images_that_do_not_fit_are_refused(settings, shape, message):
-    host = tiny(**settings)
+    model = tiny(**settings)
     start = (8, 12) if "window" in settings else shape
     with pytest.raises(ValueError, match=message):
-        variables = made(host, jnp.zeros((1, *start, 3)))
+        variables = made(model, jnp.zeros((1, *start, 3)))
         images = jnp.zeros((1, *shape, 3))
-        jax.eval_shape(functools.partial(host.apply, train=False), variables, images)
+        jax.eval_shape(functools.partial(model.apply, train=False), variables, images)
 
 
 def test_one_set_of_variables_serves_other_images():

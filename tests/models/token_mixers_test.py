@@ -1,4 +1,4 @@
-"""Every token attention drops into the slots of both hosts, and learns there.
+"""Every token attention drops into the slots of both models, and learns there.
 
 All of them stand in one network, because compiling is what takes the time.
 """
@@ -40,9 +40,9 @@ PLACES = (
 )
 
 
-def made(host):
+def made(model):
     """Variables without compiling an initialisation: scales and variances near 1."""
-    init = functools.partial(host.init, jax.random.key(0), train=False)
+    init = functools.partial(model.init, jax.random.key(0), train=False)
     shapes, rng = jax.eval_shape(init, IMAGES), np.random.default_rng(1)
 
     def leaf(path, a):
@@ -54,15 +54,15 @@ def made(host):
     return jax.tree.map_with_path(leaf, shapes)
 
 
-def learns(host):
+def learns(model):
     """Takes a step against the gradient; returns the gradients by path."""
-    variables = made(host)
+    variables = made(model)
     state = {name: v for name, v in variables.items() if name != "params"}
 
     @jax.jit
     @jax.value_and_grad
     def loss(params):
-        y = host.apply({"params": params, **state}, IMAGES, train=False)
+        y = model.apply({"params": params, **state}, IMAGES, train=False)
         return jnp.mean(jax.nn.logsumexp(y, -1) - y[:, 1])
 
     before, grads = loss(variables["params"])
@@ -96,9 +96,9 @@ def test_in_all_places_of_a_resnet():
 
 @pytest.mark.parametrize("name", list(FILLINGS))
 def test_at_the_end_of_a_stage_of_a_resnet(name):
-    host = RESNET(slots={"stage3/stage.end": FILLINGS[name]})
+    model = RESNET(slots={"stage3/stage.end": FILLINGS[name]})
     shapes = jax.eval_shape(
-        functools.partial(host.init_with_output, train=False),
+        functools.partial(model.init_with_output, train=False),
         jax.random.key(0),
         IMAGES,
     )
@@ -108,13 +108,13 @@ def test_at_the_end_of_a_stage_of_a_resnet(name):
 
 @pytest.mark.parametrize("name", sorted(FILLINGS.keys() - {"neighborhood"}))
 def test_beside_a_class_token(name):
-    host = VIT(depth=1, slots={"mixer": FILLINGS[name]})
-    run = functools.partial(host.init_with_output, train=False)
+    model = VIT(depth=1, slots={"mixer": FILLINGS[name]})
+    run = functools.partial(model.init_with_output, train=False)
     y, _ = jax.eval_shape(run, jax.random.key(0), IMAGES)
     assert y.shape == (2, 3)
 
 
 def test_a_class_token_lies_on_no_grid():
-    host = VIT(depth=1, slots={"mixer": FILLINGS["neighborhood"]})
+    model = VIT(depth=1, slots={"mixer": FILLINGS["neighborhood"]})
     with pytest.raises(ValueError, match=r"49 tokens; a class token .* pool='mean'"):
-        host.init(jax.random.key(0), IMAGES, train=False)
+        model.init(jax.random.key(0), IMAGES, train=False)

@@ -30,17 +30,17 @@ IMAGES = np.random.default_rng(0).normal(size=(3, 8, 12, 2)).astype(np.float32)
 erf = np.vectorize(math.erf)
 
 
-def made(host, images=IMAGES):
+def made(model, images=IMAGES):
     """Random variables, far from those of an initialisation."""
-    init = functools.partial(host.init, jax.random.key(0), train=False)
+    init = functools.partial(model.init, jax.random.key(0), train=False)
     shapes = jax.eval_shape(init, images)
     rng = np.random.default_rng(1)
     draw = lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), jnp.float32)
     return jax.tree.map(draw, shapes)
 
 
-def run(host, variables, images=IMAGES):
-    return jax.jit(functools.partial(host.apply, train=False))(variables, images)
+def run(model, variables, images=IMAGES):
+    return jax.jit(functools.partial(model.apply, train=False))(variables, images)
 
 
 def norm(x, p):
@@ -113,25 +113,25 @@ def vit(params, images, pool, slot=None):
 )
 def test_equals_the_equations_with_each_slot_in_its_place(pool, slot):
     key = slot if slot in (None, "pool") else f"block1/{slot}"
-    host = tiny(pool=pool, slots={key: READER} if key else None)
-    variables = made(host)
+    model = tiny(pool=pool, slots={key: READER} if key else None)
+    variables = made(model)
     want = vit(variables["params"], IMAGES.astype(np.float64), pool, slot)
-    np.testing.assert_allclose(run(host, variables), want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run(model, variables), want, rtol=1e-4, atol=1e-4)
 
 
 def test_lists_the_slots_in_order():
     assert models.find("vit").slots() == ["block.pre", "mixer", "block.post", "pool"]
 
 
-def test_attentions_have_readable_paths_and_the_heads_of_the_host():
+def test_attentions_have_readable_paths_and_the_heads_of_the_model():
     slots = {
         "block1/mixer": {"name": "multi_head", "num_heads": 2},
         "block1/block.post": "squeeze_excite",
         "pool": "multi_head",
     }
-    host = tiny(slots=slots)
-    variables = made(host)
-    _, maps = jax.eval_shape(functools.partial(attn.capture, host), variables, IMAGES)
+    model = tiny(slots=slots)
+    variables = made(model)
+    _, maps = jax.eval_shape(functools.partial(attn.capture, model), variables, IMAGES)
     assert {path: m.values.shape for path, m in maps.items()} == {
         "block0/mixer/token_matrix": (3, 3, 7, 7),
         "block1/mixer/token_matrix": (3, 2, 7, 7),
@@ -146,9 +146,9 @@ def test_attentions_have_readable_paths_and_the_heads_of_the_host():
     assert maps["block0/mixer/token_matrix"].grid == (2, 3)
 
 
-def test_a_head_dim_replaces_the_heads_of_the_host():
-    host = tiny(slots={"mixer": {"name": "multi_head", "head_dim": 6}})
-    query = made(host)["params"]["block0"]["mixer"]["query"]["kernel"]
+def test_a_head_dim_replaces_the_heads_of_the_model():
+    model = tiny(slots={"mixer": {"name": "multi_head", "head_dim": 6}})
+    query = made(model)["params"]["block0"]["mixer"]["query"]["kernel"]
     assert query.shape == (12, 2, 6)
 
 
@@ -161,15 +161,15 @@ def test_a_map_attention_pools_the_patches_with_mean():
 
 
 def test_an_empty_mixer_leaves_the_mlp_alone():
-    host = tiny(pool="mean", slots={"block1/mixer": "none"})
-    block = made(host)["params"]["block1"]
+    model = tiny(pool="mean", slots={"block1/mixer": "none"})
+    block = made(model)["params"]["block1"]
     assert set(block) == {"norm2", "mlp_in", "mlp_out"}
 
 
 def test_dropout_is_random_in_training_only():
-    host = tiny(dropout=0.5)
-    variables = made(host)
-    apply = jax.jit(host.apply, static_argnames="train")
+    model = tiny(dropout=0.5)
+    variables = made(model)
+    apply = jax.jit(model.apply, static_argnames="train")
     key = lambda seed: {"dropout": jax.random.key(seed)}
     one, same, other = (
         apply(variables, IMAGES, train=True, rngs=key(seed)) for seed in (0, 0, 1)
@@ -181,19 +181,19 @@ def test_dropout_is_random_in_training_only():
 
 
 def test_an_example_does_not_depend_on_its_batch():
-    host = tiny()
-    variables = made(host)
-    alone = [run(host, variables, IMAGES[i : i + 1]) for i in range(3)]
+    model = tiny()
+    variables = made(model)
+    alone = [run(model, variables, IMAGES[i : i + 1]) for i in range(3)]
     np.testing.assert_allclose(
-        run(host, variables), np.concatenate(alone), rtol=1e-4, atol=1e-5
+        run(model, variables), np.concatenate(alone), rtol=1e-4, atol=1e-5
     )
 
 
 def test_computes_in_bfloat16_and_answers_in_float32():
     variables = made(tiny())
     want = run(tiny(), variables)
-    host = tiny(dtype=jnp.bfloat16)
-    apply = functools.partial(host.apply, train=False, capture_intermediates=True)
+    model = tiny(dtype=jnp.bfloat16)
+    apply = functools.partial(model.apply, train=False, capture_intermediates=True)
     got, state = jax.jit(apply)(variables, IMAGES)
     inner = jax.tree.leaves(state["intermediates"]["block1"])
     assert {a.dtype.name for a in inner} == {"bfloat16"}
@@ -205,14 +205,20 @@ def test_computes_in_bfloat16_and_answers_in_float32():
     ("settings", "message"),
     [
         ({"num_heads": 5}, "num_heads=5 does not divide width=12.*: 3, 4, 6"),
-        ({"depth": 0}, "depth of a ViT must be at least 1, got 0"),
+        ({"depth": 0}, "depth of ViT must be at least 1, got 0"),
         ({"patch_size": 0}, "patch_size"),
         ({"size": "huge"}, "must be one of 'tiny', 'small', 'base', 'large'"),
         ({"slots": {"block2/mixer": READER}}, r"'block2'.*\(valid: block0, block1\)"),
         ({"slots": {"block0/pool": READER}}, "'pool' can be narrowed by at most 0"),
         ({"slots": {"mixers": READER}}, "did you mean 'mixer'"),
-        ({"slots": {"pool": DOUBLE}}, "class token bypasses.*pool='mean'"),
-        ({"slots": {"mixer": DOUBLE}}, "never sees the image; use pool='mean'"),
+        (
+            {"slots": {"pool": DOUBLE}},
+            "maps, which do not hold the class.*pool='mean'",
+        ),
+        (
+            {"slots": {"mixer": DOUBLE}},
+            "nothing of the image reaches.*pool='mean'",
+        ),
     ],
 )
 def test_says_what_would_fit(settings, message):
@@ -235,22 +241,22 @@ def test_a_class_token_may_read_the_image_in_one_place_only():
     ],
 )
 def test_an_image_of_another_size_is_refused_with_those_that_fit(shape, message):
-    host = tiny()
-    variables = made(host)
+    model = tiny()
+    variables = made(model)
     images = jnp.zeros((1, *shape, 2))
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(functools.partial(host.apply, train=False), variables, images)
+        jax.eval_shape(functools.partial(model.apply, train=False), variables, images)
 
 
 @pytest.mark.parametrize("name", [*POSITIONS])
 def test_takes_every_position_encoding_by_name(name):
     """With it the places matter; prefix and parameters are where they belong."""
-    host = tiny(position=name)
-    variables = made(host)
-    y = run(host, variables)
+    model = tiny(position=name)
+    variables = made(model)
+    y = run(model, variables)
     turned = np.array(IMAGES[:, ::-1, ::-1]).reshape(3, 2, 4, 3, 4, 2)
     turned = turned[:, :, ::-1, :, ::-1].reshape(IMAGES.shape)  # patches move alone
-    moved = np.abs(run(host, variables, turned) - y).max()
+    moved = np.abs(run(model, variables, turned) - y).max()
     # Distances in a grid turned by 180 degrees are what they were.
     assert (moved < 1e-4) == (name in ("none", "alibi_2d"))
 
@@ -262,8 +268,8 @@ def test_takes_every_position_encoding_by_name(name):
     times = 1 if "tokens" in encoding.acts else 2  # blocks
     assert size(variables["params"]) == size(bare) + times * count
     if count:
-        of_host = variables["params"]
-        assert "position" in (of_host if times == 1 else of_host["block1"]["mixer"])
+        of_model = variables["params"]
+        assert "position" in (of_model if times == 1 else of_model["block1"]["mixer"])
 
 
 def test_a_mixer_may_have_a_position_of_its_own():
@@ -277,8 +283,8 @@ def test_a_mixer_may_have_a_position_of_its_own():
 
 
 def test_conditional_positions_come_after_the_first_block():
-    host = tiny(position="conditional", pool="mean", depth=1, slots={"mixer": "none"})
-    variables = made(host)
+    model = tiny(position="conditional", pool="mean", depth=1, slots={"mixer": "none"})
+    variables = made(model)
     seen = {}
 
     def spy(next_fun, args, kwargs, context):
@@ -286,7 +292,7 @@ def test_conditional_positions_come_after_the_first_block():
         return next_fun(*args, **kwargs)
 
     with nn.intercept_methods(spy):
-        host.apply(variables, IMAGES, train=False)
+        model.apply(variables, IMAGES, train=False)
     calls = seen["__call__"]
     assert calls.index("Conv") < calls.index("Block") < calls.index("Conv", 2)
 
@@ -295,17 +301,17 @@ def test_conditional_positions_come_after_the_first_block():
     "spec", [{"name": "learned", "trained_grid": [2, 3]}, "learned_2d", "relative_bias"]
 )
 def test_another_image_size_interpolates_learned_tables(spec):
-    host = tiny(position=spec)
-    variables = made(host)
+    model = tiny(position=spec)
+    variables = made(model)
     smooth = jax.tree.map_with_path(
         lambda path, a: jnp.full_like(a, 0.3) if "position" in str(path) else a,
         variables,
     )
     large = np.random.default_rng(4).normal(size=(3, 16, 12, 2)).astype(np.float32)
-    assert np.all(np.isfinite(run(host, variables, large)))
+    assert np.all(np.isfinite(run(model, variables, large)))
     # A table that is the same everywhere is so on every grid.
     made_there = jax.eval_shape(
-        functools.partial(host.init, jax.random.key(0), train=False), large
+        functools.partial(model.init, jax.random.key(0), train=False), large
     )
     there = jax.tree.map_with_path(
         lambda path, s, a: jnp.full(s.shape, 0.3) if "position" in str(path) else a,
@@ -313,7 +319,7 @@ def test_another_image_size_interpolates_learned_tables(spec):
         variables,
     )
     np.testing.assert_allclose(
-        run(host, smooth, large), run(host, there, large), rtol=1e-4, atol=1e-5
+        run(model, smooth, large), run(model, there, large), rtol=1e-4, atol=1e-5
     )
 
 
@@ -335,8 +341,8 @@ def test_a_position_may_come_from_a_config():
             "slots": {"mixer": {"name": "multi_head", "position": inner}},
         }
     )
-    host = tiny(position=config.position, slots=config.slots)
-    assert hash(host) == hash(host.clone())
-    assert host.position == {"name": "learned", "trained_grid": (2, 3)}
-    params = made(host)["params"]
+    model = tiny(position=config.position, slots=config.slots)
+    assert hash(model) == hash(model.clone())
+    assert model.position == {"name": "learned", "trained_grid": (2, 3)}
+    params = made(model)["params"]
     assert params["block1"]["mixer"]["position"]["position"].shape == (1, 7, 12)

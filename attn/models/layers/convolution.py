@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and pooling as in torch, for convolutional hosts.
+"""Convolution, batch normalisation and pooling as in torch, for convolutional models.
 
 They read the fields `dtype`, `param_dtype` and `axis_name` of the module in whose
 compact `__call__` they stand.
@@ -6,6 +6,8 @@ compact `__call__` they stand.
 
 import flax.linen as nn
 import jax
+
+from attn.settings import Invalid
 
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -63,3 +65,16 @@ def shrink(x: jax.Array, stride: int) -> jax.Array:
     padding = ((0, -height % stride), (0, -width % stride))
     window = (stride, stride)
     return nn.avg_pool(x, window, window, padding=padding, count_include_pad=False)
+
+
+def average(x: jax.Array, pool: int) -> jax.Array:
+    """Average pooling, [B, H, W, C] -> [B, H // pool, W // pool, C].
+
+    Raises:
+        Invalid: a map smaller than `pool`.
+    """
+    if min(x.shape[1:3]) < pool:
+        raise Invalid(
+            f"pool={pool} is larger than its map of {x.shape[1]}x{x.shape[2]}"
+        )
+    return x if pool == 1 else nn.avg_pool(x, (pool, pool), (pool, pool))

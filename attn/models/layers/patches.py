@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn import settings
-from attn.models.layers.transformer import NORMAL
+from attn.models.layers.dense import NORMAL
+from attn.settings import Invalid
 
 
 def patch_grid(x: jax.Array, patch: int) -> tuple[int, int]:
@@ -24,7 +24,7 @@ def patch_grid(x: jax.Array, patch: int) -> tuple[int, int]:
         low = "x".join(str(max(1, n // patch) * patch) for n in (height, width))
         high = "x".join(str(-(-n // patch) * patch) for n in (height, width))
         fit = low if low == high else f"{low} or {high}"
-        raise settings.Invalid(
+        raise Invalid(
             f"patch_size={patch} does not divide the image of {height}x{width};"
             f" images of {fit} fit"
         )
@@ -63,7 +63,7 @@ def add_positions(parent: nn.Module, x: jax.Array) -> jax.Array:
     if parent.has_variable("params", "position"):
         learnt = parent.get_variable("params", "position").shape[1]
         if learnt != length:
-            raise settings.Invalid(
+            raise Invalid(
                 f"the position embedding is for {learnt} tokens, but the image has"
                 f" {length}: it takes images of the size given to init"
             )

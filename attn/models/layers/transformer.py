@@ -1,98 +1,207 @@
-"""The transformer block that hosts share: a mixer and an MLP, each a residual branch.
+"""Transformer blocks: attention and an MLP, each a residual branch.
 
-    x + s1 * mixer(norm1(x)),  then  x + s2 * mlp(norm2(x))
+    x + s1 * mixer(norm1(x)),    then  x + s2 * mlp(norm2(x))      normalised first
+    norm1(x + s1 * mixer(x)),    then  norm2(x + s2 * mlp(x))      normalised after
 
-as in ViT, where s1 and s2 are absent or LayerScale, one learned factor a channel:
-Touvron et al., "Going deeper with Image Transformers", ICCV 2021,
+The first is that of ViT and of most since; the second is of the paper that began it,
+Vaswani et al., "Attention Is All You Need", NeurIPS 2017,
+https://arxiv.org/abs/1706.03762, section 3.1, whose decoder has a third branch, of
+attention to the encoder's output. s1 and s2 are absent or LayerScale, one learned
+factor a channel: Touvron et al., "Going deeper with Image Transformers", ICCV 2021,
 https://arxiv.org/abs/2103.17239, equation 4. In training a branch may be left out of
 an example: Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016,
 https://arxiv.org/abs/1603.09382.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from attn import settings
 from attn.models import slots
+from attn.models.base import Slotted
+from attn.models.layers.dense import dense, drop
 
-NORMAL = nn.initializers.truncated_normal(0.02)
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "relu": nn.relu,
+    "silu": nn.silu,
+}
 
 
-class Block(nn.Module):
-    """Tokens of a grid, with P tokens before them: [B, P + H W, C] -> the same.
-
-    With the default settings it is the block of ViT.
+class Residual(Slotted):
+    """The base of `Block` and `DecoderBlock`.
 
     Attributes:
-        fill: what fills the slots "block.pre", "mixer" and "block.post" of this block.
-        given: settings of the host for attentions that have them, such as num_heads.
-        of_mixer: such settings for the mixer alone.
+        given: settings of the model for modules that have them, such as num_heads.
+        of_mixer: such settings for the mixer alone, or for self-attention.
         mlp_ratio: hidden width of the MLP over C.
         mlp_dim: that width itself, instead of `mlp_ratio`.
+        activation: of the MLP; "gelu" is exact, "gelu_tanh" its approximation.
+        norm_first: whether a branch normalises its input, or the sum with it.
         layer_scale: what the factors of LayerScale start from; None has no factors.
         epsilon: of the layer norms.
-        dropout: rate after the mixer and both layers of the MLP.
+        dropout: rate after attention and after both layers of the MLP.
         drop_path: rate at which a branch is left out of an example in training.
-        dtype, param_dtype, axis_name: as in every host.
+        other attributes: see `attn.models.base.Slotted`.
     """
 
-    fill: Mapping[str, Any]
-    given: Mapping[str, Any]
+    given: Mapping[str, Any] = FrozenDict()
+    of_mixer: Mapping[str, Any] = FrozenDict()
     mlp_ratio: float = 4.0
+    mlp_dim: int | None = None
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
+    norm_first: bool = True
     layer_scale: float | None = None
     epsilon: float = 1e-6
     dropout: float = 0.0
     drop_path: float = 0.0
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
-    axis_name: str | None = None
-    of_mixer: Mapping[str, Any] = FrozenDict()
-    mlp_dim: int | None = None
+
+    def _add(
+        self,
+        number: int,
+        x: jax.Array,
+        branch: Callable[[jax.Array], jax.Array],
+        train: bool,
+    ) -> jax.Array:
+        """The sum of x and a branch, whose norm and factors bear this number."""
+        norm = functools.partial(
+            layer_norm, self, f"norm{number}", epsilon=self.epsilon
+        )
+        y = branch(norm(x) if self.norm_first else x)
+        if self.layer_scale is not None:
+            y = layer_scale(self, f"scale{number}", y, self.layer_scale)
+        whole = tuple(range(1, y.ndim))
+        x = x + nn.Dropout(self.drop_path, whole, deterministic=not train)(y)
+        return x if self.norm_first else norm(x)
+
+    def _mlp(self, x: jax.Array, train: bool) -> jax.Array:
+        return mlp(self, x, train, self.mlp_dim, self.activation)
+
+
+class Block(Residual):
+    """A mixer and an MLP on tokens [B, T, C] -> [B, T, C].
+
+    With the default settings it is the block of ViT. Its slots are "block.pre",
+    "mixer" and "block.post".
+
+    Attributes: see `Residual`.
+    """
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, grid: tuple[int, int], train: bool
+        self,
+        x: jax.Array,
+        *,
+        grid: tuple[int, int] | None = None,
+        train: bool,
+        **options: Any,
     ) -> jax.Array:
-        x = self._attend("block.pre", x, grid, train)
-        if slots.filled(self.fill, "mixer"):
-            y = layer_norm(self, "norm1", x, self.epsilon)
-            y = self._attend("mixer", y, grid, train)
-            x = x + self._branch("scale1", drop(self, y, train), train)
-        x = self._between(x, grid, train)
-        y = layer_norm(self, "norm2", x, self.epsilon)
-        y = mlp(self, y, train, self.mlp_dim)
-        x = x + self._branch("scale2", y, train)
-        return self._attend("block.post", x, grid, train)
+        """Applies the block.
 
-    def _between(self, x: jax.Array, grid: tuple[int, int], train: bool) -> jax.Array:
-        """What a host has between the mixer and the MLP."""
+        Args:
+            x: the tokens.
+            grid: (rows, columns) on which the last tokens lie, if they do.
+            train: whether to drop.
+            **options: mask, kv_mask, causal and decode, for all attention modules in
+                its slots; see `attn.models.slots.on_tokens`.
+        """
+        attend = functools.partial(
+            slots.attend_tokens, self, grid=grid, train=train, **options
+        )
+        x = attend("block.pre", x, given=self.given)
+        if slots.filled(self.fill, "mixer"):
+            given = {**self.given, **self.of_mixer}
+            mix = lambda y: drop(self, attend("mixer", y, given=given), train)
+            x = self._add(1, x, mix, train)
+        x = self._between(x, grid, train)
+        x = self._add(2, x, lambda y: self._mlp(y, train), train)
+        return attend("block.post", x, given=self.given)
+
+    def _between(
+        self, x: jax.Array, grid: tuple[int, int] | None, train: bool
+    ) -> jax.Array:
+        """What a model has between the mixer and the MLP."""
         del grid, train
         return x
 
-    def _attend(self, place, x, grid, train) -> jax.Array:
-        given = {**self.given, **(self.of_mixer if place == "mixer" else {})}
-        module = slots.build(self, place, **given)
-        if module is None:
-            return x
-        return slots.on_tokens(module, x, grid=grid, train=train)
 
-    def _branch(self, name: str, y: jax.Array, train: bool) -> jax.Array:
-        """A residual branch, scaled and now and then left out."""
-        if self.layer_scale is not None:
-            y = layer_scale(self, name, y, self.layer_scale)
-        whole = tuple(range(1, y.ndim))
-        return nn.Dropout(self.drop_path, whole, deterministic=not train)(y)
+class DecoderBlock(Residual):
+    """A block that reads a memory: x [B, T, C], memory [B, S, C] -> [B, T, C].
 
+    Three branches: causal attention of the tokens to each other, their attention to
+    the memory, and an MLP. Its slots are "decoder.self" and "decoder.cross"; an empty
+    one leaves its branch out.
 
-def dense(parent: nn.Module, name: str, x: jax.Array, features: int) -> jax.Array:
-    """A linear layer on the channels."""
-    kinds = {"dtype": x.dtype, "param_dtype": parent.param_dtype}
-    return nn.Dense(features, kernel_init=NORMAL, name=name, **kinds)(x)
+    Attributes: see `Residual`.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: jax.Array | None = None,
+        *,
+        kv_mask: jax.Array | None = None,
+        memory_mask: jax.Array | None = None,
+        causal: bool = True,
+        decode: bool = False,
+        train: bool,
+    ) -> jax.Array:
+        """Applies the block.
+
+        Args:
+            x: the tokens of the target, all of them or, with `decode`, the next.
+            memory: what the encoder made of the source; None, where the first call
+                with `decode` has stored it in the cache.
+            kv_mask: boolean [B, T], False for padding of the target.
+            memory_mask: boolean [B, S], False for padding of the source.
+            causal: whether a token attends to those up to it alone.
+            decode: whether earlier tokens, and the memory, are kept in the cache; see
+                `attn.modules.token`.
+            train: whether to drop.
+        """
+        if slots.filled(self.fill, "decoder.self"):
+            read = functools.partial(
+                self._attention,
+                "decoder.self",
+                given={**self.given, **self.of_mixer},
+                kv_mask=kv_mask,
+                causal=causal,
+                decode=decode,
+                train=train,
+            )
+            x = self._add(1, x, read, train)
+        if slots.filled(self.fill, "decoder.cross"):
+            read = functools.partial(
+                self._attention,
+                "decoder.cross",
+                kv=memory,
+                given=self.given,
+                kv_mask=memory_mask,
+                decode=decode,
+                train=train,
+            )
+            x = self._add(2, x, read, train)
+        return self._add(3, x, lambda y: self._mlp(y, train), train)
+
+    def _attention(
+        self,
+        place: str,
+        x: jax.Array,
+        kv: jax.Array | None = None,
+        *,
+        train: bool,
+        **options: Any,
+    ) -> jax.Array:
+        """The branch of one slot."""
+        y = slots.attend_tokens(self, place, x, kv, train=train, **options)
+        return drop(self, y, train)
 
 
 def layer_norm(
@@ -112,25 +221,29 @@ def layer_scale(parent: nn.Module, name: str, x: jax.Array, start: float) -> jax
 
 
 def mlp(
-    parent: nn.Module, x: jax.Array, train: bool, width: int | None = None
+    parent: nn.Module,
+    x: jax.Array,
+    train: bool,
+    width: int | None = None,
+    activation: str = "gelu",
 ) -> jax.Array:
-    """Two linear layers with GELU between them, and the `dropout` of the parent.
+    """Two linear layers with an activation between, and the `dropout` of the parent.
 
     The hidden width is `width`, or the `mlp_ratio` of the parent times the channels.
     """
     channels = x.shape[-1]
     hidden = dense(parent, "mlp_in", x, width or int(channels * parent.mlp_ratio))
-    hidden = drop(parent, nn.gelu(hidden, approximate=False), train)
+    hidden = drop(parent, ACTIVATIONS[activation](hidden), train)
     return drop(parent, dense(parent, "mlp_out", hidden, channels), train)
 
 
-def drop(parent: nn.Module, x: jax.Array, train: bool) -> jax.Array:
-    """Dropout at the rate `dropout` of the parent."""
-    return nn.Dropout(parent.dropout, deterministic=not train)(x)
+def drop_paths(rate: float, depth: int) -> list[float]:
+    """The `drop_path` of each block: from 0 at the first to `rate` at the last."""
+    return [rate * index / max(1, depth - 1) for index in range(depth)]
 
 
 def mean_pool(
-    parent: nn.Module,
+    parent: Slotted,
     x: jax.Array,
     given: Mapping[str, Any],
     grid: tuple[int, int],
@@ -138,80 +251,14 @@ def mean_pool(
 ) -> jax.Array:
     """The vector to classify, of tokens on a grid: [B, H W, C] -> [B, C].
 
-    Their mean, or what an attention in the slot "pool" makes of it: one on tokens has
-    the mean as its query, one on maps goes before the mean.
+    Their mean, or what attention modules in the slot "pool" make of it: those on maps
+    go before the mean, those on tokens have the mean as their query.
     """
-    module = slots.build(parent, "pool", **given)
-    if module is not None and slots.contract(type(module)) == "map":
+    modules = slots.build(parent, "pool", **given)
+    on_maps = [m for m in modules if slots.contract(type(m)) == "map"]
+    for module in on_maps:
         x = slots.on_tokens(module, x, grid=grid, train=train)
-        module = None
-    query = x.mean(axis=1, keepdims=True, dtype=jnp.float32).astype(x.dtype)
-    y = query if module is None else module(query, x, train=train)
+    y = x.mean(axis=1, keepdims=True, dtype=jnp.float32).astype(x.dtype)
+    for module in modules:
+        y = y if module in on_maps else slots.on_tokens(module, y, x, train=train)
     return y[:, 0]
-
-
-def classify(parent: nn.Module, x: jax.Array, name: str = "classifier") -> jax.Array:
-    """The linear layer that makes logits, in float32: [B, C] -> [B, num_classes]."""
-    kinds = {"dtype": jnp.float32, "param_dtype": parent.param_dtype}
-    layer = nn.Dense(parent.num_classes, kernel_init=NORMAL, name=name, **kinds)
-    return layer(x.astype(jnp.float32))
-
-
-def check_scopes(fill: Mapping[str, Any], class_layers: int) -> None:
-    """Refuses slots in scopes that lack them, and class layers that all read nothing.
-
-    Args:
-        fill: a checked filling of a host with scopes "block0", ... and "class0", ...,
-            of which the latter have "class.mixer" and the former everything else.
-        class_layers: number of the latter.
-
-    Raises:
-        Invalid: see above.
-    """
-    for key in fill:
-        scope, _, place = key.rpartition("/")
-        of_class = place.startswith("class.")
-        if scope and scope.startswith("class") != of_class:
-            kind = "class layers" if of_class else "blocks"
-            raise settings.Invalid(f"slot {key!r}: only {kind} have {place!r}")
-    layers = [slots.narrow(fill, f"class{index}") for index in range(class_layers)]
-    readers = [slots.filled(layer, "class.mixer") for layer in layers]
-    for module in readers:
-        if module is not None and slots.contract(module) == "map":
-            raise settings.Invalid(
-                f"slot 'class.mixer': {module.__name__} attends to maps, but a class"
-                " token needs a token attention"
-            )
-    if not any(readers):
-        raise settings.Invalid(
-            "no class layer has an attention, so that the class token never sees the"
-            " image"
-        )
-
-
-def check_sizes(host: str, width: int, num_heads: int, **sizes: int) -> None:
-    """Refuses sizes below 1, and heads that do not divide the width, with what fits.
-
-    Raises:
-        Invalid: see above.
-    """
-    sizes = {"width": width, "num_heads": num_heads, **sizes}
-    for name, value in sizes.items():
-        if value < 1:
-            raise settings.Invalid(
-                f"{name} of a {host} must be at least 1, got {value}"
-            )
-    if width % num_heads:
-        fit = [n for n in range(1, width + 1) if width % n == 0]
-        fit = sorted(sorted(fit, key=lambda n: abs(n - num_heads))[:3])
-        raise settings.Invalid(
-            f"num_heads={num_heads} does not divide width={width};"
-            f" heads that do: {', '.join(map(str, fit))}"
-        )
-
-
-def check_rates(host: str, **rates: float) -> None:
-    """Refuses rates outside [0, 1); raises ValueError."""
-    for name, value in rates.items():
-        if not 0 <= value < 1:
-            raise settings.Invalid(f"{name} of a {host} must be in [0, 1), got {value}")

@@ -190,7 +190,7 @@ class _Matching:
         if clock:
             self._progress.note(f"matching {point.name}")
         best = search.fit(
-            network.dials(),
+            network.width_settings(),
             lambda found: self._costs(network, rival, found)[KEYS[self._by]],
             budget,
             tolerance=tolerance,
@@ -238,32 +238,32 @@ class _Network:
         self._costs: dict[str, dict[str, Any]] = {}
         self._latencies: dict[str, float] = {}
 
-    def dials(self) -> dict[str, Any]:
-        """The host's.
+    def width_settings(self) -> dict[str, Any]:
+        """Those of the model.
 
         Raises:
             Invalid: it has none.
         """
-        host = self._program.model
-        dials = host.dials() if hasattr(host, "dials") else {}
-        if not dials:
+        widths = getattr(self._program.model, "width_settings", dict)()
+        if not widths:
             raise settings.Invalid(
-                f"{self._name} cannot be matched: the host"
-                f" {self._config['model']['name']!r} has no dials that scale its width"
+                f"{self._name} cannot be matched: the model"
+                f" {self._config['model']['name']!r} has no settings that scale its"
+                " width"
             )
-        return dials
+        return widths
 
     def settings(self) -> search.Settings:
-        """What the dials stand at."""
-        values = {name: dial.value for name, dial in self.dials().items()}
+        """The widths as they are."""
+        values = {name: width.value for name, width in self.width_settings().items()}
         return {n: v if isinstance(v, int) else list(v) for n, v in values.items()}
 
     def costs(self, found: search.Settings) -> dict[str, Any]:
         """Parameters and multiply-adds at these widths; compiles nothing."""
         key = json.dumps(found)
         if key not in self._costs:
-            host = self._program.build({**self._config["model"], **found})
-            self._costs[key] = self._program.costs_of(host)
+            model = self._program.build({**self._config["model"], **found})
+            self._costs[key] = self._program.costs_of(model)
         return dict(self._costs[key])
 
     def milliseconds(self, found: search.Settings, rival: "_Network | None") -> float:

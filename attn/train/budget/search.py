@@ -1,7 +1,7 @@
 """Finds the widths at which a network costs what it should.
 
-A network has dials: settings that are integers, or tuples of them, and grow with its
-width. One factor scales them all, each rounded to its own step, so that proportions
+A network has width settings: integers, or tuples of them, that grow with its width.
+One factor scales them all, each rounded to its own step, so that proportions
 stay; where rounding misses the budget, single numbers move by a step or two.
 """
 
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from attn.models.scaling import Dial
+from attn.models.scaling import Width
 
 Settings = dict[str, Any]
 Vector = tuple[int, ...]
@@ -30,7 +30,7 @@ class Fit(NamedTuple):
 
 
 def fit(
-    dials: Mapping[str, Dial],
+    widths: Mapping[str, Width],
     cost: Callable[[Settings], float],
     budget: float,
     *,
@@ -38,15 +38,15 @@ def fit(
     hasty: bool = False,
     probes: int = PROBES,
 ) -> Fit:
-    """The settings of `dials` whose cost is nearest to the budget.
+    """The settings of `widths` whose cost is nearest to the budget.
 
-    Dials that are near enough as they are stay so. Otherwise the two neighbouring
+    Widths that are near enough as they are stay so. Otherwise the two neighbouring
     factors around the budget are found, and the nearer one is taken; if neither is
     near enough, single numbers walk from there, up to half of themselves. The
     same costs give the same fit.
 
     Args:
-        dials: `host.dials()`: by name, what has a `value` and a `step`.
+        widths: `model.width_settings()`: by name, what has a `value` and a `step`.
         cost: of settings; it should not fall when they grow. Asked once for each.
         budget: what the cost should be, positive.
         tolerance: relative difference that is near enough.
@@ -57,7 +57,7 @@ def fit(
     Raises:
         Invalid: what `cost` raises for settings in proportion.
     """
-    search = _Search(dials, cost, budget, tolerance, hasty, probes)
+    search = _Search(widths, cost, budget, tolerance, hasty, probes)
     for trial in (search.as_they_are, search.in_proportion, search.walk):
         try:
             trial()
@@ -73,21 +73,21 @@ class _Enough(Exception):
 class _Search:
     def __init__(
         self,
-        dials: Mapping[str, Dial],
+        widths: Mapping[str, Width],
         cost: Callable[[Settings], float],
         budget: float,
         tolerance: float,
         hasty: bool,
         probes: int,
     ):
-        self._dials, self._cost, self._budget = dials, cost, budget
+        self._widths, self._cost, self._budget = widths, cost, budget
         self._tolerance, self._hasty, self._probes = tolerance, hasty, probes
         self._values: list[int] = []
         self._steps: list[int] = []
-        for dial in dials.values():
-            values = _numbers(dial.value)
+        for width in widths.values():
+            values = _numbers(width.value)
             self._values += values
-            self._steps += [dial.step] * len(values)
+            self._steps += [width.step] * len(values)
         self._found: dict[Vector, float] = {}
         self._ends: list[Vector] = []
 
@@ -98,7 +98,7 @@ class _Search:
         return Fit(self._settings(vector), cost, self._gap(cost) <= self._tolerance)
 
     def as_they_are(self) -> None:
-        """Tries the dials as the host has them."""
+        """Tries the widths as the model has them."""
         if self._gap(self._ask(tuple(self._values))) <= self._tolerance:
             raise _Enough
 
@@ -146,7 +146,7 @@ class _Search:
         return abs(cost - self._budget) / self._budget
 
     def _scaled(self, factor: float) -> Vector:
-        """All dials times a factor, each rounded to its step, and at least one."""
+        """All widths times a factor, each rounded to its step, and at least one."""
         return tuple(
             step * max(1, math.floor(value * factor / step + 0.5))
             for value, step in zip(self._values, self._steps, strict=True)
@@ -218,9 +218,9 @@ class _Search:
         numbers = iter(vector)
         return {
             name: next(numbers)
-            if isinstance(dial.value, int)
-            else [next(numbers) for _ in dial.value]
-            for name, dial in self._dials.items()
+            if isinstance(width.value, int)
+            else [next(numbers) for _ in width.value]
+            for name, width in self._widths.items()
         }
 
 

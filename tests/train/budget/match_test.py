@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from attn.models.scaling import Dial
+from attn.models.scaling import Width
 from attn.train.budget import match
 from attn.train.interruption import Interruption
 from attn.train.program import Program
@@ -20,17 +20,17 @@ PIXELS = 28 * 28
 
 
 class Coarse(small.Net):
-    """A host whose width moves in steps too coarse for a budget."""
+    """A model whose width moves in steps too coarse for a budget."""
 
-    def dials(self):
-        return {"width": Dial(self.width, 8)}
+    def width_settings(self):
+        return {"width": Width(self.width, 8)}
 
 
 def config(seed=0, distortion="none", **model):
     return small.config(
         seed=seed,
         data={"name": "mnist_5k", "test": "test[:40]", "distortion": distortion},
-        model={"name": "fcn", **model},
+        model={"name": "mlp", **model},
     )
 
 
@@ -196,7 +196,9 @@ def test_says_what_cannot_be_matched(tmp_path, changes, says):
     assert "\n" not in str(caught.value)
 
 
-def test_says_how_near_a_coarse_host_comes_and_that_others_have_no_dials(tmp_path):
+def test_says_how_near_a_coarse_model_comes_and_which_has_no_widths(
+    tmp_path,
+):
     coarse = small.config(model={"name": "tests.train.budget.match_test:Coarse"})
     bare = small.config()
     made = experiment([Point("coarse", {"a": 1}, coarse)], budget=1_000)
@@ -209,7 +211,7 @@ def test_says_how_near_a_coarse_host_comes_and_that_others_have_no_dials(tmp_pat
         matched(made, tmp_path)
     made = experiment([Point("bare", {"a": 1}, bare)], budget=1_000)
     with pytest.raises(
-        ValueError, match=r"bare .* host 'tests.train.small:Net' has no"
+        ValueError, match=r"bare .* model 'tests.train.small:Net' has no"
     ):
         matched(made, tmp_path)
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from attn.models.scaling import Dial
+from attn.models.scaling import Width
 from attn.train.budget import search
 
 
@@ -19,8 +19,8 @@ def mlp(inputs, classes):
 
 
 def test_keeps_the_proportions_where_they_come_near_enough():
-    dials = {"widths": Dial((30, 60, 20), 1)}
-    found = search.fit(dials, mlp(784, 10), 400_000, tolerance=0.01)
+    widths = {"widths": Width((30, 60, 20), 1)}
+    found = search.fit(widths, mlp(784, 10), 400_000, tolerance=0.01)
     assert found.near
     first, second, third = found.settings["widths"]
     assert second / first == pytest.approx(2, rel=0.01)
@@ -37,36 +37,36 @@ def test_keeps_the_proportions_where_they_come_near_enough():
 
 @pytest.mark.parametrize("budget", [3_000, 90_000, 7_000_000])
 def test_shrinks_and_grows(budget):
-    dials = {"widths": Dial((30, 60, 20), 1)}
-    found = search.fit(dials, mlp(49, 10), budget, tolerance=0.01)
+    widths = {"widths": Width((30, 60, 20), 1)}
+    found = search.fit(widths, mlp(49, 10), budget, tolerance=0.01)
     assert found.near
     assert abs(found.cost / budget - 1) <= 0.01
 
 
 def test_what_is_near_enough_stays_as_it_is():
-    dials = {"widths": Dial((31,), 8), "other": Dial(5, 5)}
+    widths = {"widths": Width((31,), 8), "other": Width(5, 5)}
     asked = []
     cost = lambda settings: asked.append(settings) or 1000
-    found = search.fit(dials, cost, 1009, tolerance=0.01)
+    found = search.fit(widths, cost, 1009, tolerance=0.01)
     assert found == ({"widths": [31], "other": 5}, 1000, True)
     assert len(asked) == 1
 
 
 def test_single_numbers_walk_where_rounding_misses():
     """In proportion a + b is a multiple of 200; the budget lies between."""
-    dials = {"a": Dial(100, 100), "b": Dial((100,), 100)}
+    widths = {"a": Width(100, 100), "b": Width((100,), 100)}
     cost = lambda settings: settings["a"] + settings["b"][0]
-    found = search.fit(dials, cost, 1300, tolerance=0.01)
+    found = search.fit(widths, cost, 1300, tolerance=0.01)
     assert found.near
     assert sorted([found.settings["a"], *found.settings["b"]]) == [600, 700]
 
 
 def test_two_numbers_move_where_one_does_not_help():
     """Near 70 = 7 x 10, odd steps of 10 cancel against steps of 7 only."""
-    dials = {"a": Dial(10, 10), "b": Dial(7, 7)}
+    widths = {"a": Width(10, 10), "b": Width(7, 7)}
     cost = lambda settings: 1000 * (settings["a"] // 10) + 700 * (settings["b"] // 7)
     # 5 and 5 cost 8500, 5 and 6 cost 9200; 6 and 4 cost 8800
-    found = search.fit(dials, cost, 8800, tolerance=0.01)
+    found = search.fit(widths, cost, 8800, tolerance=0.01)
     assert found.settings == {"a": 60, "b": 28}
 
 
@@ -77,7 +77,7 @@ def test_every_width_is_a_multiple_of_its_step_and_at_least_one():
         asked.append(settings)
         return settings["a"] * settings["b"]
 
-    search.fit({"a": Dial(64, 16), "b": Dial(3, 1)}, cost, 5, tolerance=0.01)
+    search.fit({"a": Width(64, 16), "b": Width(3, 1)}, cost, 5, tolerance=0.01)
     assert all(s["a"] % 16 == 0 and s["a"] >= 16 and s["b"] >= 1 for s in asked)
     keys = [tuple(s.values()) for s in asked]
     assert len(keys) == len(set(keys))
@@ -93,7 +93,7 @@ def test_every_width_is_a_multiple_of_its_step_and_at_least_one():
     ],
 )
 def test_tells_the_nearest_where_none_is_near_enough(cost, budget, nearest):
-    found = search.fit({"a": Dial(128, 1)}, cost, budget, tolerance=0.01)
+    found = search.fit({"a": Width(128, 1)}, cost, budget, tolerance=0.01)
     assert not found.near
     assert abs(found.cost - budget) == abs(nearest - budget)
     assert found.cost == cost(found.settings)
@@ -106,8 +106,8 @@ def test_impossible_settings_are_passed_over_on_the_walk(a):
             raise ValueError("not for a")
         return settings["a"] + settings["b"]
 
-    dials = {"a": Dial(100, 100), "b": Dial(100, 100)}
-    found = search.fit(dials, cost, 1300, tolerance=0.01)
+    widths = {"a": Width(100, 100), "b": Width(100, 100)}
+    found = search.fit(widths, cost, 1300, tolerance=0.01)
     assert found.settings == {"a": a, "b": 1300 - a}
 
 
@@ -118,11 +118,11 @@ def test_a_hasty_search_takes_the_first_that_is_near_and_stops_when_spent():
         asked.append(settings["a"])
         return settings["a"] ** 2
 
-    found = search.fit({"a": Dial(10, 1)}, cost, 1e4, tolerance=0.05, hasty=True)
+    found = search.fit({"a": Width(10, 1)}, cost, 1e4, tolerance=0.05, hasty=True)
     assert found.near
     assert found.settings["a"] == asked[-1]
     assert len(asked) <= 6
     asked.clear()
-    found = search.fit({"a": Dial(10, 1)}, cost, 1e4 + 0.5, tolerance=0, probes=4)
+    found = search.fit({"a": Width(10, 1)}, cost, 1e4 + 0.5, tolerance=0, probes=4)
     assert len(asked) == 4
     assert not found.near

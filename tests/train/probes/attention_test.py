@@ -94,7 +94,7 @@ def test_the_same_variables_make_the_same_bytes(program, variables, tmp_path):
 
 
 def test_a_network_that_attends_to_nothing_leaves_no_small_file(tmp_path):
-    model = {"name": "fcn", "widths": (3,)}
+    model = {"name": "mlp", "widths": (3,)}
     blind = Program(small.config(model=model), jax.devices()[:1])
     variables = partition.fetch(small.start(blind, 0).variables())
     attention.snapshot(tmp_path, 0, blind, variables, blind.dataset)

@@ -1,0 +1,57 @@
+"""The table of models, and the functions by which configs ask for them."""
+
+from typing import Any
+
+from attn import settings as _settings
+from attn.models.base import Model
+
+# Imported when they are asked for, so that models may be made of models.
+MODELS: dict[str, str] = {
+    "cait": "attn.models.cait:CaiT",
+    "cnn": "attn.models.cnn:CNN",
+    "deit": "attn.models.deit:DeiT",
+    "mlp": "attn.models.mlp:MLP",
+    "part_stn": "attn.models.part_stn:PartSTN",
+    "resnet": "attn.models.resnet:ResNet",
+    "swin": "attn.models.swin:Swin",
+    "vit": "attn.models.vit:ViT",
+    "xcit": "attn.models.xcit:XCiT",
+}
+
+
+def names() -> list[str]:
+    """The names of all models, sorted."""
+    return list(MODELS)
+
+
+def find(name: str) -> type[Model]:
+    """The class called `name`, or at "package.file:Class".
+
+    Raises:
+        Invalid: unknown name, with the nearest valid one, or no such class.
+    """
+    path = MODELS.get(name, name) if isinstance(name, str) else name
+    return _settings.choose(MODELS, "model", path)
+
+
+def create(name: str, *, slots: Any = None, **settings: Any) -> Model:
+    """Builds the model called `name` with attention modules in its slots.
+
+    Args:
+        name: see `find`.
+        slots: what fills the slots, see `attn.models.slots`; None leaves them as the
+            model has them.
+        **settings: of the model, such as num_classes, depth, dtype and axis_name.
+
+    Returns:
+        A module `model(*inputs, train=train)`, see `attn.models.base.Model`. Those of
+        MODELS take images [B, H, W, C] and return logits, float32 [B, num_classes],
+        unless a setting of theirs says otherwise.
+
+    Raises:
+        Invalid: an unknown name, setting, slot or attention module, or a
+            setting of the wrong type or size; the message names the valid ones.
+    """
+    if slots is not None:
+        settings["fill"] = slots
+    return _settings.build(find(name), "model", name, settings)

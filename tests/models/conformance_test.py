@@ -1,0 +1,301 @@
+"""Properties of every model in the table: no dead setting, no leaf that stands still.
+
+A model that is added needs an entry in CASES and in CHANGES.
+"""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from attn import models, settings
+
+TOKENS = {"width": 12, "depth": 2, "num_heads": 3, "patch_size": 4}
+TOWER = {"name": "cnn", "filters": [4], "kernel_sizes": 3, "pools": [1]}
+LOCALISER = {"name": "resnet", "depth": 8, "layout": "cifar", "width": 4}
+# Settings of a tiny model, and the shape of its images.
+CASES = {
+    "cait": ({**TOKENS, "layer_scale": 0.5}, (8, 12, 3)),
+    "cnn": (
+        {"filters": (3, 4), "kernel_sizes": (3, 2), "pools": (1,), "dense": (6,)},
+        (9, 11, 3),
+    ),
+    "deit": (TOKENS, (8, 12, 3)),
+    "mlp": ({"widths": (7, 6)}, (6, 7, 3)),
+    "part_stn": (
+        {
+            "crop": 6,
+            "tower": TOWER,
+            "localiser": LOCALISER,
+            "downsample": 2,
+            "widths": (7, 9),
+        },
+        (16, 20, 3),
+    ),
+    "resnet": (
+        {"depth": 11, "layout": "cifar", "block": "bottleneck", "width": 4},
+        (8, 10, 3),
+    ),
+    "swin": (
+        {
+            "patch_size": 2,
+            "width": 8,
+            "depths": (1, 2),
+            "num_heads": (2, 4),
+            "window": 2,
+        },
+        (8, 12, 3),
+    ),
+    "vit": ({**TOKENS, "size": "tiny"}, (8, 12, 3)),
+    "xcit": (
+        {
+            "patch_size": 8,
+            "width": 16,
+            "depth": 2,
+            "num_heads": 2,
+            "layer_scale": 0.5,
+        },
+        (16, 24, 3),
+    ),
+}
+# What replaces a setting: a value, or two lots of settings where that is not enough.
+TRANSFORMER = {
+    "width": 24,
+    "depth": 1,
+    "num_heads": 2,
+    "mlp_ratio": 2.0,
+    "dropout": 0.25,
+    "fill": {"block.post": "squeeze_excite"},
+}
+LATE_CLASS = {**TRANSFORMER, "layer_scale": 0.25, "class_layers": 1, "drop_path": 0.25}
+sizes = lambda one, other, **same: ({"size": one, **same}, {"size": other, **same})
+ANY = {"num_classes": 4, "dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
+ONE_BLOCK = {"width": None, "num_heads": None, "depth": 1}
+CHANGES = {
+    "cait": {
+        **LATE_CLASS,
+        "size": sizes("xxs24", "xs24", **ONE_BLOCK),
+        "patch_size": 2,
+    },
+    "cnn": {
+        "filters": (3, 5),
+        "kernel_sizes": 2,
+        "strides": 2,
+        "padding": "SAME",
+        "pools": (2,),
+        "dense": (),
+        "dropout": 0.25,
+        "heads": 2,
+        "pool": 2,
+        "unfold": True,
+        "fill": {"conv2": "squeeze_excite"},
+    },
+    "deit": {
+        **TRANSFORMER,
+        "size": sizes("tiny", "small", **ONE_BLOCK),
+        "patch_size": 2,
+        "drop_path": 0.25,
+        "distilled_training": True,
+    },
+    "mlp": {"widths": (7,), "pool": 2, "fill": {"input": "squeeze_excite"}},
+    "part_stn": {
+        "parts": 3,
+        "crop": 7,
+        "scale": 0.25,
+        "tower": {**TOWER, "filters": [5]},
+        "localiser": {**LOCALISER, "width": 5},
+        "downsample": 1,
+        "widths": (7, 8),
+        "dropout": 0.25,
+        "fill": {"input": "squeeze_excite"},
+    },
+    "resnet": {
+        "depth": 20,
+        "layout": ({"depth": 50}, {"depth": 50, "layout": "imagenet"}),
+        "block": ({"depth": 20, "block": "basic"}, {"depth": 20}),
+        "width": 5,
+        "widths": (4, 4, 8, 12),
+        "cardinality": 2,
+        "group_width": 32,
+        "stem_stride": 2,
+        "stride_at": "conv1",
+        "zero_init_residual": True,
+        "fill": {"block.residual": "squeeze_excite"},
+    },
+    "swin": {
+        "size": sizes("tiny", "base", width=None),
+        "patch_size": 4,
+        "window": 1,
+        "width": 16,
+        "depths": (1, 1),
+        "num_heads": (4, 4),
+        "mlp_ratio": 2.0,
+        "dropout": 0.25,
+        "drop_path": 0.25,
+        "fill": {"block.post": "squeeze_excite"},
+    },
+    "vit": {
+        **TRANSFORMER,
+        "size": sizes("tiny", "small", **ONE_BLOCK),
+        "patch_size": 2,
+        "mlp_dim": 20,
+        "position": "none",
+        "pool": "mean",
+    },
+    "xcit": {
+        **LATE_CLASS,
+        "size": sizes("nano_12", "tiny_12", **ONE_BLOCK),
+        "num_heads": 4,
+        "patch_size": 16,
+        "norm_all": False,
+        "local": False,
+    },
+}
+# Batch statistics, without which axis_name means nothing, are in the slots of these.
+NORMED = {"cnn": "conv2", "mlp": "input", "swin": "block.post"}
+NORMED |= dict.fromkeys(("cait", "deit", "vit"), "block.post")
+FIELDS = [
+    (name, field.name)
+    for name in CASES
+    for field in dataclasses.fields(models.find(name))
+    if field.name not in ("parent", "name")
+]
+each = pytest.mark.parametrize("name", list(CASES))
+
+
+@functools.cache
+def tiny(name):
+    return models.create(name, num_classes=5, **CASES[name][0])
+
+
+def images_of(name, count=6):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(count, *CASES[name][1])).astype(np.float32)
+
+
+def behaviour(name, changes):
+    """The program of a training step's forward pass from an initialisation, as text.
+
+    A refusal is a behaviour, too.
+    """
+    changes = {"num_classes": 5, **CASES[name][0], **changes}
+    images = jnp.zeros((2, *CASES[name][1]))
+
+    def forward(key, images):
+        variables = model.init(key, images, train=False)
+        rngs = dict.fromkeys(model.streams, key)
+        return model.apply(
+            variables, images, train=True, rngs=rngs, mutable=["batch_stats"]
+        )
+
+    try:
+        model = models.find(name)(**changes)
+        traced = jax.make_jaxpr(forward, axis_env=[("data", 2)])
+        text = str(traced(jax.random.key(0), images))
+    except settings.Invalid as error:
+        return str(error)
+    return re.sub(r"0x[0-9a-f]+", "", text)
+
+
+@functools.cache
+def usual(name):
+    return behaviour(name, {})
+
+
+def test_every_model_has_a_case():
+    assert list(CASES) == models.names() == list(CHANGES)
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_no_setting_is_dead(name, field):
+    """Another value makes another program, or is refused."""
+    if field == "axis_name":
+        slots = {NORMED[name]: "cbam"} if name in NORMED else {}
+        one, other = {"fill": slots}, {"fill": slots, "axis_name": "data"}
+    else:
+        change = {**ANY, **CHANGES[name]}[field]
+        pair = isinstance(change, tuple) and change and isinstance(change[0], dict)
+        one, other = change if pair else ({}, {field: change})
+    before = behaviour(name, one) if one else usual(name)
+    assert behaviour(name, other) != before
+
+
+@functools.cache
+def trained(name):
+    """A few steps on one batch: the state before and after, gradients, losses."""
+    model, images = tiny(name), images_of(name)
+    labels = jnp.arange(len(images)) % 5
+    optimizer = optax.sgd(0.05, momentum=0.9)
+
+    @jax.jit
+    def step(variables, momentum):
+        def loss(params):
+            logits, state = model.apply(
+                {**variables, "params": params},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean(), state
+
+        grad = jax.value_and_grad(loss, has_aux=True)
+        (value, state), grads = grad(variables["params"])
+        updates, momentum = optimizer.update(grads, momentum)
+        params = optax.apply_updates(variables["params"], updates)
+        return {"params": params, **state}, momentum, value
+
+    init = jax.jit(functools.partial(model.init, train=False))
+    before = variables = init(jax.random.key(0), images)
+    momentum, losses = optimizer.init(variables["params"]), []
+    for _ in range(6):
+        variables, momentum, value = step(variables, momentum)
+        losses.append(float(value))
+    return before, variables, losses
+
+
+# Softmax does not change where a constant is added to all logits of a target.
+STILL = ("key/bias", "mix_logits/bias")
+
+
+@each
+def test_every_leaf_moves_in_training(name):
+    before, after, _ = trained(name)
+    same = [
+        path
+        for path, leaf in flat(before).items()
+        if np.max(np.abs(flat(after)[path] - leaf)) < 1e-6 and not path.endswith(STILL)
+    ]
+    assert flat(before).keys() == flat(after).keys()
+    assert not same
+
+
+def flat(variables):
+    leaves = jax.tree.leaves_with_path(variables)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+@each
+def test_a_few_steps_lower_the_loss(name):
+    _, _, losses = trained(name)
+    assert np.all(np.isfinite(losses))
+    assert losses[-1] < losses[0] - 0.01
+
+
+@each
+def test_an_example_does_not_depend_on_its_batch(name):
+    _, variables, _ = trained(name)
+    images = images_of(name)
+    apply = jax.jit(functools.partial(tiny(name).apply, train=False))
+    logits = apply(variables, images)
+    assert logits.dtype == jnp.float32
+    assert logits.shape == (len(images), 5)
+    others = apply(variables, np.concatenate([images[:1], 3 * images[1:] + 1]))
+    np.testing.assert_allclose(others[0], logits[0], rtol=1e-5, atol=1e-6)
+    assert np.abs(others[1:] - logits[1:]).max() > 1e-3
