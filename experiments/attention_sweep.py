@@ -37,7 +37,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "train": "train",
         "test": "test",
         "distortion": "r",
-        "augment": "none",
     }
     # three residual blocks of 16, 32 and 64 channels behind a stem of stride 2
     config.model = {

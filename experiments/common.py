@@ -10,7 +10,7 @@ TINY_ROWS = 3
 # What papers print of a network on ImageNet.
 COLUMNS = ("error", "top-5 error", "parameters", "macs")
 # Photographs cut into patches; the label says which photograph.
-PHOTOS = {"name": "photos", "augment": "pad_crop_flip"}
+PHOTOS = {"name": "photos", "transforms": {"pad_crop_flip": {}}}
 # Digits turned by up to 90 degrees, another angle each time one is drawn.
 DIGITS = {"name": "mnist_5k", "distortion": "r"}
 # Two basic blocks in each of three stages of 16, 32 and 64 channels.
@@ -165,7 +165,7 @@ def small(
     """A config for two CPU cores: AdamW, a cosine, batches of 128.
 
     Args:
-        data: PHOTOS, DIGITS, or other fields of `attn.data.Config`.
+        data: PHOTOS, DIGITS, or other fields of the section `data`.
         model: the host, with its settings.
         steps: of training.
         peak: the highest learning rate.
@@ -174,7 +174,7 @@ def small(
     config = ml_collections.ConfigDict()
     config.seed = 0
     splits = {"train": "train", "test": "test"}
-    config.data = {"distortion": "none", "augment": "none", **splits, **data}
+    config.data = {**splits, **data}
     config.model = {"slots": {}, **model}
     config.task = {"name": "classification", "label_smoothing": 0.0}
     config.optimizer = {"name": "adamw", "weight_decay": 0.05}
@@ -233,9 +233,7 @@ def imagenet(
         "name": "imagenet2012",
         "train": "train",
         "test": "validation",
-        "distortion": "none",
-        "augment": "random_resized_crop_flip",
-        "image_size": 224,
+        "transforms": {"random_resized_crop_flip": {"size": 224}},
     }
     config.model = {"slots": {}, **model}
     config.task = {"name": "classification", "label_smoothing": label_smoothing}

@@ -144,9 +144,12 @@ def _birds(choice: common.Choice):
     """Birds, or for two CPU cores scenes whose largest digit is to be named."""
     if choice.size == "paper":
         config = common.imagenet({"name": "resnet", "depth": 50})
-        config.data.update(
-            name="caltech_birds2011", test="test", image_size=224, augment="none"
-        )
+        config.data = {
+            "name": "caltech_birds2011",
+            "train": "train",
+            "test": "test",
+            "image_size": 224,
+        }
         _sgd(config, steps=30_000, drop_every=10_000, batch_size=256)
         config.schedule.update(peak=0.1, boundaries=(10_000, 20_000, 25_000))
         config.optimizer.weight_decay = 1e-5

@@ -160,8 +160,7 @@ def cifar():
         "name": "cifar10",
         "train": "train",
         "test": "test",
-        "distortion": "none",
-        "augment": "pad_crop_flip",
+        "transforms": {"pad_crop_flip": {}},
     }
     config.schedule.boundaries = [round(100 * epoch), round(150 * epoch)]
     config.train.update(

@@ -16,7 +16,7 @@ os.environ["XLA_FLAGS"] = (
 CACHE = pathlib.Path(tempfile.gettempdir()) / f"attn-tests-{os.getuid()}"
 # sets of ours, prepared once and kept between runs, as their present builders make them
 BUILDERS = sorted(
-    (pathlib.Path(__file__).parents[1] / "attn/data/builders").glob("*.py")
+    (pathlib.Path(__file__).parents[1] / "attn/data/images/builders").glob("*.py")
 )
 CODE = b"".join(path.read_bytes() for path in BUILDERS)
 VERSION = hashlib.sha256(CODE).hexdigest()[:12]

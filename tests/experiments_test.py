@@ -204,8 +204,7 @@ def test_paper_points_can_be_built(name, table):
         train = settings.build(program.Train, "section", "train", config["train"])
         rate = optimizer.schedule(config["schedule"], train.steps)
         optimizer.create(config["optimizer"], rate)
-        rest = {key: v for key, v in config["data"].items() if key != "name"}
-        settings.check(data.Config, "data set", config["data"]["name"], rest)
+        data.check(config["data"])
 
 
 @pytest.mark.parametrize(("name", "table"), EXACT)

@@ -221,7 +221,7 @@ def assert_one_line(run, says):
         (["--config.train.batch_size=12"], "number of devices, 8; the nearest is 16"),
         (["--config.data.name=minst_5k"], "did you mean 'mnist_5k'"),
         (["--config.data.distortion=rst"], "did you mean 'rts'"),
-        (["--config.data.name=cifar10"], "prepare"),
+        (["--config.data.name=kmnist"], "prepare"),
         (["--config.model.name=resnt"], "did you mean 'resnet'"),
         (["--config=experiments/none.py"], "unknown experiment file"),
         (["--config=experiments/attention_sweep.py:x"], "unknown argument 'x'"),

@@ -1,19 +1,19 @@
-"""What random numbers in [0, 1) are turned into: a range, a row, a normal."""
+"""Distributions of random numbers in [0, 1): a range, integers, other rows, normals."""
 
 import numpy as np
 
 
-def between(draws: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def uniform(draws: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Numbers from `low` to `high`, which broadcast against `draws`."""
     return low + (high - low) * draws
 
 
-def whole(draws: np.ndarray, count: np.ndarray | int) -> np.ndarray:
-    """Whole numbers 0 to `count` - 1; `count` broadcasts against `draws`."""
+def integers(draws: np.ndarray, count: np.ndarray | int) -> np.ndarray:
+    """Integers 0 to `count` - 1; `count` broadcasts against `draws`."""
     return (draws * count).astype(np.intp)
 
 
-def others(draws: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+def other_rows(draws: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
     """Rows of a split of `size` that are not an example's own: int [B, n].
 
     Args:
@@ -21,7 +21,7 @@ def others(draws: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
         rows: int [B], the examples' own. It is given again where there is no other.
         size: rows of the split.
     """
-    return (rows[:, None] + 1 + whole(draws, size - 1)) % size
+    return (rows[:, None] + 1 + integers(draws, size - 1)) % size
 
 
 def normal(draws: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def normal(draws: np.ndarray) -> np.ndarray:
     return pair.reshape(draws.shape)
 
 
-def parts(draws: np.ndarray, counts: dict[str, int]) -> dict[str, np.ndarray]:
-    """The draws of an example by what they are for: [B, sum] -> {name: [B, count]}."""
+def named(draws: np.ndarray, counts: dict[str, int]) -> dict[str, np.ndarray]:
+    """Draws of an example by what they are for: [B, sum] -> {name: [B, count]}."""
     ends = np.cumsum(list(counts.values()))[:-1]
     return dict(zip(counts, np.split(draws, ends, axis=1), strict=True))

@@ -9,19 +9,26 @@ Philox (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) t
 (key, counter) into four 64-bit words, so the numbers of any range of positions come
 from one call. Only its raw words are used: NumPy promises to keep those from release
 to release, and does not promise so for `Generator`'s methods.
+
+Philox's key is (seed, purpose and stream). A stream is a name, such as that of a
+transform: each has numbers of its own, so that a further one leaves the others as they
+are. The stream "" is that of a data set's own numbers.
 """
 
 import functools
+import hashlib
 
 import numpy as np
 
 WORDS = 4  # that Philox makes at one value of its counter
 
-# The second word of Philox's key, so that no two uses share random numbers.
+# The lowest byte of Philox's second key word: no two uses share random numbers.
 ORDER, TRAIN, TEST, VALIDATION = 0, 1, 2, 3
 
 
-def uniform(seed: int, purpose: int, start: int, count: int, draws: int) -> np.ndarray:
+def uniform(
+    seed: int, purpose: int, start: int, count: int, draws: int, stream: str = ""
+) -> np.ndarray:
     """Numbers in [0, 1) for `count` positions from `start`: float64 [count, draws].
 
     The numbers of a position do not depend on the range that is asked for, but they
@@ -33,42 +40,51 @@ def uniform(seed: int, purpose: int, start: int, count: int, draws: int) -> np.n
         start: first position.
         count: how many positions.
         draws: how many numbers each position needs.
+        stream: whose numbers; see the head of this file.
     """
     counters = -(-draws // WORDS)
     philox = np.random.Philox(
-        key=np.array([seed, purpose], np.uint64),
-        counter=_words(start * counters),
+        key=_key(seed, purpose, stream), counter=_words(start * counters)
     )
     raw = philox.random_raw(count * counters * WORDS)
     raw = raw.reshape(count, counters * WORDS)[:, :draws]
     return (raw >> np.uint64(11)) * 2.0**-53
 
 
-def rows(seed: int, start: int, count: int, size: int) -> np.ndarray:
+def rows(seed: int, start: int, count: int, size: int, stream: str = "") -> np.ndarray:
     """Rows of a split of `size` at `count` positions from `start`: int64 [count]."""
     parts = []
     while count > 0:
         epoch, offset = divmod(start, size)
-        part = permutation(seed, epoch, size)[offset : offset + count]
+        part = permutation(seed, epoch, size, stream)[offset : offset + count]
         parts.append(part)
         start, count = start + len(part), count - len(part)
     return np.concatenate(parts)
 
 
-@functools.lru_cache(maxsize=4)
-def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+@functools.lru_cache(maxsize=16)
+def permutation(seed: int, epoch: int, size: int, stream: str = "") -> np.ndarray:
     """Order of a split in one epoch: int64 [size], read-only.
 
     It sorts one random 64-bit word a row, so that it is uniform up to ties, which
     two rows have with probability 2^-64.
     """
     philox = np.random.Philox(
-        key=np.array([seed, ORDER], np.uint64),
+        key=_key(seed, ORDER, stream),
         counter=np.array([0, epoch, 0, 0], np.uint64),
     )
     order = np.argsort(philox.random_raw(size), kind="stable")
     order.setflags(write=False)
     return order
+
+
+@functools.lru_cache(maxsize=256)
+def _key(seed: int, purpose: int, stream: str) -> np.ndarray:
+    """Philox's key, uint64 [2]; a hash of the stream above the byte of the purpose."""
+    name = hashlib.blake2b(stream.encode(), digest_size=7).digest() if stream else b""
+    key = np.array([seed, purpose | int.from_bytes(name, "big") << 8], np.uint64)
+    key.setflags(write=False)
+    return key
 
 
 def _words(counter: int) -> np.ndarray:

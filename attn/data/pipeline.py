@@ -8,34 +8,26 @@ let go of the interpreter while they work, so that the accelerator does not wait
 
 import dataclasses
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from attn import settings
-from attn.data import normalise, order
-from attn.data.augment import Augmentation, Size, centre_crops
-from attn.data.compositions import Composition
-from attn.data.distortions import Distortion
-from attn.data.source import Source
+from attn.data import buckets, order, padding
+from attn.data.images import normalise
+from attn.data.source import Batch, Field, Source, abstract
+from attn.data.transforms import Entry
 
 # Seed of the random numbers of the splits that are evaluated: the same in every run.
 EVALUATION_SEED = 0
 AHEAD = 4  # batches made ahead of time, at least
-
-Batch = dict[str, np.ndarray]
-SPLITS = {"validation": order.VALIDATION, "test": order.TEST}  # that are evaluated
-BOOKKEEPING = ("index", "weight")  # fields of a batch that no example has
-
-
-class Field(NamedTuple):
-    """Abstract array of one example: its shape, without the batch, and type."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
+PURPOSES = {
+    "train": order.TRAIN,
+    "validation": order.VALIDATION,
+    "test": order.TEST,
+}
 
 
 class Batches:
@@ -70,63 +62,48 @@ class Batches:
         self.close()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Splits of a data set, with all that happens to their images.
+    """Splits of a data set, with the transforms of their examples.
 
-    `attn.data.open` makes one. Batches are dicts of NumPy arrays:
+    `attn.data.open` makes one. Batches are dicts of NumPy arrays by field, which
+    depend on the data set; those of labelled images:
 
-        image   float32 [B, H, W, C], normalised (`picture` undoes that)
-        label   int32 [B], or [B, n] where a composition gives sequences
+        image    float32 [B, H, W, C], normalised (`picture` undoes that)
+        label    int32 [B]
+        objects  bool [B, H, W], where the object is, if the data set knows
+
+    `example` has all fields but these, which tell of the batch itself:
+
         index   int64 [B], row of the split; -1 for padding
         weight  float32 [B], 1, or 0 for padding; in batches of `split` only
 
-    and what else a composition makes: boxes, labels and captions of scenes
-    (`attn.data.scene`). `example` has all of them but index and weight.
-
     Attributes:
-        training, validating, testing: the splits; `validating` may be None.
-        image_size: height and width of the images in a batch.
-        distortion: of all splits, or None.
-        augmentation: of the training images.
-        statistics: by which images are normalised.
-        composition: of all splits, or None; instead of a distortion.
+        sources: "train", "test" and perhaps "validation".
+        transforms: in their order.
         test_draws: how often `split("test")` goes through the test split.
     """
 
-    training: Source
-    validating: Source | None
-    testing: Source
-    image_size: Size
-    distortion: Distortion | None
-    augmentation: Augmentation
-    statistics: normalise.Statistics
-    composition: Composition | None = None
+    sources: Mapping[str, Source]
+    transforms: tuple[Entry, ...] = ()
     test_draws: int = 1
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Facts that a model or a task may need: num_classes and class_names."""
-        return {"num_classes": self.num_classes, "class_names": self.class_names}
+        """Facts that a model or a task may need: num_classes, class_names, ..."""
+        return self.sources["train"].facts
 
     def example(self) -> dict[str, Field]:
-        """Abstract example: shape and type of each field, without the batch."""
-        return dict(self._example)
+        """Abstract example: shape and type of each field, without the batch.
 
-    @functools.cached_property
-    def _example(self) -> dict[str, Field]:
-        draws = np.zeros((1, self._draws(train=False)))
-        batch = self._batch(self.training, np.zeros(1, np.int64), draws, train=False)
-        return {
-            name: Field(array.shape[1:], array.dtype)
-            for name, array in batch.items()
-            if name not in BOOKKEEPING
-        }
+        Where examples are of unlike length it is one of the longest.
+        """
+        return dict(self._traced(train=False)[1])
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Splits that can be evaluated: "validation", where there is one, "test"."""
-        return tuple(name for name in SPLITS if self._source(name) is not None)
+        return tuple(name for name in PURPOSES if name in self.sources)[1:]
 
     def size(self, split: str) -> int:
         """Examples of "train", "validation" or "test"; the test split's by its draws.
@@ -134,38 +111,9 @@ class Dataset:
         Raises:
             Invalid: no such split.
         """
-        return self._named(split).size * (self.test_draws if split == "test" else 1)
-
-    def _source(self, split: str) -> Source | None:
-        names = {"train": "training", "validation": "validating", "test": "testing"}
-        return getattr(self, names[split]) if split in names else None
-
-    def _named(self, split: str) -> Source:
-        source = self._source(split)
-        if source is None:
+        if split not in self.sources:
             raise settings.unknown("split", split, ["train", *self.splits])
-        return source
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the images in a batch."""
-        return (*self.image_size, len(self.statistics.mean))
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Name of each label."""
-        names = self.composition and self.composition.class_names
-        return names or self.training.class_names
-
-    @property
-    def num_classes(self) -> int:
-        """How many labels there are."""
-        return len(self.class_names)
-
-    @property
-    def test_size(self) -> int:
-        """Examples that `test` goes through, one more for each draw."""
-        return self.size("test")
+        return self.sources[split].size * self._passes(split)
 
     def train(
         self,
@@ -178,35 +126,34 @@ class Dataset:
         """Endless batches of training examples, in a new order in each epoch.
 
         Every example comes once an epoch; a batch may reach into the next epoch.
+        Where examples are of unlike length, a batch has those of one bucket
+        (`attn.data.buckets`) and a multiple of `batch_size` examples.
 
         Args:
             batch_size: examples of a global batch.
-            seed: of order, distortion and augmentation, 0 to 2^64 - 1.
+            seed: of order, examples and transforms, 0 to 2^64 - 1.
             start: number of the first batch, for resuming: the batches are those
                 that an unbroken run gives from there on.
             shard: (i, n) gives the i-th of n equal, contiguous parts of each global
                 batch, which does not depend on n.
 
         Raises:
-            Invalid: n does not divide the batch size, or a number is out of
-                range.
+            Invalid: n does not divide the batch size, or a number is out of range.
         """
-        local = _share(batch_size, shard)
+        _check_shard(batch_size, shard)
         if not 0 <= seed < 1 << 64:
             raise settings.Invalid(f"seed must be 0 to 2^64 - 1, got {seed}")
         if start < 0:
             raise settings.Invalid(
                 f"start must be a batch number from 0 on, got {start}"
             )
-        source, draws = self.training, self._draws(train=True)
+        plan = self._plan("train")
 
         def load(number: int) -> Batch:
-            first = number * batch_size + shard[0] * local
-            rows = order.rows(seed, first, local, source.size)
-            numbers = order.uniform(seed, order.TRAIN, first, local, draws)
-            return self._batch(source, rows, numbers, train=True)
+            rows = plan.training(seed, number, batch_size, shard)
+            return self._made("train", rows, seed)
 
-        return Batches(load, start, sys.maxsize, threads=_threads(source))
+        return self._batches("train", load, start, sys.maxsize)
 
     def split(
         self, name: str, batch_size: int, *, shard: tuple[int, int] = (0, 1)
@@ -227,28 +174,19 @@ class Dataset:
         """
         if name not in self.splits:
             raise settings.unknown("split", name, self.splits)
-        local = _share(batch_size, shard)
-        source, draws = self._named(name), self._draws(train=False)
-        total, purpose = self.size(name), SPLITS[name]
+        _check_shard(batch_size, shard)
+        plan, passes = self._plan(name), self._passes(name)
 
         def load(number: int) -> Batch:
-            first = number * batch_size + shard[0] * local
-            places = np.arange(first, first + local)
-            numbers = order.uniform(EVALUATION_SEED, purpose, first, local, draws)
-            rows = np.where(places < total, places, total - 1) % source.size
-            batch = self._batch(source, rows, numbers, train=False)
-            batch["index"] = np.where(places < total, rows, -1)
-            batch["weight"] = (places < total).astype(np.float32)
+            rows = plan.evaluation(number, batch_size, shard, passes)
+            batch = self._made(name, rows, EVALUATION_SEED)
+            batch["index"] = np.where(rows.weight > 0, rows.rows, -1)
+            batch["weight"] = rows.weight
             return batch
 
-        count = -(-total // batch_size)
-        return Batches(load, 0, count, threads=_threads(source))
+        return self._batches(name, load, 0, plan.count(batch_size, passes))
 
-    def test(self, batch_size: int, *, shard: tuple[int, int] = (0, 1)) -> Batches:
-        """Batches of the test split, as `split` gives them."""
-        return self.split("test", batch_size, shard=shard)
-
-    def objects(self, batch: Batch) -> np.ndarray | None:
+    def objects(self, batch: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Where the object of each image is: bool [B, H, W]; None if not known."""
         return batch.get("objects")
 
@@ -257,39 +195,152 @@ class Dataset:
 
         Two channels, which no picture has, become red and cyan ones of three.
         """
-        picture = normalise.picture(image, self.statistics)
+        picture = image
+        for entry in reversed(self.transforms):
+            if isinstance(entry.transform, normalise.Normalise):
+                picture = normalise.picture(picture, entry.transform.statistics)
+                break
         return picture[..., [0, 1, 1]] if picture.shape[-1] == 2 else picture
 
-    def _draws(self, *, train: bool) -> int:
-        """Random numbers that an example takes."""
-        if self.composition:
-            return self.composition.draws
-        if self.distortion:
-            return self.distortion.draws
-        return self.augmentation.draws if train else 0
+    def check(self) -> None:
+        """Makes an example of each kind.
 
-    def _batch(
-        self, source: Source, rows: np.ndarray, draws: np.ndarray, *, train: bool
-    ) -> Batch:
-        if self.composition:
-            arrays = self.composition.apply(source.pixels, source.labels, rows, draws)
-            image = normalise.normalise(arrays["image"], self.statistics)
-            return {**arrays, "image": image, "index": rows}
-        if self.distortion:
-            images = self.distortion.apply(source.pixels, rows, draws)
-            labels = source.labels[rows]
-        else:
-            images, labels = source.read(rows)
-            if train:
-                images = self.augmentation.train(images, draws, self.image_size)
+        Raises:
+            Invalid: a transform does not fit the examples, or training and
+                evaluation have examples of unlike shape.
+        """
+        train, other = (self._traced(train=train)[1] for train in (True, False))
+        for name, field in train.items():
+            if None in field.shape:
+                raise settings.Invalid(
+                    f"the examples differ in the size of {name!r}: set image_size (the"
+                    " papers on ImageNet use 224), or a transform that gives all one"
+                    " size"
+                )
+            if field != other.get(name):
+                raise settings.Invalid(
+                    f"transforms give {name!r} as {_describe(field)} in training and"
+                    f" {_describe(other.get(name))} in evaluation"
+                )
+        if self.test_draws > 1 and not self._draws_in_evaluation():
+            raise settings.Invalid(
+                f"test_draws={self.test_draws} needs examples that are drawn, such as"
+                " distorted or composed digits: without, every draw shows the same"
+            )
+
+    # ---- names of before, while the training still asks for them
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of the images in a batch."""
+        return self.example()["image"].shape
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.facts["class_names"]
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are."""
+        return self.facts["num_classes"]
+
+    @property
+    def test_size(self) -> int:
+        """Examples of the test split, one more for each draw."""
+        return self.size("test")
+
+    def test(self, batch_size: int, *, shard: tuple[int, int] = (0, 1)) -> Batches:
+        """Batches of the test split, as `split` gives them."""
+        return self.split("test", batch_size, shard=shard)
+
+    # ----
+
+    def _passes(self, split: str) -> int:
+        return self.test_draws if split == "test" else 1
+
+    def _plan(self, split: str) -> buckets.Buckets:
+        source = self.sources[split]
+        return source.buckets or buckets.single(source.size)
+
+    def _batches(
+        self, split: str, load: Callable[[int], Batch], start: int, stop: int
+    ) -> Batches:
+        return Batches(load, start, stop, threads=self.sources[split].threads)
+
+    def _made(self, split: str, rows: buckets.Rows, seed: int) -> Batch:
+        """The batch of some rows, without a weight."""
+        source, train = self.sources[split], split == "train"
+        counts, _ = self._traced(train=train)
+
+        def numbers(stream: str, draws: int) -> np.ndarray:
+            return order.uniform(
+                seed,
+                PURPOSES[split],
+                rows.first,
+                len(rows.rows),
+                draws,
+                stream + rows.stream,
+            )
+
+        batch = source.read(rows.rows, numbers("", source.draws))
+        if rows.length is not None:
+            batch = padding.padded(batch, rows.length)
+        for entry in self.transforms:
+            if entry.name in counts:
+                draws = numbers(entry.stream(source), counts[entry.name])
+                batch = entry.transform.apply(batch, draws)
             else:
-                images = centre_crops(images, self.image_size, self.augmentation.margin)
-        image = normalise.normalise(images, self.statistics)
-        return {"image": image, "label": labels, "index": rows}
+                batch = entry.transform.otherwise(batch)
+        return {**batch, "index": rows.rows}
+
+    def _traced(self, *, train: bool) -> tuple[dict[str, int], dict[str, Field]]:
+        """Random numbers of each transform that is applied, and the example at the end.
+
+        Found by sending the first training example through all transforms.
+        """
+        return self._training if train else self._evaluation
+
+    @functools.cached_property
+    def _training(self) -> tuple[dict[str, int], dict[str, Field]]:
+        return self._trace(train=True)
+
+    @functools.cached_property
+    def _evaluation(self) -> tuple[dict[str, int], dict[str, Field]]:
+        return self._trace(train=False)
+
+    def _trace(self, *, train: bool) -> tuple[dict[str, int], dict[str, Field]]:
+        source = self.sources["train"]
+        batch = source.read(np.zeros(1, np.int64), np.zeros((1, source.draws)))
+        if source.buckets is not None:
+            batch = padding.padded(batch, source.buckets.lengths[-1])
+        counts = {}
+        for entry in self.transforms:
+            batch = {name: _kept(value) for name, value in batch.items()}
+            if train or entry.transform.splits == "all":
+                counts[entry.name] = entry.transform.draws(abstract(batch))
+                draws = np.zeros((1, counts[entry.name]))
+                batch = entry.transform.apply(batch, draws)
+            else:
+                batch = entry.transform.otherwise(batch)
+        batch = {name: _kept(value) for name, value in batch.items()}
+        return counts, abstract(batch)
+
+    def _draws_in_evaluation(self) -> bool:
+        counts, _ = self._traced(train=False)
+        return self.sources["test"].draws > 0 or any(counts.values())
 
 
-def _share(batch_size: int, shard: tuple[int, int]) -> int:
-    """Examples of each global batch that a shard gets."""
+def _kept(value: Any) -> Any:
+    """An array, or a list of those that an iterator gives."""
+    return value if isinstance(value, np.ndarray) else list(value)
+
+
+def _describe(field: Field | None) -> str:
+    return "nothing" if field is None else f"{field.dtype} {list(field.shape)}"
+
+
+def _check_shard(batch_size: int, shard: tuple[int, int]) -> None:
     index, count = shard
     if not 0 <= index < count:
         raise settings.Invalid(f"shard must be (i, n) with 0 <= i < n, got {shard}")
@@ -298,9 +349,3 @@ def _share(batch_size: int, shard: tuple[int, int]) -> int:
             f"batch size {batch_size} must be a positive multiple of the number of"
             f" shards {count}"
         )
-    return batch_size // count
-
-
-def _threads(source: Source) -> int:
-    """One where images are in memory; where they are decoded, one a core, up to 16."""
-    return 1 if source.pixels is not None else min(16, os.cpu_count() or 1)

@@ -22,11 +22,9 @@ from attn import settings
 # Builders of ours, which prepare themselves on first use. Paths, as importing one
 # imports TFDS.
 BUILDERS = {
-    "mnist_5k": "attn.data.builders.mnist_5k:Mnist5k",
-    "photos": "attn.data.builders.photos:Photos",
+    "mnist_5k": "attn.data.images.builders.mnist_5k:Mnist5k",
+    "photos": "attn.data.images.builders.photos:Photos",
 }
-# Sets that are another one under a composition: (data set, composition).
-COMPOSED = {"digits_scene": ("mnist_5k", "scene")}
 
 
 def builder(name: str, directory: str) -> Any:
@@ -113,16 +111,19 @@ def _not_prepared(name: str, directory: str) -> settings.Invalid:
     """The error for a set that is not on disk: unknown, or what prepares it."""
     import tensorflow_datasets as tfds
 
+    from attn import data
+
     known = tfds.list_builders(with_community_datasets=False)
     base = name.partition(":")[0].partition("/")[0]
     looked = directory or os.path.expanduser(tfds.core.constants.DATA_DIR)
     if base not in known:
-        ours = [*BUILDERS, *COMPOSED]
+        ours = list(data.DATASETS)
         near = difflib.get_close_matches(base, [*ours, *known], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return settings.Invalid(
-            f"unknown data set {name!r}{hint} (valid: {', '.join(ours)}, the"
-            f" sets of TensorFlow Datasets, and what is prepared in {looked})"
+            f"unknown data set {name!r}{hint} (valid: {', '.join(ours)}, the sets of"
+            f" TensorFlow Datasets, what is prepared in {looked}, and the path of a"
+            " folder of images, with ./ before a relative one)"
         )
     manual = tfds.builder_cls(base).MANUAL_DOWNLOAD_INSTRUCTIONS
     needs = "`pip install tensorflow-cpu tensorflow-datasets`"

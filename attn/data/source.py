@@ -1,138 +1,71 @@
-"""The examples of one split of a prepared TFDS data set, by row, without TensorFlow.
+"""Opened splits: examples by row, whatever they are of."""
 
-Any image-classification set will do: one with an "image" of 1 or 3 channels of 8 bits
-and a "label". Sets of one image size that fit are decoded once and kept; the others
-(ImageNet) are read and decoded at each access.
-"""
-
-import functools
-import io
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from attn import settings
-from attn.data import prepare
+from attn.data.buckets import Buckets
 
-RESIDENT_BYTES = 1 << 30  # up to which a split is kept decoded in memory
-BLOCK = 1024  # records read at a time while decoding a whole split
+# Arrays by field, each [B, ...]. While a batch is made, images may also be an iterable
+# of arrays of unlike size, and sequences a list of arrays of unlike length.
+Batch = dict[str, Any]
 
 
-class Source(NamedTuple):
-    """One split.
+class Field(NamedTuple):
+    """Abstract array of one example: its shape, without the batch, and type.
 
-    shape: (H, W, C) of the images; H and W are None where they differ.
-    class_names: by label.
-    size: how many examples.
-    records: the encoded examples, read by `__getitems__(rows)`.
-    pixels: all images, uint8 [size, H, W, C], or None where they are not kept.
-    labels: int32 [size], or None likewise.
+    A length that is not the same in all examples is None.
     """
 
-    shape: tuple[int | None, int | None, int]
-    class_names: tuple[str, ...]
+    shape: tuple[int | None, ...]
+    dtype: np.dtype
+
+
+class Statistics(NamedTuple):
+    """Mean and deviation of each channel, in units of the full range."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """One split of a data set, opened.
+
+    Attributes:
+        size: examples.
+        read: (rows int [B], draws float64 [B, draws] in [0, 1)) -> batch. An example
+            depends on its own row and draws only. The arrays are new, as transforms
+            overwrite them; threads may call it at the same time.
+        facts: about the data set, offered to models and tasks that have such a
+            field: num_classes, class_names, vocab_size, ...
+        draws: random numbers that `read` takes for each example.
+        threads: that make batches ahead; one where examples are in memory.
+        statistics: by which "image", in 0..255, is normalised behind all transforms;
+            None for data without such images.
+        buckets: for examples of unlike length, whose fields `read` gives as lists of
+            arrays [n]: they are padded to the length of the bucket.
+    """
+
     size: int
-    records: Any
-    pixels: np.ndarray | None
-    labels: np.ndarray | None
-
-    def read(self, rows: np.ndarray) -> tuple[Iterable[np.ndarray], np.ndarray]:
-        """Images of some rows, and their labels, int32 [B].
-
-        The images are uint8 [B, H, W, C], or an iterable that decodes one after the
-        other where they are not kept. Threads may call this at the same time.
-        """
-        if self.pixels is not None:
-            return self.pixels[rows], self.labels[rows]
-        records = self.records.__getitems__(rows.tolist())
-        labels = np.array([record["label"] for record in records], np.int32)
-        _check_labels(labels, self.class_names)
-        channels = self.shape[-1]
-        return (decode(record["image"], channels) for record in records), labels
+    read: Callable[[np.ndarray, np.ndarray], Batch]
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    draws: int = 0
+    threads: int = 1
+    statistics: Statistics | None = None
+    buckets: Buckets | None = None
 
 
-def open_split(name: str, split: str, directory: str) -> Source:
-    """Opens a split ("train", "train[:90%]") of a data set that is prepared.
-
-    Raises:
-        Invalid: an unknown set or split, one that is not prepared, or a set that
-            is not one of image classification.
-    """
-    return _open(name, split, prepare.builder(name, directory).data_path)
-
-
-@functools.lru_cache(maxsize=4)
-def _open(name: str, split: str, path: Any) -> Source:
-    """As `open_split`; remembers the last few, as decoding takes seconds."""
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(path)
-    shape, class_names = _features(name, builder.info.features)
-    splits = builder.info.splits
-    try:
-        size = splits[split].num_examples
-    except (KeyError, ValueError, AssertionError):
-        valid = [*sorted(splits), "parts such as train[:90%]"]
-        raise settings.unknown(f"split of data set {name!r}", split, valid) from None
-    if not size:
-        raise settings.Invalid(f"split {split!r} of data set {name!r} is empty")
-    encoded = {"image": tfds.decode.SkipDecoding()}  # Pillow is quicker without TFDS
-    records = builder.as_data_source(split, decoders=encoded)
-    source = Source(shape, class_names, size, records, None, None)
-    if None in shape or size * np.prod(shape) > RESIDENT_BYTES:
-        return source
-    return source._replace(**_decoded(source))
-
-
-def decode(encoded: bytes, channels: int) -> np.ndarray:
-    """A PNG or JPEG file as uint8 [H, W, channels], grey for 1 and RGB for 3."""
-    image = Image.open(io.BytesIO(encoded)).convert("L" if channels == 1 else "RGB")
-    return np.asarray(image).reshape(image.height, image.width, channels)
-
-
-def _decoded(source: Source) -> dict[str, np.ndarray]:
-    """All pixels and labels of a split whose images have one size, read-only."""
-    pixels = np.empty((source.size, *source.shape), np.uint8)
-    labels = np.empty(source.size, np.int32)
-    for first in range(0, source.size, BLOCK):
-        rows = np.arange(first, min(first + BLOCK, source.size))
-        images, labels[rows] = source.read(rows)
-        for row, image in zip(rows, images, strict=True):
-            pixels[row] = image
-    pixels.setflags(write=False)
-    labels.setflags(write=False)
-    return {"pixels": pixels, "labels": labels}
-
-
-def _check_labels(labels: np.ndarray, class_names: tuple[str, ...]) -> None:
-    """Refuses labels that are none of the classes; TFDS has -1 for unknown ones."""
-    wrong = labels[(labels < 0) | (labels >= len(class_names))]
-    if wrong.size:
-        raise settings.Invalid(
-            f"label {wrong[0]} is none of the {len(class_names)} classes 0 to"
-            f" {len(class_names) - 1} of the data set; leave its split out"
-        )
-
-
-def _features(
-    name: str, features: Any
-) -> tuple[tuple[int | None, int | None, int], tuple[str, ...]]:
-    """Shape of the images and names of the classes, or a ValueError."""
-    import tensorflow_datasets as tfds
-
-    parts = dict(features.items()) if hasattr(features, "items") else {}
-    image, label = parts.get("image"), parts.get("label")
-    if (
-        not isinstance(image, tfds.features.Image)
-        or not isinstance(label, tfds.features.ClassLabel)
-        or image.np_dtype != np.uint8
-        or image.shape[-1] not in (1, 3)
-    ):
-        raise settings.Invalid(
-            f"data set {name!r} is not one of image classification: it needs an"
-            " 'image' of 1 or 3 channels of 8 bits and a 'label' of one class, and has"
-            f" {', '.join(sorted(parts)) or features}"
-        )
-    return tuple(image.shape), tuple(label.names)
+def abstract(batch: Batch) -> dict[str, Field]:
+    """Fields of one example of a batch; images of unlike size have (None, None, C)."""
+    found = {}
+    for name, value in batch.items():
+        if isinstance(value, np.ndarray):
+            found[name] = Field(value.shape[1:], value.dtype)
+        else:
+            (first, *_) = value
+            unlike = (None,) * min(2, first.ndim)
+            found[name] = Field((*unlike, *first.shape[2:]), first.dtype)
+    return found

@@ -5,12 +5,13 @@ import subprocess
 import sys
 
 import ml_collections
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
 from attn import data
-from attn.data import compositions
+from attn.data.digits import compositions
 
 
 def opened(directory, **config):
@@ -24,7 +25,7 @@ def opened(directory, **config):
         ({"distortion": "r"}, (28, 28, 1)),
         ({"distortion": "rts"}, (42, 42, 1)),
         ({"distortion": "tc"}, (60, 60, 1)),
-        ({"image_size": 32, "augment": "pad_crop_flip"}, (32, 32, 1)),
+        ({"image_size": 32, "transforms": {"pad_crop_flip": {}}}, (32, 32, 1)),
         ({"composition": "addition"}, (42, 42, 2)),
         ({"composition": "number"}, (64, 64, 1)),
         ({"composition": "number", "canvas": 54}, (54, 54, 1)),
@@ -35,7 +36,7 @@ def opened(directory, **config):
     ],
 )
 def test_shape_of_the_images(directory, config, shape):
-    assert opened(directory, **config).image_shape == shape
+    assert opened(directory, **config).example()["image"].shape == shape
 
 
 @pytest.mark.parametrize(
@@ -47,16 +48,17 @@ def test_shape_of_the_images(directory, config, shape):
     ],
 )
 def test_names_of_the_classes(directory, config, names):
-    dataset = opened(directory, **config)
-    assert list(dataset.class_names) == names and dataset.num_classes == len(names)
+    facts = opened(directory, **config).facts
+    assert list(facts["class_names"]) == names and facts["num_classes"] == len(names)
 
 
 def test_digits_scene_is_mnist_5k_in_scenes(directory):
-    one, other = (
-        opened(directory, **config)
-        for config in ({"name": "digits_scene"}, {"composition": "scene"})
-    )
-    assert one == other
+    batches = []
+    for config in ({"name": "digits_scene"}, {"composition": "scene"}):
+        with opened(directory, **config).split("test", 5) as found:
+            batches.append(next(found))
+    for key in batches[0].keys() | batches[1].keys():
+        np.testing.assert_array_equal(*(batch[key] for batch in batches))
 
 
 def test_any_set_of_ten_classes_of_digits_can_be_composed(tmp_path):
@@ -64,12 +66,13 @@ def test_any_set_of_ten_classes_of_digits_can_be_composed(tmp_path):
     for classes in (10, 11):
         builder = letters(classes)(data_dir=place, file_format="array_record")
         builder.download_and_prepare()
-    config = {"name": "test_letters10", "test": "train", "directory": place}
+    config = {"name": "attn.data.digits:Digits", "source": "test_letters10"}
+    config |= {"test": "train", "directory": place}
     for composition in compositions.COMPOSITIONS:
         dataset = data.open({**config, "composition": composition})
         with dataset.train(5, seed=0) as batches:
-            assert next(batches)["image"].shape == (5, *dataset.image_shape)
-    config["name"] = "test_letters11"
+            assert len(next(batches)["image"]) == 5
+    config["source"] = "test_letters11"
     with pytest.raises(ValueError, match=r"of ten digits, .*letters11' has 11 classes"):
         data.open({**config, "composition": "number"})
 
@@ -113,28 +116,29 @@ def test_a_config_dict_will_do(directory):
         ({"distorsion": "r"}, "'distorsion'; did you mean 'distortion'"),
         ({"distortion": "rst"}, "distortion 'rst'; did you mean 'rts'.*none, e, p, r"),
         ({"distortion": "attn.data:Config"}, "unknown distortion 'attn.data:Config'"),
-        ({"augment": "pad_crop"}, "'pad_crop'; did you mean 'pad_crop_flip'"),
+        ({"transforms": {"pad_crop": {}}}, "'pad_crop'; did you mean 'pad_crop_flip'"),
+        (
+            {"transforms": ["flip"]},
+            r"data.transforms must be a mapping, got \['flip'\]",
+        ),
+        ({"name": "photos", "distortion": "r"}, "unknown setting .*'distortion'"),
         ({"image_size": "32"}, "'image_size' .* must be .*int.*got '32'"),
-        ({"image_size": 0}, "image_size must be positive, got 0"),
+        ({"image_size": 0}, "'image_size' .* must be a positive int or None, got 0"),
         ({"train": 3}, "'train' .* must be str, got 3"),
         ({"train": "trian"}, "'trian'; did you mean 'train'.*test, train"),
         ({"test": ""}, "needs a test split, got ''"),
         ({"name": None}, "needs a name such as 'mnist_5k', got None"),
+        ({"name": "mnist5k", "distortion": "r"}, "'mnist5k'; did you mean 'mnist_5k'"),
         ({"name": "mnist5k"}, "unknown data set 'mnist5k'; did you mean 'mnist_5k'"),
-        ({"distortion": "r", "augment": "pad_crop_flip"}, "augment must be 'none'"),
-        ({"distortion": "r", "image_size": 28}, "image_size None.* and 28"),
+        ({"distortion": "r", "image_size": 28}, "image_size must be None, got 28"),
         ({"composition": "scenes"}, "'scenes'; did you mean 'scene'.*none, addition"),
-        (
-            {"composition": "scene", "augment": "pad_crop_flip"},
-            "augment must be 'none'",
-        ),
-        ({"composition": "number", "image_size": 64}, "image_size None.* and 64"),
+        ({"composition": "number", "image_size": 64}, "must be None, got 64"),
         ({"composition": "scene", "distortion": "r"}, "must be 'none', got 'r'"),
         ({"composition": "addition", "canvas": 64}, "canvas None, got 64"),
         ({"composition": "number", "canvas": 8}, "32 pixels or more, got 8"),
         ({"canvas": 64}, "canvas 64 needs a composition .*addition, number, scene"),
-        ({"composition": "number", "name": "photos"}, "28x28 .*'photos' are 48x48x3"),
-        ({"name": "digits_scene", "composition": "number"}, "'scene', got .*'number'"),
+        ({"composition": "number", "source": "photos"}, "28x28 .*'photos' are 48x48x3"),
+        ({"name": "digits_scene", "composition": "number"}, "'scene', got 'number'"),
         ({"name": "digit_scene"}, "'digit_scene'; did you mean 'digits_scene'"),
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 
 from attn import data
 from attn.data import order
-from attn.data.distortions import DISTORTIONS
+from attn.data.digits.distortions import DISTORTIONS
+from attn.data.images import labelled
 
 
 def opened(directory, **config):
@@ -31,17 +32,20 @@ CHANGES = [
     {"distortion": "r"},
     {"distortion": "e"},
     {"distortion": "tc"},
-    {"augment": "pad_crop_flip"},
-    {"augment": "random_resized_crop_flip", "image_size": 20},
+    {"transforms": {"pad_crop_flip": {}}},
+    {"transforms": {"random_resized_crop_flip": {"size": 20}}},
     {"composition": "addition"},
     {"composition": "number", "canvas": 40},
     {"composition": "scene", "canvas": 40},
+    {"distortion": "r", "transforms": {"noise": {"splits": "all"}}},
 ]
-# What is in a batch beside image, label and index: shape after B, and type.
+# What is in a batch of scenes beside what all have: shape after B, and type.
 EXTRAS = {
     "boxes": ((5, 4), "float32"),
+    "boxes_mask": ((5,), "bool"),
     "labels": ((5,), "int32"),
     "caption": ((23,), "int32"),
+    "caption_mask": ((23,), "bool"),
 }
 
 
@@ -50,22 +54,27 @@ def dataset(request, directory):
     return opened(directory, **request.param)
 
 
-def test_batches_have_their_shapes_and_types(dataset):
+def test_batches_have_their_shapes_and_types(dataset, directory):
     (batch,) = taken(dataset.train(6, seed=0), 1)
     extras = {key: batch.pop(key) for key in EXTRAS if key in batch}
-    assert batch["image"].shape == (6, *dataset.image_shape)
+    shape = dataset.example()["image"].shape
+    assert batch["image"].shape == (6, *shape)
+    assert batch["objects"].shape == (6, *shape[:2])
     assert {key: value.dtype.name for key, value in batch.items()} == {
         "image": "float32",
         "label": "int32",
+        "objects": "bool",
         "index": "int64",
     }
     assert (dataset.size("train"), dataset.size("test")) == (4000, 1000)
-    assert batch["label"].max() < dataset.num_classes == len(dataset.class_names)
+    names = dataset.facts["class_names"]
+    assert batch["label"].max() < dataset.facts["num_classes"] == len(names)
     found = {key: (v.shape[1:], v.dtype.name) for key, v in extras.items()}
-    assert found == (EXTRAS if dataset.image_shape == (40, 40, 3) else {})
-    first = {(42, 42, 2): None, (40, 40, 1): np.s_[:, 0]}.get(dataset.image_shape, ...)
+    assert found == (EXTRAS if shape == (40, 40, 3) else {})
+    first = {(42, 42, 2): None, (40, 40, 1): np.s_[:, 0]}.get(shape, ...)
     if first is not None:  # sums say nothing of one digit
-        digits = dataset.training.labels[batch["index"]]
+        digits = labelled.open_split("mnist_5k", "train", directory).labels
+        digits = digits[batch["index"]]
         np.testing.assert_array_equal(batch["label"][first], digits)
 
 
@@ -84,7 +93,7 @@ def test_a_run_goes_on_where_it_stopped(dataset):
 def test_shards_are_the_parts_of_the_global_batch(dataset, count):
     make = [
         lambda shard: dataset.train(8, seed=1, start=2, shard=shard),
-        lambda shard: dataset.test(8, shard=shard),
+        lambda shard: dataset.split("test", 8, shard=shard),
     ]
     for batches in make:
         (whole,) = taken(batches((0, 1)), 1)
@@ -128,7 +137,8 @@ def test_an_example_is_distorted_anew_in_each_epoch(directory):
 def test_an_image_is_the_one_that_its_index_names(directory):
     dataset = opened(directory)
     (batch,) = taken(dataset.train(5, seed=0), 1)
-    expected = dataset.training.pixels[batch["index"]]
+    pixels = labelled.open_split("mnist_5k", "train", directory).pixels
+    expected = pixels[batch["index"]]
     np.testing.assert_allclose(
         dataset.picture(batch["image"]), expected / 255, atol=1e-6
     )
@@ -153,17 +163,18 @@ def test_a_composition_takes_digits_of_its_own_split_only(directory):
     for composition in ("number", "scene"):
         dataset = opened(directory, composition=composition, canvas=32, **ends)
         for split, batches in (
-            (dataset.training, dataset.train(60, seed=0)),
-            (dataset.testing, dataset.test(3)),
+            ("train[:3]", dataset.train(60, seed=0)),
+            ("test[:3]", dataset.split("test", 3)),
         ):
             (batch,) = taken(batches, 1)
             labels = batch.get("labels", batch["label"])
-            assert set(labels.ravel()) - {-1, 10} <= set(split.labels)
+            known = labelled.open_split("mnist_5k", split, directory).labels
+            assert set(labels.ravel()) - {-1, 10} <= set(known)
 
 
 def test_two_channels_become_a_picture_of_red_and_cyan(directory):
     dataset = opened(directory, composition="addition")
-    (batch,) = taken(dataset.test(3), 1)
+    (batch,) = taken(dataset.split("test", 3), 1)
     picture = dataset.picture(batch["image"])
     assert picture.shape == (3, 42, 42, 3)
     plain = batch["image"] * 0.3080 + 0.1309
@@ -174,21 +185,22 @@ def test_two_channels_become_a_picture_of_red_and_cyan(directory):
 
 def test_testing_goes_once_through_the_split_and_pads(directory):
     dataset = opened(directory, distortion="rts", test="test[:10]")
-    with dataset.test(4) as batches:
+    with dataset.split("test", 4) as batches:
         batches = list(batches)
     assert [batch["image"].shape for batch in batches] == [(4, 42, 42, 1)] * 3
     joined = {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}
     np.testing.assert_array_equal(joined["index"], [*range(10), -1, -1])
     np.testing.assert_array_equal(joined["weight"], [1] * 10 + [0] * 2)
     assert joined["weight"].dtype == np.float32
-    np.testing.assert_array_equal(joined["label"][:10], dataset.testing.labels)
+    known = labelled.open_split("mnist_5k", "test[:10]", directory).labels
+    np.testing.assert_array_equal(joined["label"][:10], known)
     assert np.isfinite(joined["image"]).all()
 
 
 def test_testing_shows_the_same_pictures_at_every_batch_size(directory):
     dataset = opened(directory, distortion="r", test="test[:12]")
-    whole = taken(dataset.test(12), 1)[0]["image"]
-    parts = [batch["image"] for batch in taken(dataset.test(3), 4)]
+    whole = taken(dataset.split("test", 12), 1)[0]["image"]
+    parts = [batch["image"] for batch in taken(dataset.split("test", 3), 4)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
@@ -197,13 +209,13 @@ def test_each_draw_of_the_test_split_distorts_it_otherwise(directory):
         opened(directory, distortion="r", test="test[:5]", test_draws=draws)
         for draws in (1, 3)
     )
-    with thrice.test(4) as batches:
+    with thrice.split("test", 4) as batches:
         batches = list(batches)
     joined = {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}
     np.testing.assert_array_equal(joined["index"], [*range(5)] * 3 + [-1])
     np.testing.assert_array_equal(joined["weight"], [1] * 15 + [0])
     np.testing.assert_array_equal(joined["label"][:5], joined["label"][10:15])
-    first = taken(once.test(5), 1)[0]["image"]
+    first = taken(once.split("test", 5), 1)[0]["image"]
     np.testing.assert_array_equal(joined["image"][:5], first)
     for k in range(5):
         assert not np.array_equal(joined["image"][k], joined["image"][5 + k])
@@ -214,16 +226,17 @@ def test_each_split_has_its_own_numbers(directory):
     dataset = opened(directory, distortion="r", validation="train[:6]", test="test[:6]")
     assert dataset.splits == ("validation", "test")
     assert opened(directory).splits == ("test",)
-    sources = {"validation": dataset.validating, "test": dataset.testing}
+    splits = {"validation": "train[:6]", "test": "test[:6]"}
     for number, name in ((2, "test"), (3, "validation")):
         assert dataset.size(name) == 6
+        source = labelled.open_split("mnist_5k", splits[name], directory)
         (batch,) = taken(dataset.split(name, 6), 1)
         draws = order.uniform(0, number, 0, 6, 1)
-        images = DISTORTIONS["r"].apply(sources[name].pixels, np.arange(6), draws)
+        images = DISTORTIONS["r"].apply(source.pixels, np.arange(6), draws)
         np.testing.assert_allclose(
             dataset.picture(batch["image"]), images / 255, atol=1e-6
         )
-        np.testing.assert_array_equal(batch["label"], sources[name].labels)
+        np.testing.assert_array_equal(batch["label"], source.labels)
     assert len({order.ORDER, order.TRAIN, order.TEST, order.VALIDATION}) == 4
 
 
@@ -245,19 +258,17 @@ def test_the_example_is_a_batch_without_its_length(dataset):
         if name not in ("index", "weight")
     }
     assert dataset.example() == expected
-    names = dataset.facts["class_names"]
-    assert dataset.facts["num_classes"] == len(names) == dataset.num_classes
 
 
 def test_several_draws_need_something_to_draw(directory):
-    with pytest.raises(ValueError, match="test_draws=3 needs a distortion"):
+    with pytest.raises(ValueError, match="test_draws=3 needs examples that are drawn"):
         opened(directory, test_draws=3)
 
 
 def test_augmentation_leaves_testing_alone(directory):
     plain, augmented = (
-        taken(opened(directory, augment=name).test(5), 1)[0]
-        for name in ("none", "pad_crop_flip")
+        taken(opened(directory, transforms=transforms).split("test", 5), 1)[0]
+        for transforms in ({}, {"pad_crop_flip": {}})
     )
     assert_same(plain, augmented)
 
@@ -267,7 +278,7 @@ def test_shards_must_divide_the_batch(directory, method):
     dataset = opened(directory)
     call = {
         "train": lambda shard: dataset.train(10, seed=0, shard=shard),
-        "test": lambda shard: dataset.test(10, shard=shard),
+        "test": lambda shard: dataset.split("test", 10, shard=shard),
     }[method]
     with pytest.raises(ValueError, match=r"batch size 10 must be .* shards 4"):
         call((0, 4))

@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from attn.data import prepare
-from attn.data.builders import mnist_5k
+from attn.data.images.builders import mnist_5k
 
 OPEN = """
 import sys

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from attn.data import warp
-from attn.data.distortions import DISTORTIONS
+from attn.data.digits import warp
+from attn.data.digits.distortions import DISTORTIONS
 from attn.data.order import uniform
 
 CENTRE = 13.5

@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from attn.data import source
-from attn.data.builders import mnist_5k
+from attn.data.images import labelled
+from attn.data.images.builders import mnist_5k
 
 
 def test_splits_are_fixed_and_balanced():
@@ -32,8 +32,8 @@ def test_examples_are_png_and_carry_their_row_as_key():
 
 
 def test_prepared_digits_are_4000_and_1000_different_ones(directory):
-    train = source.open_split("mnist_5k", "train", directory)
-    test = source.open_split("mnist_5k", "test", directory)
+    train = labelled.open_split("mnist_5k", "train", directory)
+    test = labelled.open_split("mnist_5k", "test", directory)
     assert np.bincount(train.labels).tolist() == [400] * 10
     assert np.bincount(test.labels).tolist() == [100] * 10
     everything = np.concatenate([train.pixels, test.pixels]).reshape(5000, -1)
@@ -46,7 +46,7 @@ def test_labels_belong_to_their_images(directory):
     means = [
         np.array([s.pixels[s.labels == d].mean(axis=0).ravel() for d in range(10)])
         for s in (
-            source.open_split("mnist_5k", split, directory)
+            labelled.open_split("mnist_5k", split, directory)
             for split in ("train", "test")
         )
     ]

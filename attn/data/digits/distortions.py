@@ -23,6 +23,7 @@ Every function maps (digits, rows, draws) to float32 [B, size, size, 1] in 0..25
 `digits` uint8 [N, 28, 28, 1] is the whole split (tc cuts its patches from it), `rows`
 int [B] the digits to distort, `draws` [B, draws] numbers in [0, 1). The result of an
 example depends on its own row and draws only. Sampling is bilinear, zero outside.
+Where the digit is, bool [B, size, size], is where its ink is (`attn.data.digits.ink`).
 """
 
 from collections.abc import Callable
@@ -30,8 +31,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attn.data import warp
-from attn.data.draws import between, normal, others, whole
+from attn.data.digits import ink, warp
+from attn.data.draws import integers, normal, other_rows, uniform
 
 SIDE = 28  # of the digits
 CENTRE = (SIDE - 1) / 2
@@ -42,7 +43,7 @@ CONTROL = 4  # points along an edge
 
 def rotated(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """r. Draws: angle. A positive angle turns against the clock as one sees it."""
-    angle = between(draws[:, 0], -np.pi / 2, np.pi / 2)
+    angle = uniform(draws[:, 0], -np.pi / 2, np.pi / 2)
     still, moved = np.ones_like(angle), np.zeros((len(angle), 2))
     return _similar(digits[rows], angle, still, moved, SIDE)
 
@@ -50,11 +51,11 @@ def rotated(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarr
 def placed(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """rts. Draws: angle, scale, column, row."""
     canvas = 42
-    angle = between(draws[:, 0], -np.pi / 4, np.pi / 4)
-    scale = between(draws[:, 1], 0.7, 1.2)
+    angle = uniform(draws[:, 0], -np.pi / 4, np.pi / 4)
+    scale = uniform(draws[:, 1], 0.7, 1.2)
     room = (canvas - SIDE * scale[:, None]) / 2
     return _similar(
-        digits[rows], angle, scale, between(draws[:, 2:4], -room, room), canvas
+        digits[rows], angle, scale, uniform(draws[:, 2:4], -room, room), canvas
     )
 
 
@@ -64,7 +65,7 @@ def projected(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.nda
     Where corners move so far that the frame is no longer convex, the side of the
     horizon is shown on which the centre of the digit is.
     """
-    scale = between(draws[:, 0], 0.75, 1.0)[:, None, None]
+    scale = uniform(draws[:, 0], 0.75, 1.0)[:, None, None]
     frame = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) - 0.5
     corners = CENTRE + scale * (SIDE - 1) * frame
     corners = corners + 5.0 * normal(draws[:, 1:9]).reshape(-1, 4, 2)
@@ -82,7 +83,7 @@ def projected(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.nda
 
 def stretched(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """e. Draws: scale, then x and y of 16 points, two numbers to two normals."""
-    zoom = 1 / between(draws[:, 0], 0.75, 1.0)
+    zoom = 1 / uniform(draws[:, 0], 0.75, 1.0)
     moves = 1.5 * normal(draws[:, 1:33]).reshape(len(rows), -1, 2)
     matrix = np.zeros((len(rows), 2, 3))
     matrix[:, 0, 0] = matrix[:, 1, 1] = zoom
@@ -107,20 +108,42 @@ def cluttered(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.nda
     """tc. Draws: column and row of the digit; of each patch which other digit, its
     column and row there, its column and row on the canvas."""
     canvas = 60
-    image = np.zeros((len(rows), canvas, canvas), np.uint8)
-    place = whole(draws[:, :2], canvas - SIDE + 1)
-    at = warp.windows(np.arange(len(rows)), place, SIDE, canvas)
-    image.reshape(-1)[at] = digits[rows, :, :, 0]
-
+    image = _alone(digits, rows, draws, canvas)
     draws = draws[:, 2:].reshape(len(rows), PATCHES, 5)
-    other = others(draws[..., 0], rows, len(digits))
-    source = whole(draws[..., 1:3], SIDE - PATCH + 1)
-    target = whole(draws[..., 3:5], canvas - PATCH + 1)
+    other = other_rows(draws[..., 0], rows, len(digits))
+    source = integers(draws[..., 1:3], SIDE - PATCH + 1)
+    target = integers(draws[..., 3:5], canvas - PATCH + 1)
     for k in range(PATCHES):  # one after the other, as they may overlap
         patch = digits.reshape(-1)[warp.windows(other[:, k], source[:, k], PATCH, SIDE)]
         at = warp.windows(np.arange(len(rows)), target[:, k], PATCH, canvas)
         image.reshape(-1)[at] = np.maximum(image.reshape(-1)[at], patch)
     return image[..., None].astype(np.float32)
+
+
+def inked(
+    digits: np.ndarray, rows: np.ndarray, draws: np.ndarray, image: np.ndarray
+) -> np.ndarray:
+    """Where the digit is in an image that holds nothing else."""
+    del digits, rows, draws
+    return image[..., 0] >= ink.INK
+
+
+def uncluttered(
+    digits: np.ndarray, rows: np.ndarray, draws: np.ndarray, image: np.ndarray
+) -> np.ndarray:
+    """Where the digit is among the patches of tc."""
+    return _alone(digits, rows, draws, image.shape[1]) >= ink.INK
+
+
+def _alone(
+    digits: np.ndarray, rows: np.ndarray, draws: np.ndarray, canvas: int
+) -> np.ndarray:
+    """The digits of tc before there are patches: uint8 [B, canvas, canvas]."""
+    image = np.zeros((len(rows), canvas, canvas), np.uint8)
+    place = integers(draws[:, :2], canvas - SIDE + 1)
+    at = warp.windows(np.arange(len(rows)), place, SIDE, canvas)
+    image.reshape(-1)[at] = digits[rows, :, :, 0]
+    return image
 
 
 class Distortion(NamedTuple):
@@ -129,11 +152,13 @@ class Distortion(NamedTuple):
     apply: (digits, rows, draws) -> float32 [B, size, size, 1].
     size: side of the output, pixels.
     draws: random numbers that an example takes.
+    objects: (digits, rows, draws, image) -> where the digit is, bool [B, size, size].
     """
 
     apply: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     size: int
     draws: int
+    objects: Callable[..., np.ndarray] = inked
 
 
 DISTORTIONS = {
@@ -141,7 +166,7 @@ DISTORTIONS = {
     "p": Distortion(projected, SIDE, 9),
     "r": Distortion(rotated, SIDE, 1),
     "rts": Distortion(placed, 42, 4),
-    "tc": Distortion(cluttered, 60, 2 + 5 * PATCHES),
+    "tc": Distortion(cluttered, 60, 2 + 5 * PATCHES, uncluttered),
 }
 
 

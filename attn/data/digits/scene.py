@@ -10,24 +10,28 @@ is the largest, where everything is, and a sentence that says so. On a canvas of
 
 A batch holds, for B examples of up to N = 5 digits, the largest first:
 
-    image    float32 [B, S, S, 3] in 0..255
-    label    int32 [B], class of the largest
-    boxes    float32 [B, N, 4], (x0, y0, x1, y1) in pixels: the edges of the frame of
-             the digit's ink, (0, 0) the upper left corner of the image; x1 and y1 are
-             outside; zeros where there is no digit
-    labels   int32 [B, N], class of each; -1 where there is no digit
-    caption  int32 [B, L], numbers of words in `VOCABULARY`: "a large 3 above a small 7
-             and left of a small 2", every digit once, how the largest lies to each of
-             the others (by the centres of their boxes, along the axis on which they
-             are farther apart), an end, and padding; `words` makes them a string
+    image         float32 [B, S, S, 3] in 0..255
+    label         int32 [B], class of the largest
+    objects       bool [B, S, S], where the ink of the largest is
+    boxes         float32 [B, N, 4], (x0, y0, x1, y1) in pixels: the edges of the frame
+                  of the digit's ink, (0, 0) the upper left corner of the image; x1 and
+                  y1 are outside; zeros where there is no digit
+    boxes_mask    bool [B, N], where there is a digit
+    labels        int32 [B, N], class of each; -1 where there is no digit
+    caption       int32 [B, L], numbers of words in `VOCABULARY`: "a large 3 above a
+                  small 7 and left of a small 2", every digit once, how the largest lies
+                  to each of the others (by the centres of their boxes, along the axis
+                  on which they are farther apart), an end, and padding; `words` makes
+                  them a string
+    caption_mask  bool [B, L], True up to the end
 """
 
 import functools
 
 import numpy as np
 
-from attn.data import ink, warp
-from attn.data.draws import between, others, parts, whole
+from attn.data.digits import ink, warp
+from attn.data.draws import integers, named, other_rows, uniform
 
 MOST = 5  # digits
 LARGE, SMALL = (0.42, 0.5), (0.17, 0.24)  # of the canvas, at most 1/2 and 1/4
@@ -55,6 +59,12 @@ VOCABULARY = (
     *map(str, range(10)),
 )
 LENGTH = 3 + 5 * (MOST - 1)  # of a caption: "a large 3", "above a small 7 and", ...
+FACTS = {
+    "max_objects": MOST,
+    "vocab_size": len(VOCABULARY),
+    "vocabulary": VOCABULARY,
+    "max_length": LENGTH,
+}
 _WORD = {word: number for number, word in enumerate(VOCABULARY)}
 
 
@@ -65,32 +75,39 @@ def scene(
     draws: np.ndarray,
     side: int = 64,
 ) -> dict[str, np.ndarray]:
-    """As the head of this file says; arguments as in `attn.data.compositions`.
+    """As the head of this file says; arguments as in `attn.data.digits.compositions`.
 
     Draws: `DRAWS`.
     """
-    drawn = parts(draws, DRAWS)
-    chosen = others(drawn["others"], rows, len(digits))
+    drawn = named(draws, DRAWS)
+    chosen = other_rows(drawn["others"], rows, len(digits))
     chosen = np.concatenate([rows[:, None], chosen], axis=1)
-    there = np.arange(MOST) < 3 + whole(drawn["count"], MOST - 2)
+    there = np.arange(MOST) < 3 + integers(drawn["count"], MOST - 2)
     pixels = digits[chosen.ravel(), :, :, 0].reshape(*chosen.shape, *digits.shape[1:3])
     frame = ink.frames(pixels.reshape(-1, *pixels.shape[2:])).reshape(*chosen.shape, 4)
     boxes = _layout(drawn, frame[..., 2:], side)
     colours = _colours(drawn["hue"], drawn["saturation"])
 
     planes = _cloud(drawn["cloud"], side)
+    objects = np.zeros((len(rows), side, side), bool)
     for some, room in ((slice(0, 1), side // 2), (slice(1, MOST), side // 4)):
         covers = _covers(pixels[:, some], frame[:, some], boxes[:, some], room)
         _draw(planes, covers, boxes[:, some], colours[:, some], there[:, some])
+        if some.start == 0:
+            _mark(objects, covers[:, 0], boxes[:, 0])
     boxes = np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
     boxes = np.where(there[..., None], boxes, 0).astype(np.float32)
     classes = np.where(there, labels[chosen], -1).astype(np.int32)
+    caption = _captions(boxes, classes)
     return {
         "image": _channels_last(planes),
         "label": labels[rows],
+        "objects": objects,
         "boxes": boxes,
+        "boxes_mask": there,
         "labels": classes,
-        "caption": _captions(boxes, classes),
+        "caption": caption,
+        "caption_mask": caption > 0,
     }
 
 
@@ -114,10 +131,10 @@ def _layout(drawn: dict[str, np.ndarray], shapes: np.ndarray, side: int) -> np.n
         side: of the canvas.
     """
     low, high = np.array([LARGE, *[SMALL] * (MOST - 1)]).T
-    longest = np.floor(between(drawn["sizes"], low, high) * side)
+    longest = np.floor(uniform(drawn["sizes"], low, high) * side)
     sizes = longest[..., None] * shapes / shapes.max(axis=-1, keepdims=True)
     sizes = np.maximum(np.rint(sizes), 1).astype(np.intp)
-    large = whole(drawn["place"], side - sizes[:, 0] + 1)
+    large = integers(drawn["place"], side - sizes[:, 0] + 1)
 
     before, after = large, side - large - sizes[:, 0]
     strips = np.minimum(np.maximum(before, after), side // 2)
@@ -140,7 +157,7 @@ def _layout(drawn: dict[str, np.ndarray], shapes: np.ndarray, side: int) -> np.n
     taken = np.argsort(drawn["slots"], axis=1, kind="stable")[:, : MOST - 1]
     slots = np.take_along_axis(slots, taken[..., None], axis=1)
     shifts = drawn["shifts"].reshape(-1, MOST - 1, 2)
-    small = slots[..., :2] + whole(shifts, slots[..., 2:] - sizes[:, 1:] + 1)
+    small = slots[..., :2] + integers(shifts, slots[..., 2:] - sizes[:, 1:] + 1)
     corners = np.concatenate([large[:, None], small], axis=1)
     return np.concatenate([corners, sizes], axis=-1)
 
@@ -199,6 +216,13 @@ def _draw(
         part += covers[b, k, :height, :width] * (colours[b, k] - part)
 
 
+def _mark(objects: np.ndarray, covers: np.ndarray, boxes: np.ndarray) -> None:
+    """Marks in `objects` [B, S, S] where one digit each, as in `_draw`, has ink."""
+    for b, (left, top, width, height) in enumerate(boxes.tolist()):
+        marked = covers[b, :height, :width] >= ink.INK / 255
+        objects[b, top : top + height, left : left + width] = marked
+
+
 def _channels_last(planes: np.ndarray) -> np.ndarray:
     """[B, 3, S, S] -> [B, S, S, 3]; a channel at a time, as that is the fastest."""
     image = np.empty((len(planes), *planes.shape[2:], 3), planes.dtype)
@@ -209,7 +233,7 @@ def _channels_last(planes: np.ndarray) -> np.ndarray:
 
 def _colours(hue: np.ndarray, saturation: np.ndarray) -> np.ndarray:
     """Bright colours: [B, N] each -> float32 [B, N, 3], the largest part 255."""
-    saturation = between(saturation, 0.1, 0.6)[..., None]
+    saturation = uniform(saturation, 0.1, 0.6)[..., None]
     ramp = np.abs((6 * hue[..., None] + [0, 4, 2]) % 6 - 3) - 1
     return (255 * (1 - saturation * (1 - np.clip(ramp, 0, 1)))).astype(np.float32)
 

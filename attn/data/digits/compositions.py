@@ -3,33 +3,37 @@
     addition  the task of Jaderberg, Simonyan, Zisserman, Kavukcuoglu, "Spatial
               Transformer Networks", 2015, https://arxiv.org/abs/1506.02025, table 4
               of the appendix: two digits in the two channels of a 42x42 image, each
-              distorted by an rts of its own (`attn.data.distortions`); the label is
-              their sum
+              distorted by an rts of its own (`attn.data.digits.distortions`); the
+              label is their sum
     number    a stand-in for that paper's house numbers (section 4.2, with 11 classes
               in each of five places as in Goodfellow et al., 2014,
               https://arxiv.org/abs/1312.6082): one to five digits in a row, turned by
               U(-10, 10) degrees, 0.8 to 1 times as large as they fit and at most
               twice as large as MNIST on a canvas of 64x64, at a random place of it
-    scene     three to five digits on a coloured texture; `attn.data.scene` says more
+    scene     three to five digits on a coloured texture; `attn.data.digits.scene` says
+              more
 
 Every function maps (digits, labels, rows, draws, side) to the arrays of a batch:
 `digits` uint8 [N, 28, 28, 1] and `labels` int32 [N] are the whole split, from which
 the other digits are chosen, `rows` int [B] the examples' own digits, `draws` [B, draws]
 numbers in [0, 1), `side` that of the canvas. "image" is float32 [B, side, side, C] in
-0..255. The result of an example depends on its own row and draws only.
+0..255; "objects", bool [B, side, side], where the ink of the digits is, in scenes
+that of the largest. The result of an example depends on its own row and draws only.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from attn import settings
-from attn.data import distortions, ink, normalise, warp
-from attn.data import scene as scenes
-from attn.data.draws import between, others, parts, whole
-from attn.data.normalise import Statistics
+from attn.data.digits import distortions, ink, warp
+from attn.data.digits import scene as scenes
+from attn.data.draws import integers, named, other_rows, uniform
+from attn.data.images import normalise
+from attn.data.source import Statistics
 
 PLACES = 5  # of a number
 NONE = 10  # class of a place without a digit
@@ -53,14 +57,16 @@ def addition(
     """label int32 [B], 0 to 18. Draws: rts of one digit, rts of the other, which."""
     del side  # settled by the distortion
     rts = distortions.DISTORTIONS["rts"]
-    other = others(draws[:, -1:], rows, len(digits))[:, 0]
+    other = other_rows(draws[:, -1:], rows, len(digits))[:, 0]
     both = [
         rts.apply(digits, rows, draws[:, : rts.draws]),
         rts.apply(digits, other, draws[:, rts.draws : -1]),
     ]
+    image = np.concatenate(both, axis=-1)
     return {
-        "image": np.concatenate(both, axis=-1),
+        "image": image,
         "label": labels[rows] + labels[other],
+        "objects": image.max(axis=-1) >= ink.INK,
     }
 
 
@@ -75,27 +81,27 @@ def number(
 
     The row's own digit is the first. Draws: `NUMBER`.
     """
-    drawn = parts(draws, NUMBER)
-    chosen = others(drawn["others"], rows, len(digits))
+    drawn = named(draws, NUMBER)
+    chosen = other_rows(drawn["others"], rows, len(digits))
     chosen = np.concatenate([rows[:, None], chosen], axis=1)
-    there = np.arange(PLACES) <= whole(drawn["count"], PLACES)
-    gaps = GAPS[0] + whole(drawn["gaps"], GAPS[1] - GAPS[0] + 1)
+    there = np.arange(PLACES) <= integers(drawn["count"], PLACES)
+    gaps = GAPS[0] + integers(drawn["gaps"], GAPS[1] - GAPS[0] + 1)
     strips, size, centre = _strips(digits, chosen, there, gaps)
 
-    angle = between(drawn["angle"][:, 0], -STRAIGHT, STRAIGHT)
+    angle = uniform(drawn["angle"][:, 0], -STRAIGHT, STRAIGHT)
     cosine, sine = np.cos(angle), np.abs(np.sin(angle))
     # Sides of the upright frame that holds the turned strip, with the pixel around it
     # over which the ink fades out.
     width, height = (size + 2).T
     upright = np.stack([width * cosine + height * sine, width * sine + height * cosine])
     scale = np.minimum(side / upright.max(axis=0), 2 * side / 64)
-    scale = scale * between(drawn["scale"][:, 0], 0.8, 1.0)
+    scale = scale * uniform(drawn["scale"][:, 0], 0.8, 1.0)
     room = (side - scale * upright).T / 2
-    origin = (side - 1) / 2 + between(drawn["place"], -room, room)
+    origin = (side - 1) / 2 + uniform(drawn["place"], -room, room)
     matrix = warp.similar(angle, scale, origin, centre)
     image = warp.warped(strips, lambda part: warp.affine(matrix[part], side), side)
     label = np.where(there, labels[chosen], NONE).astype(np.int32)
-    return {"image": image[..., None], "label": label}
+    return {"image": image[..., None], "label": label, "objects": image >= ink.INK}
 
 
 def _strips(
@@ -151,6 +157,7 @@ class Composition(NamedTuple):
     draws: random numbers that an example takes.
     class_names: by label; None where they are those of the digits.
     statistics: by which images are normalised; None for those of the digits.
+    facts: about the examples beside their classes.
     """
 
     apply: Callable[..., Arrays]
@@ -160,6 +167,7 @@ class Composition(NamedTuple):
     draws: int
     class_names: tuple[str, ...] | None
     statistics: Statistics | None
+    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 SUMS = tuple(map(str, range(19)))
@@ -176,6 +184,7 @@ COMPOSITIONS = {
         sum(scenes.DRAWS.values()),
         None,
         normalise.STATISTICS["digits_scene"],
+        scenes.FACTS,
     ),
 }
 

@@ -9,8 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from attn import data
-from attn.data import source
+from attn import data, settings
+from attn.data.images import labelled
 
 SHAPES = {
     "train": [(20, 31), (40, 18), (25, 25), (33, 47), (64, 21)],
@@ -92,7 +92,7 @@ def sets(tmp_path_factory):
 
 
 def test_images_of_many_sizes_are_read_by_row(sets):
-    split = source.open_split("test_photos", "train", sets)
+    split = labelled.open_split("test_photos", "train", sets)
     assert split.shape == (None, None, 3) and split.size == 5
     assert split.pixels is None and split.class_names == ("cat", "dog")
     images, labels = split.read(np.arange(5))
@@ -107,13 +107,17 @@ def test_images_of_many_sizes_are_read_by_row(sets):
 
 
 @pytest.mark.parametrize(
-    "augment", ["none", "pad_crop_flip", "random_resized_crop_flip"]
+    "config",
+    [
+        {"image_size": 16},
+        {"image_size": 16, "transforms": {"pad_crop_flip": {}}},
+        {"transforms": {"random_resized_crop_flip": {"size": 16}}},
+        {"transforms": {"resize_pad": {"size": 16}}},
+    ],
 )
-def test_images_of_many_sizes_make_batches(sets, augment):
-    dataset = data.open(
-        {"name": "test_photos", "augment": augment, "image_size": 16, "directory": sets}
-    )
-    assert dataset.image_shape == (16, 16, 3)
+def test_images_of_many_sizes_make_batches(sets, config):
+    dataset = data.open({"name": "test_photos", "directory": sets, **config})
+    assert dataset.example()["image"].shape == (16, 16, 3)
     with dataset.train(5, seed=0) as whole, dataset.train(5, seed=0, start=1) as later:
         first, second = next(whole), next(whole)
         resumed = next(later)
@@ -121,25 +125,32 @@ def test_images_of_many_sizes_make_batches(sets, augment):
     assert first["image"].shape == (5, 16, 16, 3) and first["label"].dtype == np.int32
     for key in second:
         np.testing.assert_array_equal(resumed[key], second[key])
-    with dataset.test(2) as batches:
+    with dataset.split("test", 2) as batches:
         tested = list(batches)
     assert [batch["weight"].tolist() for batch in tested] == [[1, 1], [1, 0]]
 
 
+@pytest.mark.parametrize("transforms", [{}, {"flip": {}}, {"noise": {}}, {"crop": {}}])
+def test_images_of_many_sizes_need_one(sets, transforms):
+    config = {"name": "test_photos", "directory": sets, "transforms": transforms}
+    with pytest.raises(settings.Invalid, match=r"differ in (the )?size.*image_size"):
+        data.open(config)
+
+
 def test_images_of_one_size_are_decoded_once(directory):
-    split = source.open_split("mnist_5k", "test", directory)
+    split = labelled.open_split("mnist_5k", "test", directory)
     assert split.pixels.shape == (1000, 28, 28, 1)
-    assert source.open_split("mnist_5k", "test", directory) is split
+    assert labelled.open_split("mnist_5k", "test", directory) is split
     with pytest.raises(ValueError, match="read-only"):
         split.pixels[0] = 0
 
 
 def test_images_that_do_not_fit_in_memory_are_the_same(directory, monkeypatch):
-    kept = source.open_split("mnist_5k", "test", directory)
-    monkeypatch.setattr(source, "RESIDENT_BYTES", 0)
-    source._open.cache_clear()
-    read = source.open_split("mnist_5k", "test", directory)
-    source._open.cache_clear()
+    kept = labelled.open_split("mnist_5k", "test", directory)
+    monkeypatch.setattr(labelled, "RESIDENT_BYTES", 0)
+    labelled._open.cache_clear()
+    read = labelled.open_split("mnist_5k", "test", directory)
+    labelled._open.cache_clear()
     assert read.pixels is None
     rows = np.array([999, 0, 17])
     images, labels = read.read(rows)
@@ -148,8 +159,8 @@ def test_images_that_do_not_fit_in_memory_are_the_same(directory, monkeypatch):
 
 
 def test_parts_of_splits_are_those_of_tfds(directory):
-    whole = source.open_split("mnist_5k", "train", directory)
-    part = source.open_split("mnist_5k", "train[10:25]", directory)
+    whole = labelled.open_split("mnist_5k", "train", directory)
+    part = labelled.open_split("mnist_5k", "train[10:25]", directory)
     np.testing.assert_array_equal(part.pixels, whole.pixels[10:25])
     np.testing.assert_array_equal(part.labels, whole.labels[10:25])
 
@@ -157,21 +168,21 @@ def test_parts_of_splits_are_those_of_tfds(directory):
 @pytest.mark.parametrize("split", ["trian", "train[:x]", ""])
 def test_an_unknown_split_names_the_valid_ones(directory, split):
     with pytest.raises(ValueError) as error:
-        source.open_split("mnist_5k", split, directory)
+        labelled.open_split("mnist_5k", split, directory)
     assert repr(split) in str(error.value)
     assert "valid: test, train, parts such as train[:90%]" in str(error.value)
 
 
 def test_an_empty_split_is_refused(directory):
     with pytest.raises(ValueError, match=r"split 'train\[5:5\]' .* is empty"):
-        source.open_split("mnist_5k", "train[5:5]", directory)
+        labelled.open_split("mnist_5k", "train[5:5]", directory)
 
 
 def test_a_set_without_labels_is_refused(sets):
     with pytest.raises(
         ValueError, match=r"'test_captions' is not .* has caption, image"
     ):
-        source.open_split("test_captions", "train", sets)
+        labelled.open_split("test_captions", "train", sets)
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -180,7 +191,7 @@ def test_a_label_that_is_no_class_is_refused(directory, monkeypatch, label, resi
     def records(rows):
         return [{"image": png(np.zeros((3, 4), np.uint8)), "label": label}] * len(rows)
 
-    source_ = source.Source(
+    images = labelled.Images(
         (3, 4, 1),
         tuple("0123456789"),
         2,
@@ -188,16 +199,16 @@ def test_a_label_that_is_no_class_is_refused(directory, monkeypatch, label, resi
         *[None] * 2,
     )
     with pytest.raises(ValueError, match=f"label {label} is none of the 10 classes"):
-        source._decoded(source_) if resident else source_.read(np.arange(2))
+        labelled._decoded(images) if resident else images.read(np.arange(2))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_files_are_decoded_to_the_channels_of_the_set(channels):
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
-    decoded = source.decode(png(grey), channels)
+    decoded = labelled.decode(png(grey), channels)
     np.testing.assert_array_equal(decoded, grey[:, :, None].repeat(channels, 2))
 
 
 def test_no_tensorflow_is_imported(directory):
-    source.open_split("mnist_5k", "test", directory)
+    labelled.open_split("mnist_5k", "test", directory)
     assert "tensorflow" not in sys.modules

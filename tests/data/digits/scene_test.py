@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.interpolate import BSpline
 
-from attn.data import scene as scenes
+from attn.data.digits import scene as scenes
 from attn.data.order import uniform
-from tests.data import pool
+from tests.data.digits import pool
 
 LABELS = (np.arange(24) * 7 % 10).astype(np.int32)
 COUNT = 300

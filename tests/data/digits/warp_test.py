@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from attn.data import warp
+from attn.data.digits import warp
 
 
 def hat_sample(image, x, y):

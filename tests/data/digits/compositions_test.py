@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from attn.data import compositions
-from attn.data.compositions import COMPOSITIONS
-from attn.data.distortions import DISTORTIONS
+from attn.data.digits import compositions
+from attn.data.digits.compositions import COMPOSITIONS
+from attn.data.digits.distortions import DISTORTIONS
 from attn.data.order import uniform
-from tests.data import pool
+from tests.data.digits import pool
 
 LABELS = (np.arange(24) * 7 % 10).astype(np.int32)
 LAST = 1 - 2**-53

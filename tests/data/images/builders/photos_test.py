@@ -7,8 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from attn.data import source
-from attn.data.builders import photos
+from attn.data.images import labelled
+from attn.data.images.builders import photos
 
 NAMES = list(photos.PHOTOGRAPHS)
 
@@ -70,16 +70,41 @@ def test_photographs_are_the_colour_ones_of_the_packages():
 
 @pytest.mark.parametrize("split, count", [("train", 600), ("test", 150)])
 def test_prepared_patches_are_balanced(directory, split, count):
-    found = source.open_split("photos", split, directory)
+    found = labelled.open_split("photos", split, directory)
     assert found.pixels.shape == (7 * count, 48, 48, 3)
     assert found.class_names == tuple(NAMES)
     assert np.bincount(found.labels).tolist() == [count] * 7
     assert "tensorflow" not in sys.modules
 
 
+def test_fit_and_validation_are_train_and_share_no_pixel(directory):
+    found = {
+        split: labelled.open_split("photos", split, directory)
+        for split in ("train", "fit", "validation")
+    }
+    keys = {
+        split: sorted(image.tobytes() for image in images.pixels)
+        for split, images in found.items()
+    }
+    assert sorted(keys["fit"] + keys["validation"]) == keys["train"]
+    counts = np.bincount(found["validation"].labels)
+    assert (
+        found["validation"].size == 976 and 110 <= counts.min() <= counts.max() <= 160
+    )
+    for number, name in enumerate(NAMES):
+        width, height = photos.photograph(name).size
+        at, cell = photos._places(width, height, number, train=True)
+        held = np.isin(cell, photos.VALIDATION_CELLS)
+        assert held.sum() == counts[number]
+        seen = np.zeros((2, height, width), bool)
+        for (left, top, side), part in zip(at.tolist(), held.astype(int), strict=True):
+            seen[part, top : top + side, left : left + side] = True
+        assert not seen.all(axis=0).any()
+
+
 @pytest.mark.parametrize("name", ["dahlia", "motorcycle"])
 def test_prepared_patches_are_the_places_of_their_photograph(directory, name):
-    test = source.open_split("photos", "test", directory)
+    test = labelled.open_split("photos", "test", directory)
     found = test.pixels[test.labels == NAMES.index(name)].astype(np.float32)
     picture = photos.photograph(name)
     expected = [

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from attn.data import ink
-from tests.data import pool
+from attn.data.digits import ink
+from tests.data.digits import pool
 
 
 def test_frames_are_those_of_a_loop():

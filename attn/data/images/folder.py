@@ -1,0 +1,118 @@
+"""Folders of images: ROOT/CLASS/FILE or ROOT/SPLIT/CLASS/FILE.
+
+ROOT/SPLIT/CLASS is meant where a folder of ROOT has folders itself. Classes have the
+order of their names, over all splits. Images come in the order of a hash of their path
+below the split, so that every part of a split has its share of each class. Names that
+begin with a dot, and files other than .png, .jpg and .jpeg, are passed over.
+"""
+
+import concurrent.futures
+import functools
+import hashlib
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from attn import settings
+from attn.data import splits
+from attn.data.images.labelled import Images
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+GREY = ("1", "L", "LA", "I", "I;16")  # modes of Pillow
+
+
+class Files(NamedTuple):
+    """Image files with their labels, as `Images` reads them."""
+
+    paths: Sequence[pathlib.Path]
+    labels: Sequence[int]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        return [
+            {
+                "image": self.paths[row].read_bytes(),
+                "label": self.labels[row],
+                "name": str(self.paths[row]),
+            }
+            for row in rows
+        ]
+
+
+def open_split(name: str, split: str) -> Images:
+    """Opens a split of a folder of images; remembers the last few.
+
+    Raises:
+        Invalid: no such folder or split, no images in it, or a file that is none.
+    """
+    root = pathlib.Path(name).expanduser()
+    if not root.is_dir():
+        raise settings.Invalid(f"the folder of images {name!r} does not exist")
+    return _open(root, split)
+
+
+@functools.lru_cache(maxsize=4)
+def _open(root: pathlib.Path, split: str) -> Images:
+    places = _places(root)
+    class_names = tuple(sorted({c.name for place in places.values() for c in place}))
+    files = {
+        name: sorted(
+            (path for folder in place for path in _images(folder)),
+            key=lambda path: _hash(path),
+        )
+        for name, place in places.items()
+    }
+    sizes = {name: len(found) for name, found in files.items()}
+    if not any(sizes.values()):
+        raise settings.Invalid(
+            f"the folder {str(root)!r} has no images: they are looked for as"
+            " CLASS/FILE or SPLIT/CLASS/FILE, PNG or JPEG"
+        )
+    chosen, rows = splits.part(split, sizes, str(root))
+    paths = [files[chosen][row] for row in rows]
+    labels = [class_names.index(path.parent.name) for path in paths]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        shapes = set(pool.map(_shape, paths))
+    channels = max(shape[-1] for shape in shapes)
+    size = (
+        shapes.pop()[:2] if len({shape[:2] for shape in shapes}) == 1 else (None,) * 2
+    )
+    records = Files(paths, labels)
+    return Images(
+        (*size, channels), class_names, len(paths), records, None, None
+    ).kept()
+
+
+def _places(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Folders of classes by split."""
+    folders = list(_folders(root))
+    inner = {folder.name: list(_folders(folder)) for folder in folders}
+    if any(inner.values()):
+        return inner
+    return {"train": folders}
+
+
+def _folders(place: pathlib.Path) -> Iterator[pathlib.Path]:
+    for path in sorted(place.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            yield path
+
+
+def _images(place: pathlib.Path) -> Iterator[pathlib.Path]:
+    for path in place.iterdir():
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            yield path
+
+
+def _hash(path: pathlib.Path) -> bytes:
+    return hashlib.blake2b(f"{path.parent.name}/{path.name}".encode()).digest()
+
+
+def _shape(path: pathlib.Path) -> tuple[int, int, int]:
+    """Height, width and channels by the head of a file."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width, 1 if image.mode in GREY else 3
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise settings.Invalid(f"the image {path} cannot be read: {error}") from error

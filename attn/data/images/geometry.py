@@ -1,0 +1,121 @@
+"""Crops, mirror images and resized images, with all that is tied to their places.
+
+The fields of a batch that move together are its images (as many as a transform names),
+"objects" (bool [B, H, W]), and "boxes" (float32 [B, n, 4]: the edges x0, y0, x1, y1 in
+pixels, zeros where "boxes_mask" [B, n] has none). A box is cut off at the edge of the
+image; one that lies outside is left out. Captions do not follow.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from attn import settings
+from attn.data.source import Batch
+
+Size = tuple[int, int]  # height and width
+
+
+def planes(batch: Batch, fields: Sequence[str]) -> list[str]:
+    """The fields that are images or masks of places.
+
+    Raises:
+        Invalid: a field that is not there, or whose images differ in size.
+    """
+    for name in fields:
+        if name not in batch:
+            raise settings.unknown("field", name, batch)
+        if not isinstance(batch[name], np.ndarray):
+            raise settings.Invalid(
+                f"images of field {name!r} differ in size: set image_size, or put a"
+                " transform before it that gives all one size"
+            )
+    return [*fields, *(["objects"] if "objects" in batch else [])]
+
+
+def crop(
+    batch: Batch, fields: Sequence[str], corners: np.ndarray, size: Size, padding: int
+) -> Batch:
+    """Crops of images with black pixels around them.
+
+    Args:
+        batch: of images of one size.
+        fields: the images among its fields.
+        corners: int [B, 2], first row and column of each in the padded image.
+        size: of the crops.
+        padding: black pixels on each side.
+    """
+    found = dict(batch)
+    for name in planes(batch, fields):
+        images = batch[name]
+        count, height, width, *rest = images.shape
+        padded = (count, height + 2 * padding, width + 2 * padding, *rest)
+        padded = np.zeros(padded, images.dtype)
+        padded[:, padding : padding + height, padding : padding + width] = images
+        crops = np.empty((count, *size, *rest), images.dtype)
+        for i, (row, column) in enumerate(corners.tolist()):
+            crops[i] = padded[i, row : row + size[0], column : column + size[1]]
+        found[name] = crops
+    return found | moved_boxes(batch, 1.0, padding - corners[:, ::-1], size)
+
+
+def mirror(batch: Batch, fields: Sequence[str], which: np.ndarray) -> Batch:
+    """Images mirrored left to right, in place, where `which`, bool [B], says so."""
+    for name in planes(batch, fields):
+        batch[name][which] = batch[name][which, :, ::-1]
+    if "boxes" in batch:
+        width = batch[fields[0]].shape[2]
+        left, top, right, bottom = np.moveaxis(batch["boxes"][which], -1, 0)
+        boxes = np.stack([width - right, top, width - left, bottom], axis=-1)
+        there = batch["boxes_mask"][which, :, None]
+        batch["boxes"][which] = np.where(there, boxes, 0)
+    return batch
+
+
+def moved_boxes(
+    batch: Batch, scale: float | np.ndarray, shift: np.ndarray, size: Size
+) -> Batch:
+    """Boxes and their mask when images are scaled, then moved, then cut off.
+
+    Args:
+        batch: with or without boxes.
+        scale: of x and y, broadcast against [B, 2].
+        shift: [B, 2], of x and y, in pixels.
+        size: of the result.
+    """
+    if "boxes" not in batch:
+        return {}
+    scale = np.broadcast_to(scale, shift.shape)
+    boxes = batch["boxes"].reshape(*batch["boxes"].shape[:2], 2, 2)
+    boxes = boxes * scale[:, None, None] + shift[:, None, None]
+    boxes = np.clip(boxes, 0, np.array(size[::-1]))
+    there = batch["boxes_mask"] & (boxes[:, :, 1] > boxes[:, :, 0]).all(axis=-1)
+    boxes = np.where(there[..., None, None], boxes, 0).astype(np.float32)
+    return {"boxes": boxes.reshape(batch["boxes"].shape), "boxes_mask": there}
+
+
+def resize(image: np.ndarray, size: Size) -> np.ndarray:
+    """An image resized by Pillow's bilinear filter, which averages when it shrinks.
+
+    Args:
+        image: [H, W, C], or [H, W] for a mask, of which the nearest pixels are taken.
+        size: of the result.
+    """
+    if image.shape[:2] == size:
+        return image
+    if image.ndim == 2:
+        rows, columns = (
+            ((np.arange(new) + 0.5) * old / new).astype(np.intp)
+            for new, old in zip(size, image.shape, strict=True)
+        )
+        return image[rows[:, None], columns]
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(_resized(image, size))
+    channels = [np.asarray(_resized(c, size)) for c in np.moveaxis(image, -1, 0)]
+    return np.stack(channels, axis=-1)
+
+
+def _resized(image: np.ndarray, size: Size) -> Image.Image:
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return picture.resize(size[::-1], Image.Resampling.BILINEAR)

@@ -1,0 +1,183 @@
+"""Labelled images of one split, by row, without TensorFlow.
+
+They come of any prepared image-classification set of TFDS: one with an "image" of 1 or
+3 channels of 8 bits and a "label"; or of files (`attn.data.images.folder`). Sets of one
+image size that fit are decoded once and kept; the others (ImageNet) are read and
+decoded at each access.
+"""
+
+import functools
+import io
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from attn import settings
+from attn.data import prepare
+from attn.data.images import augment
+from attn.data.source import Batch, Source, Statistics
+
+RESIDENT_BYTES = 1 << 30  # up to which a split is kept decoded in memory
+BLOCK = 1024  # records read at a time while decoding a whole split
+
+
+class Images(NamedTuple):
+    """Labelled images of one split.
+
+    shape: (H, W, C) of the images; H and W are None where they differ.
+    class_names: by label.
+    size: how many examples.
+    records: the encoded examples, read by `__getitems__(rows)`: dicts of "image", the
+        bytes of a file, "label", and perhaps "name" for errors.
+    pixels: all images, uint8 [size, H, W, C], or None where they are not kept.
+    labels: int32 [size], or None likewise.
+    """
+
+    shape: tuple[int | None, int | None, int]
+    class_names: tuple[str, ...]
+    size: int
+    records: Any
+    pixels: np.ndarray | None
+    labels: np.ndarray | None
+
+    def read(self, rows: np.ndarray) -> tuple[Iterable[np.ndarray], np.ndarray]:
+        """Images of some rows, and their labels, int32 [B].
+
+        The images are uint8 [B, H, W, C], or an iterable that decodes one after the
+        other where they are not kept. Threads may call this at the same time.
+        """
+        if self.pixels is not None:
+            return self.pixels[rows], self.labels[rows]
+        records = self.records.__getitems__(rows.tolist())
+        labels = np.array([record["label"] for record in records], np.int32)
+        _check_labels(labels, self.class_names)
+        return (_decode(record, self.shape[-1]) for record in records), labels
+
+    def source(self, statistics: Statistics, side: int | None = None) -> Source:
+        """The split as fields "image", uint8, and "label".
+
+        Args:
+            statistics: by which images are normalised.
+            side: of the squares to which images are cropped and resized; None
+                leaves them as they are.
+        """
+
+        def read(rows: np.ndarray, draws: np.ndarray) -> Batch:
+            del draws
+            image, label = self.read(rows)
+            batch = {"image": image, "label": label}
+            return augment.centre_crops(batch, (side, side)) if side else batch
+
+        # one thread where images are in memory, else one a core
+        threads = 1 if self.pixels is not None else min(16, os.cpu_count() or 1)
+        return Source(
+            self.size,
+            read,
+            facts(self.class_names),
+            threads=threads,
+            statistics=statistics,
+        )
+
+    def kept(self) -> "Images":
+        """The split with all images decoded, where they have one size and fit."""
+        if None in self.shape or self.size * np.prod(self.shape) > RESIDENT_BYTES:
+            return self
+        return self._replace(**_decoded(self))
+
+
+def facts(class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Facts about labels."""
+    return {"num_classes": len(class_names), "class_names": class_names}
+
+
+def open_split(name: str, split: str, directory: str) -> Images:
+    """Opens a split ("train", "train[:90%]") of a data set that is prepared.
+
+    Raises:
+        Invalid: an unknown set or split, one that is not prepared, or a set that
+            is not one of image classification.
+    """
+    return _open(name, split, prepare.builder(name, directory).data_path)
+
+
+@functools.lru_cache(maxsize=4)
+def _open(name: str, split: str, path: Any) -> Images:
+    """As `open_split`; remembers the last few, as decoding takes seconds."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(path)
+    shape, class_names = _features(name, builder.info.features)
+    splits = builder.info.splits
+    try:
+        size = splits[split].num_examples
+    except (KeyError, ValueError, AssertionError):
+        valid = [*sorted(splits), "parts such as train[:90%]"]
+        raise settings.unknown(f"split of data set {name!r}", split, valid) from None
+    if not size:
+        raise settings.Invalid(f"split {split!r} of data set {name!r} is empty")
+    encoded = {"image": tfds.decode.SkipDecoding()}  # Pillow is quicker without TFDS
+    records = builder.as_data_source(split, decoders=encoded)
+    return Images(shape, class_names, size, records, None, None).kept()
+
+
+def decode(encoded: bytes, channels: int) -> np.ndarray:
+    """A PNG or JPEG file as uint8 [H, W, channels], grey for 1 and RGB for 3."""
+    image = Image.open(io.BytesIO(encoded)).convert("L" if channels == 1 else "RGB")
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def _decode(record: dict[str, Any], channels: int) -> np.ndarray:
+    try:
+        return decode(record["image"], channels)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        name = record.get("name", "in the data set")
+        raise settings.Invalid(f"the image {name} cannot be read: {error}") from error
+
+
+def _decoded(source: Images) -> dict[str, np.ndarray]:
+    """All pixels and labels of a split whose images have one size, read-only."""
+    pixels = np.empty((source.size, *source.shape), np.uint8)
+    labels = np.empty(source.size, np.int32)
+    for first in range(0, source.size, BLOCK):
+        rows = np.arange(first, min(first + BLOCK, source.size))
+        images, labels[rows] = source.read(rows)
+        for row, image in zip(rows, images, strict=True):
+            pixels[row] = image
+    pixels.setflags(write=False)
+    labels.setflags(write=False)
+    return {"pixels": pixels, "labels": labels}
+
+
+def _check_labels(labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+    """Refuses labels that are none of the classes; TFDS has -1 for unknown ones."""
+    wrong = labels[(labels < 0) | (labels >= len(class_names))]
+    if wrong.size:
+        raise settings.Invalid(
+            f"label {wrong[0]} is none of the {len(class_names)} classes 0 to"
+            f" {len(class_names) - 1} of the data set; leave its split out"
+        )
+
+
+def _features(
+    name: str, features: Any
+) -> tuple[tuple[int | None, int | None, int], tuple[str, ...]]:
+    """Shape of the images and names of the classes, or an Invalid."""
+    import tensorflow_datasets as tfds
+
+    parts = dict(features.items()) if hasattr(features, "items") else {}
+    image, label = parts.get("image"), parts.get("label")
+    if (
+        not isinstance(image, tfds.features.Image)
+        or not isinstance(label, tfds.features.ClassLabel)
+        or image.np_dtype != np.uint8
+        or image.shape[-1] not in (1, 3)
+    ):
+        raise settings.Invalid(
+            f"data set {name!r} is not one of image classification: it needs an"
+            " 'image' of 1 or 3 channels of 8 bits and a 'label' of one class, and has"
+            f" {', '.join(sorted(parts)) or features}"
+        )
+    return tuple(image.shape), tuple(label.names)

@@ -1,0 +1,37 @@
+"""Sequences of unlike length as one array and a mask."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from attn.data.source import Batch
+
+
+def pad(sequences: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences, [n, ...] each, filled up with zeros.
+
+    Args:
+        sequences: B arrays of one type.
+        length: of the result, at least that of the longest.
+
+    Returns:
+        [B, length, ...], and where it holds sequences, bool [B, length].
+    """
+    first = sequences[0]
+    array = np.zeros((len(sequences), length, *first.shape[1:]), first.dtype)
+    mask = np.zeros((len(sequences), length), bool)
+    for row, sequence in enumerate(sequences):
+        array[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = True
+    return array, mask
+
+
+def padded(batch: Batch, length: int) -> Batch:
+    """The batch with each list of sequences as an array, and its mask as NAME_mask."""
+    found = {}
+    for name, value in batch.items():
+        if isinstance(value, np.ndarray):
+            found[name] = value
+        else:
+            found[name], found[f"{name}_mask"] = pad(value, length)
+    return found

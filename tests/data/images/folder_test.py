@@ -1,0 +1,114 @@
+"""Folders of images: order, classes, splits, sizes, and files that are none."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attn import data, settings
+from attn.data.images import folder
+
+
+def save(path, value, size=(6, 5), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = value if mode == "L" else (value, 0, 0)
+    Image.new(mode, size[::-1], colour).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Twenty cats and twenty dogs, each of its own grey."""
+    place = tmp_path / "pets"
+    for number in range(20):
+        for kind, first in (("dog", 0), ("cat", 100)):
+            save(place / kind / f"{number}.png", first + number, mode="L")
+    (place / "dog" / "notes.txt").write_text("no image")
+    (place / ".hidden").mkdir()
+    return place
+
+
+def opened(root, **config):
+    config = {"name": str(root), "test": "train[75%:]", **config}
+    return data.open({"train": "train[:75%]", **config})
+
+
+def test_every_file_is_an_example_with_its_class(root):
+    found = folder.open_split(str(root), "train")
+    assert found.class_names == ("cat", "dog") and found.shape == (6, 5, 1)
+    values = found.pixels[:, 0, 0, 0]
+    assert sorted(values) == [*range(20), *range(100, 120)]
+    np.testing.assert_array_equal(found.labels, (values < 100).astype(int))
+
+
+def test_parts_are_disjoint_and_have_their_share_of_each_class(root):
+    config = {"train": "train[:50%]", "validation": "train[50%:75%]"}
+    dataset = opened(root, **config)
+    assert [dataset.size(s) for s in ("train", "validation", "test")] == [20, 10, 10]
+    values = {}
+    for split in ("train[:50%]", "train[50%:75%]", "train[75%:]"):
+        found = folder.open_split(str(root), split)
+        values[split] = set(found.pixels[:, 0, 0, 0].tolist())
+        assert 0.25 < np.mean(found.labels) < 0.75
+    assert len(set.union(*values.values())) == 40
+    assert dataset.facts == {"num_classes": 2, "class_names": ("cat", "dog")}
+    with dataset.train(5, seed=0) as batches:
+        batch = next(batches)
+    assert batch["image"].shape == (5, 6, 5, 1) and batch["image"].dtype == np.float32
+
+
+def test_the_order_does_not_depend_on_where_the_folder_is(root, tmp_path):
+    moved = root.rename(tmp_path / "moved")
+    values = folder.open_split(str(moved), "train").pixels[:, 0, 0, 0]
+    folder._open.cache_clear()
+    again = moved.rename(tmp_path / "pets")
+    other = folder.open_split(str(again), "train").pixels[:, 0, 0, 0]
+    np.testing.assert_array_equal(values, other)
+    assert values.tolist() != sorted(values)
+
+
+def test_folders_of_splits_are_splits(tmp_path):
+    save(tmp_path / "train" / "a" / "1.jpg", 10)
+    save(tmp_path / "train" / "c" / "1.JPEG", 20)
+    save(tmp_path / "val" / "b" / "1.png", 30)
+    dataset = data.open({"name": str(tmp_path), "validation": "val", "test": "val"})
+    assert dataset.facts["class_names"] == ("a", "b", "c")
+    assert dataset.example()["image"].shape == (6, 5, 3)
+    (batch,) = dataset.split("validation", 1)
+    assert batch["label"].tolist() == [1]
+    with pytest.raises(settings.Invalid, match=r"'test'.*valid: train, val, parts"):
+        data.open({"name": str(tmp_path)})
+
+
+def test_images_of_unlike_size_need_image_size(root):
+    save(root / "cat" / "large.png", 0, (9, 9), mode="L")
+    with pytest.raises(settings.Invalid, match="set image_size"):
+        opened(root)
+    assert opened(root, image_size=4).example()["image"].shape == (4, 4, 1)
+
+
+def test_one_coloured_image_makes_all_of_three_channels(root):
+    save(root / "cat" / "red.png", 200)
+    assert opened(root).example()["image"].shape == (6, 5, 3)
+
+
+@pytest.mark.parametrize("kept", [0, 60])
+def test_a_corrupt_file_is_named(root, kept):
+    path = root / "dog" / "bad.png"
+    save(path, 7, (40, 40))
+    random = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    Image.fromarray(random).save(path)
+    path.write_bytes(path.read_bytes()[:kept])  # the head is whole in the second
+    with pytest.raises(settings.Invalid, match=r"the image .*dog/bad.png cannot be"):
+        opened(root)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("./no_such_folder", "the folder of images './no_such_folder' does not exist"),
+        ("{root}/.hidden", "has no images: they are looked for as CLASS/FILE or SPLIT"),
+    ],
+)
+def test_what_is_no_folder_of_images_is_one_sentence(root, name, message):
+    with pytest.raises(settings.Invalid, match=message) as error:
+        data.open({"name": name.format(root=root)})
+    assert "\n" not in str(error.value)

@@ -1,0 +1,137 @@
+"""No dead setting: each field of a data set or transform changes what is made of it.
+
+A data set or transform that is added to the tables is found here: it needs settings
+under which all its fields count, and a second value for each.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from attn import data, settings
+
+# What is opened: a config, and for each field of the data set another value.
+DIGITS = ({"distortion": "none"}, {
+    "source": "photos",
+    "distortion": "r",
+    "composition": "number",
+    "image_size": 20,
+    "directory": "/dev/null/place",
+})  # fmt: skip
+DATASETS = {
+    "mnist_5k": DIGITS,
+    "mnist": DIGITS,
+    "fashion_mnist": DIGITS,
+    "kmnist": DIGITS,
+    "digits_scene": ({}, {
+        "source": "photos",
+        "distortion": "r",
+        "composition": "number",
+        "canvas": 40,
+        "image_size": 20,
+        "directory": "/dev/null/place",
+    }),
+    "photos": ({}, {"image_size": 20, "directory": "/dev/null/place"}),
+    "sequences": ({"buckets": 4, "high": 20, "test": "test"}, {
+        "task": "reverse",
+        "words": 5,
+        "low": 2,
+        "high": 14,
+        "train_size": 100,
+        "eval_size": 30,
+        "buckets": 3,
+        "budget": "examples",
+        "row_length": 40,
+    }),
+}  # fmt: skip
+CANVAS = ({"composition": "number"}, {"canvas": 40})
+COMMON = {
+    "train": "train[:30]",
+    "validation": "train[30:40]",
+    "test": "test[2:]",
+    "test_draws": 2,
+    "transforms": {"flip": {}},
+}
+TRANSFORMS = {
+    "crop": ({"size": 20}, {"splits": "all", "size": 12, "padding": 4}),
+    "flip": ({}, {"splits": "all", "probability": 0.9}),
+    "noise": ({}, {"splits": "all", "deviation": 5.0, "into": "noisy"}),
+    "normalise": ({}, {"splits": "train", "mean": [0.7], "deviation": [2.0]}),
+    "pad_crop_flip": ({}, {"splits": "all", "padding": 2}),
+    "random_resized_crop_flip": ({"size": 24, "margin": 1.2}, {
+        "splits": "all",
+        "size": 20,
+        "area": [0.5, 0.6],
+        "ratio": [1.0, 1.1],
+        "margin": 1.5,
+    }),
+    "resize_pad": ({"size": 24}, {"splits": "train", "size": 20}),
+}  # fmt: skip
+FIELDS = {  # which images a transform is of: another field that is not there
+    "fields": ["other"],
+    "field": "other",
+}
+
+
+def behaviour(directory, config):
+    """What the first batches hold, or the refusal."""
+    config = {"directory": directory, **config}
+    if config["name"] == "sequences":
+        del config["directory"]
+    try:
+        dataset = data.open(config)
+    except settings.Invalid as refusal:
+        return str(refusal)
+    found = {"facts": repr(dataset.facts), "example": repr(dataset.example())}
+    found |= {split: dataset.size(split) for split in ("train", *dataset.splits)}
+    with dataset.train(8, seed=1) as batches:
+        found |= {f"train/{k}/{n}": b.tobytes() for k, n, b in arrays(batches, 6)}
+    for split in dataset.splits:
+        with dataset.split(split, 8) as batches:
+            found |= {f"{split}/{k}/{n}": b.tobytes() for k, n, b in arrays(batches, 2)}
+    return found
+
+
+def arrays(batches, count):
+    for k, batch in zip(range(count), batches, strict=False):
+        for name, array in batch.items():
+            yield k, name, np.ascontiguousarray(array)
+
+
+def assert_counts(directory, config, change):
+    assert behaviour(directory, config) == behaviour(directory, config)
+    assert behaviour(directory, config) != behaviour(directory, {**config, **change})
+
+
+@pytest.mark.parametrize("name", sorted(data.DATASETS))
+def test_every_setting_of_a_data_set_counts(directory, name):
+    target = data.DATASETS[name]
+    fields = {field.name for field in dataclasses.fields(target)} - {"name"}
+    cases = [DATASETS[name]]
+    if target is data.DATASETS["mnist_5k"]:
+        cases.append(CANVAS)
+    assert fields == {field for _, changes in cases for field in changes}
+    if name in ("mnist", "fashion_mnist", "kmnist"):
+        return  # not there; of the same class as one that is
+    for base, changes in cases:
+        for field, value in changes.items():
+            config = {"name": name, "test": "test[:9]", **base}
+            assert_counts(directory, config, {field: value})
+
+
+@pytest.mark.parametrize("field", COMMON)
+def test_every_common_setting_counts(directory, field):
+    fields = {field.name for field in dataclasses.fields(data.Config)}
+    assert fields == {"name", *COMMON}
+    config = {"name": "mnist_5k", "test": "test[:9]", "distortion": "r"}
+    assert_counts(directory, config, {field: COMMON[field]})
+
+
+@pytest.mark.parametrize("name", sorted(data.TRANSFORMS))
+def test_every_setting_of_a_transform_counts(directory, name):
+    base, changes = TRANSFORMS[name]
+    for field in dataclasses.fields(data.TRANSFORMS[name]):
+        change = {field.name: {**FIELDS, **changes}[field.name]}
+        config = {"name": "photos", "test": "test[:9]", "transforms": {name: base}}
+        assert_counts(directory, config, {"transforms": {name: {**base, **change}}})
