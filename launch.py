@@ -7,6 +7,8 @@
     python launch.py --dry_run                         points, costs and time only
     python launch.py --match=parameters[=400000]       widths of one budget; or macs,
                                                        latency, none
+    python launch.py --tune=schedule.peak=0.003,0.01,0.03   each row takes the best on
+                                                       the validation split
     python launch.py evaluate --workdir=DIR [--only=POINT] [--checkpoint=best]
     python launch.py report --workdir=DIR[,DIR...] [--output=FILE.html]
     python launch.py report --workdir=DIR --save=FILE.json      results in one file
@@ -58,6 +60,11 @@ flags.DEFINE_string(
     "match",
     None,
     "Scale widths to equal parameters, macs or latency, of the baseline or =BUDGET.",
+)
+flags.DEFINE_multi_string(
+    "tune",
+    [],
+    "FIELD=VALUE,VALUE,...: what each row tries on the validation split, or none.",
 )
 flags.DEFINE_string("checkpoint", "last", "For evaluate: last, best or a step.")
 flags.DEFINE_string(
@@ -159,14 +166,16 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     from attn.train import interruption, loop, machines
     from attn.train.budget import match
     from attn.train.progress import Silence
-    from attn.train.sweep import experiment_file, local
+    from attn.train.sweep import experiment_file, local, tuning
     from attn.workdir import files
 
     file, _, arg = FLAGS.config.partition(":")
     path = files.local(file)
     if not path.exists() and (HERE / path).exists():  # started from elsewhere
         path = HERE / path
-    experiment = experiment_file.load(path, arg, overrides, add=FLAGS.add)
+    experiment = experiment_file.load(
+        path, arg, overrides, add=FLAGS.add, tune=FLAGS.tune
+    )
     if FLAGS.match is not None:
         experiment = dataclasses.replace(experiment, match=match.wanted(FLAGS.match))
     points = experiment.select(FLAGS.only)
@@ -185,7 +194,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
             experiment, points = match.match(
                 experiment, points, directory, progress=progress
             )
-            diverged = local.run(
+            diverged = tuning.run(
                 experiment,
                 points,
                 directory,

@@ -2,6 +2,8 @@
 
 SWEEP/experiment.json      title, axes, baseline, the names of the points
 SWEEP/match.json           widths by which points cost the same, if that was asked for
+SWEEP/tune.json            what each row tried and what was chosen, if asked for
+SWEEP/trials/              the trials, a sweep of their own
 SWEEP/POINT/config.json    everything that decides the training
 SWEEP/POINT/environment.json   versions, machine, code, for each time it was started
 SWEEP/POINT/metrics.jsonl  what was learnt; the same bytes however often killed

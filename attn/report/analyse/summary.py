@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from attn.report.analyse import numbers, verdicts
+from attn.report.analyse import numbers, tuning, verdicts
 from attn.report.analyse.numbers import DAGGER, PLUS_MINUS
 from attn.report.analyse.table import Row
 from attn.report.read import provenance
@@ -48,6 +48,7 @@ def notes(sweep: Sweep, rows: Iterable[Row]) -> list[str]:
         *_on_seeds(rows),
         *verdicts.notes(sweep, rows),
         *_on_match(sweep),
+        *(tuning.sentences(sweep.tuning) if sweep.tuning else []),
         *_on_times(sweep),
         *_on_code(sweep, rows),
     ]

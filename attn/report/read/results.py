@@ -17,10 +17,11 @@ import numpy as np
 
 from attn import settings
 from attn.report.read import curves as logs
-from attn.report.read import environments, metrics, outcomes
+from attn.report.read import metrics, outcomes, tuning
 from attn.report.read.curves import LOSS, SPLITS, TEST, VALIDATION, Curve
 from attn.report.read.metrics import CORPUS, ERROR, UNKNOWN, Metric
 from attn.report.read.outcomes import Outcomes
+from attn.report.read.tuning import Tuning
 from attn.workdir import diff
 
 SEED = "seed"
@@ -28,6 +29,8 @@ SEED = "seed"
 WHOLE = ("steps", "parameters", "macs", "together")
 TIMES = ("ms_per_step", "seconds")
 TESTED = (LOSS, "examples")
+# Names under which an environment may tell the version of the code.
+CODE_KEYS = ("commit", "git_commit", "code_version", "code", "revision")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +106,13 @@ class Point:
     @property
     def codes(self) -> tuple[str, ...]:
         """The versions of the code that ran it, in order, as far as starts tell."""
-        return environments.codes(self.starts)
+        found = (
+            str(start[key])
+            for start in self.starts
+            for key in CODE_KEYS
+            if start.get(key)
+        )
+        return tuple(dict.fromkeys(found))
 
     def curve(self, split: str, name: str) -> Curve | None:
         """A quantity on a split over the steps, None if it was not logged."""
@@ -125,6 +134,7 @@ class Sweep:
         rope: the largest difference of the headline that does not matter, or None.
         outcomes: of the test examples, by metric and by the key of a row's place,
             where they are recorded.
+        tuning: what every row tried on the validation split; None if nothing.
     """
 
     directory: pathlib.Path
@@ -140,6 +150,7 @@ class Sweep:
     outcomes: Mapping[str, Mapping[str, Outcomes]] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
+    tuning: Tuning | None = None
 
     @property
     def done(self) -> list[Point]:
@@ -231,6 +242,7 @@ def read(directory: str | pathlib.Path) -> Sweep:
         match=_match(experiment.get("match")),
         published=published(experiment.get("published")),
         rope=rope(experiment.get("rope")),
+        tuning=tuning.read(directory),
     )
     return dataclasses.replace(sweep, outcomes=_outcomes(sweep))
 
@@ -305,7 +317,7 @@ def _point(directory: pathlib.Path, entry: Mapping[str, Any]) -> Point:
         axes=entry.get("axes", {}),
         directory=directory,
         config=config,
-        starts=environments.kept(_json(directory / "environment.json")),
+        starts=_starts(directory / "environment.json"),
         curves=curves,
         result=result,
         problem=problem,
@@ -324,6 +336,13 @@ def _object(path: pathlib.Path) -> dict[str, Any]:
     """The object in a file, empty if there is none."""
     value = _json(path)
     return value if isinstance(value, dict) else {}
+
+
+def _starts(path: pathlib.Path) -> tuple[Mapping[str, Any], ...]:
+    """The environments at each start; older points kept one alone."""
+    value = _json(path)
+    starts = value if isinstance(value, list) else [value]
+    return tuple(start for start in starts if isinstance(start, dict) and start)
 
 
 def _result(path: pathlib.Path) -> tuple[Result | None, str | None]:

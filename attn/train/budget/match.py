@@ -194,10 +194,10 @@ class _Matching:
             lambda found: self._costs(network, rival, found)[KEYS[self._by]],
             budget,
             tolerance=tolerance,
-            hasty=clock,
+            first_fit=clock,
             **({"probes": COMPILATIONS} if clock else {}),
         )
-        if not best.near:
+        if not best.within_tolerance:
             raise settings.Invalid(
                 f"{point.name} cannot be matched to {UNITS[self._by].format(budget)}"
                 f" within {100 * tolerance:.0f} %: the nearest is"

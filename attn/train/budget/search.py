@@ -1,4 +1,4 @@
-"""Finds the widths at which a network costs what it should.
+"""Search for the widths at which a network costs what it should.
 
 A network has width settings: integers, or tuples of them, that grow with its width.
 One factor scales them all, each rounded to its own step, so that proportions
@@ -22,11 +22,11 @@ PROBES = 300  # settings tried at most
 
 
 class Fit(NamedTuple):
-    """Settings, what they cost, and whether that is near enough to the budget."""
+    """Settings, what they cost, and whether that is within tolerance of the budget."""
 
     settings: Settings
     cost: float
-    near: bool
+    within_tolerance: bool
 
 
 def fit(
@@ -35,39 +35,39 @@ def fit(
     budget: float,
     *,
     tolerance: float,
-    hasty: bool = False,
+    first_fit: bool = False,
     probes: int = PROBES,
 ) -> Fit:
     """The settings of `widths` whose cost is nearest to the budget.
 
-    Widths that are near enough as they are stay so. Otherwise the two neighbouring
+    Widths that are within tolerance stay as they are. Otherwise the two neighbouring
     factors around the budget are found, and the nearer one is taken; if neither is
-    near enough, single numbers walk from there, up to half of themselves. The
-    same costs give the same fit.
+    within tolerance, single numbers are changed from there, by up to half of
+    themselves. The same costs give the same fit.
 
     Args:
         widths: `model.width_settings()`: by name, what has a `value` and a `step`.
-        cost: of settings; it should not fall when they grow. Asked once for each.
+        cost: of settings; it should not fall when they grow. Called once for each.
         budget: what the cost should be, positive.
-        tolerance: relative difference that is near enough.
-        hasty: takes the first settings that are near enough, for costs that are
+        tolerance: largest relative difference from the budget.
+        first_fit: takes the first settings within tolerance, for costs that are
             measured: each takes a compilation.
-        probes: how often `cost` may be asked.
+        probes: most calls of `cost`.
 
     Raises:
         Invalid: what `cost` raises for settings in proportion.
     """
-    search = _Search(widths, cost, budget, tolerance, hasty, probes)
-    for trial in (search.as_they_are, search.in_proportion, search.walk):
+    search = _Search(widths, cost, budget, tolerance, first_fit, probes)
+    for trial in (search.try_current, search.scale_together, search.local_search):
         try:
             trial()
-        except _Enough:
+        except _Done:
             break
     return search.best()
 
 
-class _Enough(Exception):
-    """The search need not, or may not, go on."""
+class _Done(Exception):
+    """Ends a search: it has what it needs, or has used its calls."""
 
 
 class _Search:
@@ -77,11 +77,11 @@ class _Search:
         cost: Callable[[Settings], float],
         budget: float,
         tolerance: float,
-        hasty: bool,
+        first_fit: bool,
         probes: int,
     ):
         self._widths, self._cost, self._budget = widths, cost, budget
-        self._tolerance, self._hasty, self._probes = tolerance, hasty, probes
+        self._tolerance, self._first_fit, self._probes = tolerance, first_fit, probes
         self._values: list[int] = []
         self._steps: list[int] = []
         for width in widths.values():
@@ -89,7 +89,7 @@ class _Search:
             self._values += values
             self._steps += [width.step] * len(values)
         self._found: dict[Vector, float] = {}
-        self._ends: list[Vector] = []
+        self._neighbours: list[Vector] = []
 
     def best(self) -> Fit:
         """The nearest settings so far; of equals the first."""
@@ -97,32 +97,33 @@ class _Search:
         cost = self._found[vector]
         return Fit(self._settings(vector), cost, self._gap(cost) <= self._tolerance)
 
-    def as_they_are(self) -> None:
-        """Tries the widths as the model has them."""
-        if self._gap(self._ask(tuple(self._values))) <= self._tolerance:
-            raise _Enough
+    def try_current(self) -> None:
+        """Tries the widths that the model has."""
+        if self._gap(self._cost_of(tuple(self._values))) <= self._tolerance:
+            raise _Done
 
-    def in_proportion(self) -> None:
+    def scale_together(self) -> None:
         """Narrows the factor down to two neighbours around the budget."""
         low, high = self._bracket()
-        self._ends = [self._scaled(f) for f in (low, high) if f is not None]
+        self._neighbours = [self._scaled(f) for f in (low, high) if f is not None]
         if low is None or high is None:
-            raise _Enough  # the smallest costs too much, or the largest too little
+            raise _Done  # the smallest costs too much, or the largest too little
         for turn in itertools.count():
             if high / low < 1 + CLOSE:
                 break
             middle = self._between(low, high, secant=turn % 2 == 0)
-            if self._ask(self._scaled(middle)) <= self._budget:
+            if self._cost_of(self._scaled(middle)) <= self._budget:
                 low = middle
             else:
                 high = middle
-        self._ends = [self._scaled(low), self._scaled(high)]
-        if min(self._gap(self._ask(end)) for end in self._ends) <= self._tolerance:
-            raise _Enough
+        self._neighbours = [self._scaled(low), self._scaled(high)]
+        gaps = [self._gap(self._cost_of(end)) for end in self._neighbours]
+        if min(gaps) <= self._tolerance:
+            raise _Done
 
-    def walk(self) -> None:
+    def local_search(self) -> None:
         """Moves one number, then two, from either neighbour while that helps."""
-        for start in sorted(self._ends, key=lambda v: self._gap(self._found[v])):
+        for start in sorted(self._neighbours, key=lambda v: self._gap(self._found[v])):
             here = start
             while self._gap(self._found[here]) > self._tolerance:
                 better = self._nearer(here)
@@ -130,16 +131,16 @@ class _Search:
                     break
                 here = better
             else:
-                raise _Enough
+                raise _Done
 
-    def _ask(self, vector: Vector) -> float:
+    def _cost_of(self, vector: Vector) -> float:
         if vector not in self._found:
             if len(self._found) >= self._probes:
-                raise _Enough
+                raise _Done
             self._found[vector] = self._cost(self._settings(vector))
             near = self._gap(self._found[vector]) <= self._tolerance
-            if near and self._hasty:
-                raise _Enough
+            if near and self._first_fit:
+                raise _Done
         return self._found[vector]
 
     def _gap(self, cost: float) -> float:
@@ -157,7 +158,7 @@ class _Search:
         low = high = None
         factor = 1.0
         while low is None or high is None:
-            cost = self._ask(self._scaled(factor))
+            cost = self._cost_of(self._scaled(factor))
             if cost <= self._budget:
                 low, end = factor, factor > LARGEST
             else:
@@ -173,7 +174,8 @@ class _Search:
     def _between(self, low: float, high: float, *, secant: bool) -> float:
         """A factor between two: where the budget should lie, or in the middle."""
         share = 0.5
-        below, above = self._ask(self._scaled(low)), self._ask(self._scaled(high))
+        below = self._cost_of(self._scaled(low))
+        above = self._cost_of(self._scaled(high))
         if secant and 0 < below < above:
             share = math.log(self._budget / below) / math.log(above / below)
         return low * (high / low) ** min(max(share, 0.1), 0.9)
@@ -194,7 +196,7 @@ class _Search:
     def _try(self, vector: Vector) -> float:
         """The gap of settings off the proportions, which need not be possible."""
         try:
-            return self._gap(self._ask(vector))
+            return self._gap(self._cost_of(vector))
         except ValueError:
             return math.inf
 
@@ -202,8 +204,8 @@ class _Search:
         """One number 1, 2, 4... steps up or down, not far from proportion."""
         for index, step in enumerate(self._steps):
             low, high = (
-                min(e[index] for e in self._ends),
-                max(e[index] for e in self._ends),
+                min(e[index] for e in self._neighbours),
+                max(e[index] for e in self._neighbours),
             )
             low, high = low - max(step, REACH * low), high + max(step, REACH * high)
             move = step

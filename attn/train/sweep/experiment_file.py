@@ -15,6 +15,9 @@ An experiment is a Python file of plain data:
                        "budget": a number}: every point's widths are scaled to the
                        budget, the baseline's where none is given; None, or no such
                        function, leaves them
+    tune(arg)       -> {field: values}, all combinations of which every row tries on
+                       the validation split, or a list of {field: value}, one a trial;
+                       a constant TUNE serves as well; optional
     published(arg)  -> the paper's table: {"source": text, "rows": [(axes, values)]},
                        or None; optional. With "columns": AXIS the values are test
                        errors by the value of that axis, otherwise they are by name:
@@ -36,10 +39,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attn import settings
-from attn.train.sweep import added
+from attn.train.sweep import added, trials
 from attn.train.sweep.added import Rows, plain_pairs
 from attn.train.sweep.override import assign, overlap, override, plain
 from attn.train.sweep.python_file import PythonFile
+from attn.train.sweep.trials import Trial
 
 # What the widths of the points of a sweep can be scaled to agree in.
 MATCHES = ("parameters", "macs", "latency")
@@ -72,6 +76,7 @@ class Experiment:
         points: one for each seed of each configuration.
         match: as the file's match(arg) says: "by", and "budget" if there is one.
         matching: the record of `attn.train.budget.match`, once it is done.
+        tune: the settings that every row tries before it trains; empty for none.
         published: the paper's table, rows as "axes" and "values".
         rope: the largest difference that does not matter, None if none is named.
     """
@@ -83,6 +88,7 @@ class Experiment:
     points: list[Point]
     match: dict[str, Any] | None = None
     matching: dict[str, Any] | None = None
+    tune: tuple[Trial, ...] = ()
     published: dict[str, Any] | None = None
     rope: float | None = None
 
@@ -114,6 +120,7 @@ def load(
     overrides: Sequence[tuple[str, str]] = (),
     *,
     add: Sequence[str] = (),
+    tune: Sequence[str] = (),
 ) -> Experiment:
     """Reads an experiment file and expands its sweep.
 
@@ -124,6 +131,8 @@ def load(
             field, or its rows would not be what their names say; but for the seed,
             which is the name: points that thereby become the same are one.
         add: rows beside those of the file, "MODULE" or "NAME=MODULE".
+        tune: what every row tries instead of what the file says, texts such as
+            "schedule.peak=0.01,0.03"; "none" for nothing.
 
     Raises:
         Invalid: no such file, an error in it, or something given that does not fit.
@@ -134,7 +143,9 @@ def load(
     baseline = _baseline(file.constant("BASELINE") or {}, changes)
     for text in add:
         changes += added.rows(text, file, baseline, changes)
-    _refuse_what_the_sweep_sets(changes, overrides)
+    _refuse_what_the_sweep_sets(changes, [path for path, _ in overrides])
+    tried = _tried(file, tune)
+    _refuse_what_is_set_twice(tried, changes, overrides)
     points: dict[str, Point] = {}
     for axes, fields in changes:
         config = copy.deepcopy(base)
@@ -148,6 +159,11 @@ def load(
         if points.setdefault(point.name, point).config != config:
             message = f"{path}: two different points are both called {point.name!r}"
             raise settings.Invalid(message)
+    if tried and not all(p.config["data"].get("validation") for p in points.values()):
+        raise settings.Invalid(
+            "tuning needs a validation split, as the test split must not choose; set"
+            " config.data.validation, or --tune=none"
+        )
     title, _, description = file.docstring.partition("\n")
     return Experiment(
         name=_short("-".join(filter(None, [path.stem, _label(arg)]))),
@@ -156,6 +172,7 @@ def load(
         baseline=baseline,
         points=list(points.values()),
         match=_match(path, file.call("match")),
+        tune=tried,
         published=_published(path, file.call("published")),
         rope=_rope(path, file.constant("ROPE")),
     )
@@ -189,10 +206,8 @@ def _rows(file: PythonFile) -> Rows:
     return [(plain_pairs(axes), plain_pairs(changes)) for axes, changes in rows]
 
 
-def _refuse_what_the_sweep_sets(
-    changes: Rows, overrides: Sequence[tuple[str, str]]
-) -> None:
-    for path, _ in overrides:
+def _refuse_what_the_sweep_sets(changes: Rows, overrides: Sequence[str]) -> None:
+    for path in overrides:
         if path == "seed":  # an axis that is named after what was run
             continue
         count = sum(any(overlap(path, field) for field in c) for _, c in changes)
@@ -201,6 +216,30 @@ def _refuse_what_the_sweep_sets(
                 f"config.{path} cannot be set: the sweep sets this field, in {count} of"
                 f" its {len(changes)} points; use --only to choose among its rows, or"
                 " --add for one more"
+            )
+
+
+def _tried(file: PythonFile, asked: Sequence[str]) -> tuple[Trial, ...]:
+    """The trials that a command asks for, else those of the file."""
+    given = trials.asked(asked)
+    if given is not None:
+        return given
+    value = file.call("tune") if file.has("tune") else file.constant("TUNE")
+    return trials.listed(value)
+
+
+def _refuse_what_is_set_twice(
+    tried: Sequence[Trial], changes: Rows, overrides: Sequence[tuple[str, str]]
+) -> None:
+    for field in tried[0] if tried else ():
+        if any(overlap(field, other) for _, c in changes for other in c):
+            raise settings.Invalid(
+                f"config.{field} cannot be tuned: the sweep sets this field"
+            )
+        if any(overlap(field, path) for path, _ in overrides):
+            raise settings.Invalid(
+                f"config.{field} cannot be set, as it is tuned; --tune=none trains"
+                " without"
             )
 
 

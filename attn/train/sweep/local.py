@@ -27,6 +27,22 @@ def check(points: Sequence[Point]) -> None:
         del point
 
 
+def begin(
+    experiment: Experiment, points: Sequence[Point], directory: pathlib.Path
+) -> None:
+    """Writes what a sweep is, once it is sure that the points can be built.
+
+    Raises:
+        Invalid: one cannot, or the directory cannot be used.
+    """
+    if jax.process_index() == 0:
+        files.check(directory)
+    check(points)
+    if jax.process_index() == 0:
+        with files.held(directory):
+            describe(experiment, directory)
+
+
 def run(
     experiment: Experiment,
     points: Sequence[Point],

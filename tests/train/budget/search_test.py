@@ -21,7 +21,7 @@ def mlp(inputs, classes):
 def test_keeps_the_proportions_where_they_come_near_enough():
     widths = {"widths": Width((30, 60, 20), 1)}
     found = search.fit(widths, mlp(784, 10), 400_000, tolerance=0.01)
-    assert found.near
+    assert found.within_tolerance
     first, second, third = found.settings["widths"]
     assert second / first == pytest.approx(2, rel=0.01)
     assert third / first == pytest.approx(2 / 3, rel=0.01)
@@ -39,7 +39,7 @@ def test_keeps_the_proportions_where_they_come_near_enough():
 def test_shrinks_and_grows(budget):
     widths = {"widths": Width((30, 60, 20), 1)}
     found = search.fit(widths, mlp(49, 10), budget, tolerance=0.01)
-    assert found.near
+    assert found.within_tolerance
     assert abs(found.cost / budget - 1) <= 0.01
 
 
@@ -57,7 +57,7 @@ def test_single_numbers_walk_where_rounding_misses():
     widths = {"a": Width(100, 100), "b": Width((100,), 100)}
     cost = lambda settings: settings["a"] + settings["b"][0]
     found = search.fit(widths, cost, 1300, tolerance=0.01)
-    assert found.near
+    assert found.within_tolerance
     assert sorted([found.settings["a"], *found.settings["b"]]) == [600, 700]
 
 
@@ -94,7 +94,7 @@ def test_every_width_is_a_multiple_of_its_step_and_at_least_one():
 )
 def test_tells_the_nearest_where_none_is_near_enough(cost, budget, nearest):
     found = search.fit({"a": Width(128, 1)}, cost, budget, tolerance=0.01)
-    assert not found.near
+    assert not found.within_tolerance
     assert abs(found.cost - budget) == abs(nearest - budget)
     assert found.cost == cost(found.settings)
 
@@ -111,18 +111,18 @@ def test_impossible_settings_are_passed_over_on_the_walk(a):
     assert found.settings == {"a": a, "b": 1300 - a}
 
 
-def test_a_hasty_search_takes_the_first_that_is_near_and_stops_when_spent():
+def test_a_first_fit_takes_the_first_within_tolerance_and_stops_when_spent():
     asked = []
 
     def cost(settings):
         asked.append(settings["a"])
         return settings["a"] ** 2
 
-    found = search.fit({"a": Width(10, 1)}, cost, 1e4, tolerance=0.05, hasty=True)
-    assert found.near
+    found = search.fit({"a": Width(10, 1)}, cost, 1e4, tolerance=0.05, first_fit=True)
+    assert found.within_tolerance
     assert found.settings["a"] == asked[-1]
     assert len(asked) <= 6
     asked.clear()
     found = search.fit({"a": Width(10, 1)}, cost, 1e4 + 0.5, tolerance=0, probes=4)
     assert len(asked) == 4
-    assert not found.near
+    assert not found.within_tolerance

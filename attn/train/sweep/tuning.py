@@ -1,0 +1,216 @@
+"""Equal tuning: every row of a sweep tries the same settings on the validation split.
+
+A comparison says little where one candidate has a learning rate that suits it and the
+other has not. With `tune` each row gets the same trials: trainings of full length, one
+at each of the settings, with a seed that no row has. What is best on the validation
+split, by the headline metric, then goes to all seeds of the row. Trials never see the
+test split: in their configs the validation split stands in its place.
+
+The trials are a sweep of their own in SWEEP/trials, resumed and reported as any other.
+SWEEP/tune.json has what each row tried, what came of it, and what was chosen. It
+follows from the trials, so that a sweep that was stopped chooses as if it never was.
+"""
+
+import copy
+import dataclasses
+import json
+import pathlib
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attn.train import machines, partition
+from attn.train.interruption import Interruption
+from attn.train.progress import SweepProgress
+from attn.train.sweep import local
+from attn.train.sweep.experiment_file import Experiment, Point, name_of
+from attn.train.sweep.groups import Parallel
+from attn.train.sweep.override import replace
+from attn.train.sweep.trials import Trial
+from attn.workdir import files
+
+FOLDER = "trials"
+FILE = "tune.json"
+DIVERGED = "diverged.json"
+SEEDS = 2**31  # those of trials are at least this
+
+
+def run(
+    experiment: Experiment,
+    points: Sequence[Point],
+    directory: pathlib.Path,
+    *,
+    progress: SweepProgress,
+    interruption: Interruption,
+    parallel: Parallel = "off",
+) -> dict[str, str]:
+    """Tunes every row of the points if the experiment says so, and trains the points.
+
+    Arguments, returns and errors are those of `local.run`; a row of which every trial
+    diverged is among what diverged.
+    """
+    how: dict[str, Any] = {
+        "progress": progress,
+        "interruption": interruption,
+        "parallel": parallel,
+    }
+    if not experiment.tune:
+        return local.run(experiment, points, directory, **how)
+    tried = trials(experiment.tune, points)
+    local.begin(experiment, tried, directory)
+    progress.note(f"{len(tried)} trials, {len(experiment.tune)} for each row")
+    _train(_sweep(experiment, tried), tried, directory / FOLDER, how)
+    record = partition.broadcast_json(_record(experiment, points, directory))
+    if machines.first():
+        files.write_json(directory / FILE, record)
+    chosen, failed = _chosen(record, points)
+    for row in record["rows"]:
+        if row["chosen"] is not None:
+            progress.note(f"tuned {_label(row['axes'])}: {_told(row['chosen'])}")
+    by_name = {point.name: point for point in chosen}
+    tuned = [by_name.get(point.name, point) for point in experiment.points]
+    experiment = dataclasses.replace(experiment, points=tuned)
+    return failed | local.run(experiment, chosen, directory, **how)
+
+
+def _train(
+    sweep: Experiment,
+    tried: Sequence[Point],
+    directory: pathlib.Path,
+    how: Mapping[str, Any],
+) -> None:
+    """Trains the trials; those that diverged are marked, and not begun again."""
+    mark = lambda point: directory / point.name / DIVERGED
+    lost = [mark(point).exists() for point in tried]
+    lost = partition.broadcast_json(lost if machines.first() else None)
+    left = [point for point, gone in zip(tried, lost, strict=True) if not gone]
+    local.unchanged(tried, directory)
+    diverged = local.run(sweep, left, directory, **how)
+    for point in left:
+        if point.name in diverged and machines.first():
+            files.write_json(mark(point), diverged[point.name])
+
+
+def trials(tune: Sequence[Trial], points: Sequence[Point]) -> list[Point]:
+    """The trials of the rows that have points among these, as points.
+
+    Raises:
+        Invalid: a setting that does not fit the config.
+    """
+    made = {}
+    for point in points:
+        row = _row(point)
+        for trial in tune:
+            config = copy.deepcopy(point.config)
+            for field, value in trial.items():
+                replace(config, field, value)
+            config["data"]["test"] = config["data"]["validation"]
+            config["seed"] = _seed(trial)
+            axes = {**row, **trial, "seed": config["seed"]}
+            made.setdefault(name_of(axes), Point(name_of(axes), axes, config))
+    return list(made.values())
+
+
+def _seed(trial: Trial) -> int:
+    """Of a setting, the same in every row and for whatever else is tried."""
+    return SEEDS + zlib.crc32(json.dumps(trial, sort_keys=True).encode()) // 2
+
+
+def _row(point: Point) -> dict[str, Any]:
+    """The axes of a point but for its seed."""
+    return {axis: value for axis, value in point.axes.items() if axis != "seed"}
+
+
+def _sweep(experiment: Experiment, tried: list[Point]) -> Experiment:
+    """The trials as an experiment."""
+    return dataclasses.replace(
+        experiment,
+        name=f"{experiment.name}-trials",
+        title=f"Trials of: {experiment.title}",
+        baseline={},
+        points=tried,
+        match=None,
+        matching=None,
+        tune=(),
+        published=None,
+        rope=None,
+    )
+
+
+def _record(
+    experiment: Experiment, points: Sequence[Point], directory: pathlib.Path
+) -> dict[str, Any] | None:
+    """What every row tried, what came of it, and what is best; on the first machine."""
+    if not machines.first():
+        return None
+    metric: dict[str, Any] | None = None
+    rows = []
+    for row in _distinct(map(_row, points)):
+        point = next(point for point in points if _row(point) == row)
+        entries = []
+        for trial, tried in zip(
+            experiment.tune, trials(experiment.tune, [point]), strict=True
+        ):
+            result = files.read_json(directory / FOLDER / tried.name / "result.json")
+            metric = result["metrics"][0] if result else metric
+            entries.append(
+                {
+                    "point": tried.name,
+                    "settings": trial,
+                    "seed": tried.config["seed"],
+                    "validation": result["validation"] if result else None,
+                }
+            )
+        rows.append({"axes": row, "trials": entries, "chosen": None})
+    for row in rows:
+        best = best_of(row["trials"], metric) if metric else None
+        row["chosen"] = best["settings"] if best else None
+    old = (files.read_json(directory / FILE) or {"rows": []})["rows"]
+    kept = [row for row in old if row["axes"] not in [r["axes"] for r in rows]]
+    return {
+        "metric": metric,
+        "fields": list(experiment.tune[0]),
+        "rows": [*rows, *kept],
+    }
+
+
+def best_of(
+    entries: Sequence[Mapping[str, Any]], metric: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """The trial that is best by a metric, the first of equals; None if all diverged."""
+    sign = 1 if metric["better"] == "lower" else -1
+    value = lambda entry: sign * entry["validation"][metric["name"]]
+    return min(filter(lambda e: e["validation"], entries), key=value, default=None)
+
+
+def _chosen(
+    record: Mapping[str, Any], points: Sequence[Point]
+) -> tuple[list[Point], dict[str, str]]:
+    """The points with the settings of their rows; and those of rows without any."""
+    made, failed = [], {}
+    for point in points:
+        (row,) = (row for row in record["rows"] if row["axes"] == _row(point))
+        if row["chosen"] is None:
+            failed[point.name] = f"every trial of {_label(row['axes'])} diverged"
+            continue
+        config = copy.deepcopy(point.config)
+        for field, value in row["chosen"].items():
+            replace(config, field, value)
+        made.append(dataclasses.replace(point, config=config))
+    return made, failed
+
+
+def _distinct(rows: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        if row not in found:
+            found.append(row)
+    return found
+
+
+def _label(axes: Mapping[str, Any]) -> str:
+    return "-".join(map(str, axes.values())) or "the point"
+
+
+def _told(chosen: Trial) -> str:
+    return ", ".join(f"{field}={value}" for field, value in chosen.items())
