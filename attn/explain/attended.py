@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from attn.explain.places import grid_of, normalise, on_grid, relevance, spread
-from attn.explain.taps import Tap, Target, chosen, mean_logits, run
+from attn.explain.taps import Tap, Target, apply, chosen, mean_logits, run
 
 CHANNELS = ("channel_gate", "channel_matrix")
 
@@ -131,10 +131,10 @@ def saliency(
             f" noise {noise}"
         )
     images = jnp.asarray(images)
-    apply = lambda x: model.apply(variables, x, train=False)
+    run_on = lambda x: apply(model, variables, x)
     if target is None:
-        target = jnp.argmax(mean_logits(apply(images)), axis=-1)
-    slope = jax.grad(lambda x: chosen(apply(x), target).sum())
+        target = jnp.argmax(mean_logits(run_on(images)), axis=-1)
+    slope = jax.grad(lambda x: chosen(run_on(x), target).sum())
     whole = tuple(range(1, images.ndim))
     wide = images.max(axis=whole, keepdims=True) - images.min(axis=whole, keepdims=True)
 

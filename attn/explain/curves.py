@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attn.explain.taps import Target, mean_logits
+from attn.explain.taps import Target, apply, mean_logits
 
 Score = Callable[[jax.Array], jax.Array]
 STEPS = 20
@@ -39,14 +39,14 @@ def confidence(
         target: classes, int [B] or [B, n]; None for the predicted ones; or a
             function from the outputs to what is taken in place of a probability, [B].
     """
-    apply = lambda x: model.apply(variables, x, train=False)
+    run_on = lambda x: apply(model, variables, x)
     if callable(target):
-        return lambda x: target(apply(x))
+        return lambda x: target(run_on(x))
     if target is None:
-        target = jnp.argmax(mean_logits(apply(images)), axis=-1)
+        target = jnp.argmax(mean_logits(run_on(images)), axis=-1)
 
     def score(changed: jax.Array) -> jax.Array:
-        p = jax.nn.softmax(mean_logits(apply(changed)).astype(jnp.float32), axis=-1)
+        p = jax.nn.softmax(mean_logits(run_on(changed)).astype(jnp.float32), axis=-1)
         p = jnp.take_along_axis(p, jnp.asarray(target)[..., None], axis=-1)
         return p.reshape(len(p), -1).mean(axis=-1)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from attn.explain import attended, curves, measures
 from attn.explain.places import grid_of, matrix_shape
-from attn.explain.taps import Tap, Target, chosen, run
+from attn.explain.taps import Tap, Target, apply, chosen, run
 
 STEPS = 10  # of deletion and insertion
 
@@ -105,9 +105,7 @@ def _has_target(
     model: nn.Module, variables: Any, images: jax.Array, target: Target
 ) -> bool:
     """Whether there is a logit whose gradient can be taken."""
-    outputs = jax.eval_shape(
-        lambda v, x: model.apply(v, x, train=False), variables, images
-    )
+    outputs = jax.eval_shape(lambda v, x: apply(model, v, x), variables, images)
     try:
         jax.eval_shape(lambda outputs: chosen(outputs, target), outputs)
     except ValueError:

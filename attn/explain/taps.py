@@ -61,13 +61,16 @@ def run(
         The outputs, and the taps by the path of the module.
     """
     images = jnp.asarray(images)
-    _, found = jax.eval_shape(lambda v, x: capture(model, v, x), variables, images)
+    rngs = _rngs(model)
+    _, found = jax.eval_shape(
+        lambda v, x: capture(model, v, x, rngs=rngs), variables, images
+    )
     paths = {name.rpartition("/")[0] for name in found}
 
     def forward(added: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
         calls: dict[str, _Call] = {}
         with nn.intercept_methods(_interceptor(paths, added, calls)):
-            outputs, maps = capture(model, variables, images)
+            outputs, maps = capture(model, variables, images, rngs=rngs)
         arrays = {path: call.arrays for path, call in calls.items()}
         modules.update({path: call.module for path, call in calls.items()})
         scores = chosen(outputs, target).sum() if gradients else jnp.zeros(())
@@ -93,6 +96,20 @@ def run(
         }
         taps[path] = Tap(module, inside, **arrays[path], gradient=slope.get(path))
     return outputs, taps
+
+
+def apply(model: nn.Module, variables: Any, images: jax.Array) -> Any:
+    """The outputs of a model without training; what it draws is always the same."""
+    return model.apply(variables, images, train=False, rngs=_rngs(model))
+
+
+def _rngs(model: nn.Module) -> dict[str, jax.Array]:
+    names = getattr(model, "streams", ())
+    return dict(
+        zip(
+            names, jax.random.split(jax.random.key(0), max(1, len(names))), strict=False
+        )
+    )
 
 
 def chosen(outputs: Any, target: Target = None) -> jax.Array:

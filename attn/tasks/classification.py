@@ -32,7 +32,7 @@ class Classification(Task):
     top5: bool = False
 
     fields: ClassVar[tuple[str, ...]] = ("label",)
-    probes: ClassVar[tuple[str, ...]] = ("attention", "class_gates")
+    probes: ClassVar[tuple[str, ...]] = ("attention", "class_gates", "measures")
     _labels: ClassVar[str] = "[B]"
     _logits: ClassVar[str] = "[B, K]"
     _advice: ClassVar[str] = "sequences of labels need task 'sequence'"

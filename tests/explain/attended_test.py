@@ -62,6 +62,32 @@ def test_gates_of_channels_have_the_activation_of_the_class():
     np.testing.assert_allclose(found["gate"], wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_class_activation_weighs_by_the_mean_gradient():
+    rng = np.random.default_rng(0)
+    features, slope = rng.normal(size=(2, 2, 4, 6, 5))
+    wanted = np.maximum((features * slope.mean(axis=(1, 2))[:, None, None]).sum(-1), 0)
+    wanted /= wanted.sum(axis=(1, 2), keepdims=True)
+    found = explain.class_activation(jnp.asarray(features), jnp.asarray(slope), (4, 6))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_that_draws_in_evaluation_is_explained():
+    class Noisy(nn.Module):
+        streams = ("sample",)
+
+        @nn.compact
+        def __call__(self, x, *, train):
+            x = x + jax.random.normal(self.make_rng("sample"), x.shape)
+            return jnp.square(x).mean(axis=(1, 2))
+
+    images = networks.images()
+    first, second = (
+        networks.compiled(explain.saliency, Noisy(), {}, images) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert explain.measure(Noisy(), {}, images) == {}
+
+
 def test_matrices_of_channels_have_it_on_the_grid_of_their_tokens():
     size = (16, 24)
     model, variables = networks.network("xcit", size)
