@@ -84,7 +84,7 @@ def measure(
     found: dict[str, jax.Array] = {}
     if objects is not None:
         found["object_area"] = 100 * objects.mean(axis=(1, 2))
-    if explained:
+    if objects is not None and explained:
         saliency = attended.saliency(model, variables, images, target)
         found |= _in_object("saliency", saliency, objects)
     maps = attended.maps_of(taps, size)
