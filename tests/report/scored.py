@@ -127,6 +127,7 @@ def _curves(place: pathlib.Path, final: float) -> None:
         lines.append({"step": step, "split": "train", "loss": 10 / step})
         if step % 20 == 0:
             psnr = final * step / STEPS
-            lines.append({"step": step, "split": "validation", "loss": 1, "psnr": psnr})
+            line = {"step": step, "split": "validation", "examples": 500}
+            lines.append(line | {"loss": 1, "psnr": psnr})
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     (place / "metrics.jsonl").write_text(text)

@@ -1,7 +1,7 @@
 """Attention maps of a point, reduced to strips of pictures: one value map an example.
 
 Every kind of recorded attention becomes one or more strips: a heat map over the
-image, a bar for each channel, a matrix, or a sampling grid. Letters: n test examples,
+image, a bar for each channel, a matrix, or a sampling grid. Letters: n examples,
 H W positions, C channels, N heads, T targets, S sources, R rank.
 
 A file holds the maps under names of their own and "index", which tells by JSON the
@@ -52,7 +52,7 @@ class Map:
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """Attention maps on some test examples.
+    """Attention maps on some examples.
 
     Attributes:
         images: of the examples [n, H, W, 3] in [0, 1]; black where there are none.

@@ -181,7 +181,7 @@ class Sweep:
             for point in self.points
             for split in (VALIDATION, TEST)
             for name in point.curves.get(split, {})
-            if name != LOSS
+            if name not in TESTED
         )
         return tuple(
             ERROR if name == ERROR.name else Metric(name, name)

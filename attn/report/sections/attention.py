@@ -1,4 +1,4 @@
-"""Attention maps of each row, on the same test examples."""
+"""Attention maps of each row, on the same examples."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ EXAMPLES, MOST_ROWS = 8, 12
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A test example: its picture if it has one, and what is written under it."""
+    """An example: its picture if it has one, and what is written under it."""
 
     picture: Picture | None
     caption: str

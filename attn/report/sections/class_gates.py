@@ -1,7 +1,7 @@
 """Channel gates by class and depth, as Figure 6 of SENet (Hu et al., arXiv 1709.01507).
 
 For each place in the network with a gate on channels: the gate of each channel, mean
-over the test examples of a class, for some classes and over all of them. Early gates
+over the examples of a class, for some classes and over all of them. Early gates
 hardly depend on the class, later ones do: the spread between classes by depth shows
 by how much. Letters: K classes, C channels.
 """
@@ -176,6 +176,7 @@ def by_depth(found: Sequence[tuple[Style, Gates]]) -> str:
                 markersize=4,
                 linewidth=1.4,
             )
+        axes.set_xlim(0.5, max(len(gates.means) for _, gates in found) + 0.5)
         axes.set_ylim(bottom=0.0)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         axes.set_xlabel("depth: number of the gate, from the input on")

@@ -1,6 +1,6 @@
 """Examples with what a model makes of them: images, pairs of images, boxes, texts.
 
-The artefact holds n test examples, the same for all points of a sweep, as fields, each
+The artefact holds n examples, the same for all points of a sweep, as fields, each
 a line of the section. "index" tells by JSON of each field its "name", its "kind" and
 the "keys" of its arrays:
 

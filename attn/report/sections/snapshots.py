@@ -1,4 +1,4 @@
-"""Attention maps during training: the same test examples at some of the steps."""
+"""Attention maps during training: the same examples at some of the steps."""
 
 import dataclasses
 import pathlib
