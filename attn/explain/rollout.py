@@ -25,6 +25,8 @@ Letters used in shapes:
     L tokens of one place of the network.
 """
 
+import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -132,8 +134,7 @@ def _walk(
         if isinstance(step, routes.Merge):
             rows, alone = (_part(x, step.grid) for x in (rows, alone))
             continue
-        tap = taps.get(step.path)
-        matrix = None if tap is None else _matrix(step, tap, weigh, shares)
+        matrix = _slot(step, taps, weigh, shares)
         if matrix is None:
             continue
         moved = True
@@ -141,11 +142,9 @@ def _walk(
             rows = matrix.mean(axis=1)
             alone = jnp.zeros_like(rows)
             continue
-        residual = getattr(step, "residual", False) or issubclass(
-            tap.module, find("non_local")
-        )
         keep, gain = (0.5, 0.5) if shares else (1.0, 1.0)
-        keep, gain = (keep, gain) if residual else (0.0, 1.0)
+        if isinstance(step, routes.Pool) or not step.residual:
+            keep, gain = 0.0, 1.0
         rows = _through(rows, matrix, keep, gain)
         alone = _through(alone, matrix, keep, 0.0)
     if not moved:
@@ -156,25 +155,47 @@ def _walk(
     return rows, alone
 
 
-def _matrix(
-    step: routes.Read | routes.Pool, tap: Tap, weigh: Weigh, shares: bool
+def _slot(
+    step: routes.Read | routes.Pool, taps: dict[str, Tap], weigh: Weigh, shares: bool
 ) -> jax.Array | None:
-    """The matrix of a step, mean over heads, [B, T, S] with S on the step's grid."""
-    matrix = weigh(step.path, tap)
+    """The matrix [B, T, S] of what fills a slot: of several modules the product."""
+    name = re.compile(re.escape(step.path) + r"(\d*)")
+    inside = [(name.fullmatch(path), path) for path in taps]
+    found = sorted((int(m[1] or 0), path) for m, path in inside if m)
+    layers = [_matrix(path, taps[path], step.grid, weigh, shares) for _, path in found]
+    layers = [layer for layer in layers if layer is not None]
+    if len({layer.shape for layer in layers}) > 1:
+        raise ValueError(
+            f"slot {step.path!r}: rollout does not follow a list of attention modules"
+            " of unlike tokens"
+        )
+    return (
+        functools.reduce(lambda first, then: then @ first, layers) if layers else None
+    )
+
+
+def _matrix(
+    path: str, tap: Tap, grid: Grid, weigh: Weigh, shares: bool
+) -> jax.Array | None:
+    """The matrix of an attention, mean over heads, [B, T, S] with S on `grid`."""
+    matrix = weigh(path, tap)
     if "sampling_grid" in tap.maps:
-        matrix = _sampling_matrix(tap.maps["sampling_grid"].values, step.grid)
+        matrix = _sampling_matrix(tap.maps["sampling_grid"].values, grid)
     if matrix is None:
         return None
     matrix = matrix.mean(axis=1)
     found = tap.maps.get("token_matrix")
-    if found is not None and found.grid not in (None, step.grid):  # subsampled
+    if found is not None and found.grid not in (None, grid):  # subsampled
         batch, targets, _ = matrix.shape
         coarse = matrix.reshape(batch * targets, *found.grid)
-        matrix = spread(coarse, step.grid).reshape(batch, targets, -1)
+        matrix = spread(coarse, grid).reshape(batch, targets, -1)
     if not shares:
         return matrix
     total = matrix.sum(axis=-1, keepdims=True)
-    return jnp.where(total > 0, matrix / jnp.where(total > 0, total, 1), 0)
+    matrix = jnp.where(total > 0, matrix / jnp.where(total > 0, total, 1), 0)
+    if issubclass(tap.module, find("non_local")):  # whose residual is its own
+        return (matrix + jnp.eye(matrix.shape[-1])[None]) / 2
+    return matrix
 
 
 def _sampling_matrix(grid: jax.Array, size: Grid) -> jax.Array:

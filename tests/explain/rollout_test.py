@@ -206,6 +206,17 @@ def test_a_non_local_block_moves_patches_and_class_tokens_stay():
     )
 
 
+def test_a_list_of_attentions_is_their_product():
+    slots = {"mixer": ["multi_head", "talking_heads"]}
+    model, variables = networks.network("vit", depth=1, slots=slots)
+    images = networks.images()
+    layers = matrices(model, variables, images)
+    whole = mixed(layers["block0/mixer1"] @ layers["block0/mixer0"])
+    wanted = shares(whole[:, 0, 1:], (2, 3), networks.SIZE)
+    found = networks.compiled(rollout, model, variables, images)
+    np.testing.assert_allclose(found, wanted, 1e-4)
+
+
 @pytest.mark.parametrize("mixer", ["linear", "linformer", "talking_heads"])
 def test_any_mixer_with_a_matrix_is_followed(mixer):
     slots = {"mixer": mixer}
