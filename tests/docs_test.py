@@ -80,3 +80,57 @@ def test_a_transform(example, tmp_path):
     for mask in changed:
         rows, columns = np.nonzero(mask)
         assert max(np.ptp(rows), np.ptp(columns), 0) < 10 if len(rows) else True
+
+
+def test_a_task_and_a_model(example, tmp_path):
+    """The detector of the example trains, is evaluated, and finds digits at last."""
+    import jax
+
+    from attn.train.program import Program
+    from attn.train.sweep import experiment_file
+    from tests.train import small
+
+    example("A task")
+    experiment = experiment_file.load(pathlib.Path("find_digits.py"), "")
+    assert [point.name for point in experiment.points][::3] == [
+        "none-0",
+        "squeeze_excite-0",
+        "cbam-0",
+    ]
+    config = experiment.points[3].config
+    config["train"] |= {"steps": 60, "batch_size": 16, "eval_batch_size": 50}
+    config["data"] |= {"train": "train[:500]", "test": "test[:50]"}
+    program = Program(config, jax.devices()[:1])
+    state = small.start(program, 0)
+    before = small.evaluate(program, state, "test").values
+    with program.dataset.train(16, seed=0) as batches:
+        for _ in range(60):
+            state, _ = program.train_step(state, small.fed(program, next(batches)))
+    found = small.evaluate(program, state, "test")
+    assert found.values["loss"] < 0.7 * before["loss"]
+    digits = found.outcomes["iou"].weight
+    assert set(digits) <= {3, 4, 5}  # each example weighs as many as it has
+
+
+def test_overlaps_of_boxes(example):
+    example("A task")
+    from detection import _iou
+
+    unit = np.array([1.0, 1.0, 1.0, 1.0])
+    assert _iou(unit, unit) == 1
+    assert _iou(unit, np.array([1.0, 1.0, 0.0, 1.0])) == pytest.approx(1 / 2)
+    assert _iou(unit, 2 * unit) == pytest.approx(4 / 16)
+
+
+def test_a_probe(example, tmp_path):
+    import jax
+
+    from attn.train import probes
+    from attn.train.program import Program
+    from tests.train import small
+
+    example("A probe")
+    write = probes.find("brightness:write")
+    program = Program(small.config(), jax.devices()[:1])
+    (measure,) = write(tmp_path, program, None, program.dataset)
+    assert measure["value"] == pytest.approx(np.load("brightness.npy").mean())
