@@ -2,8 +2,15 @@
 
 To add one: write `attn/modules/<family>/<name>.py` with a class that carries a
 `card`, add a line to MODULES here and a line to CASES in
-`tests/modules/conformance_test.py`. A mechanism of another package needs neither:
+`tests/modules/cases.py`. A mechanism of another package needs neither:
 `create("package.file:Class")`.
+
+All of them work under JAX's transformations. Three need a word:
+
+- `nn.remat` traces keyword arguments, and `train` is one. Inside of a model:
+  `nn.remat(lambda module, x: module(x, train=train))(module, x)`.
+- Forward differentiation (`jax.jvp`, `jax.hessian`) needs `attn.ops.plain()` around it.
+- `jax.export` takes a symbolic number of examples, but no other symbolic axis.
 """
 
 from typing import Any

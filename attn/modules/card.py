@@ -15,6 +15,15 @@ FAMILIES = (
     "order",
     "glimpse",
 )
+FEATURES = (
+    "any resolution",
+    "grid",
+    "cross",
+    "mask",
+    "kv_mask",
+    "causal",
+    "decode",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +43,18 @@ class Card:
     Attributes:
         family: one of FAMILIES, which is also the folder of its file.
         contract: "map" for `module(x [B, H, W, C], *, train)`, "token" for
-            `module(q [B, T, C], kv [B, S, C] | None, *, mask, grid, train)`.
+            `module(q [B, T, C], kv [B, S, C] | None, ..., train)`, with the options in
+            `attn.modules.token`.
         paper: the source.
         formula: what is computed, on one line, in the letters of the paper.
         complexity: multiply-adds of one example, in H, W, C (T, S for tokens).
         parameters: exact number of parameters, given the module (for its settings)
             and the shape of one example, (H, W, C) or (T, C).
         maps: the kinds of attention map it records, see `attn.modules.capture`.
-        supports: of "any resolution" (one set of weights serves every H, W or T),
-            "mask", "cross" (keys and values from elsewhere), "stride", "grid" (needs
-            the grid on which its tokens lie).
+        supports: of FEATURES: "any resolution" (one set of weights serves every H, W
+            or T), "grid" (needs the grid on which its tokens lie), "cross" (keys and
+            values from elsewhere, in any number), and the options of
+            `attn.modules.token`: "mask", "kv_mask", "causal" and "decode".
         variants: settings by which paper and released code (or well-known ports)
             differ, name -> settings that select it; the first is the default.
         note: which variant is the default and why, and what differs from the paper.
@@ -56,6 +67,13 @@ class Card:
     complexity: str
     parameters: Callable[[Any, tuple[int, ...]], int]
     maps: tuple[str, ...]
-    supports: tuple[str, ...] = ("any resolution",)
+    supports: frozenset[str] = frozenset({"any resolution"})
     variants: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     note: str = ""
+
+    def __post_init__(self):
+        strange = sorted(set(self.supports) - set(FEATURES))
+        if strange:
+            raise ValueError(
+                f"a card supports some of {', '.join(FEATURES)}, got {strange}"
+            )

@@ -17,6 +17,7 @@ from attn.ops.grid import (
     regular_grid,
     thin_plate_grid,
 )
+from attn.ops.programs import plain
 from attn.ops.ring import ring_attention
 from attn.ops.sample import bilinear_sample
 from attn.ops.sparsemax import entmax15, sparsemax
@@ -30,6 +31,7 @@ __all__ = [
     "dot_product_attention",
     "entmax15",
     "masked_softmax",
+    "plain",
     "projective_grid",
     "regular_grid",
     "ring_attention",

@@ -7,6 +7,8 @@ B batch, T targets, S sources, A hidden channels.
 import jax
 import jax.numpy as jnp
 
+from attn.ops.shapes import known
+
 # Numbers of tanh that are made at once: what a cache holds is fast.
 AT_ONCE = 2**18
 
@@ -18,7 +20,8 @@ def additive_logits(asked: jax.Array, found: jax.Array, score: jax.Array) -> jax
     memory is that of the result and of blocks of targets, not of B T S A.
     """
     batch, targets, hidden = asked.shape
-    size = max(1, AT_ONCE // (batch * found.shape[1] * hidden))
+    pairs = max(1, known(batch) * found.shape[1] * hidden)
+    size = max(1, AT_ONCE // pairs)
 
     @jax.checkpoint
     def of_one(target):

@@ -10,7 +10,7 @@ Letters used in shapes:
 import jax
 import jax.numpy as jnp
 
-from attn.ops.padding import source_mask
+from attn.ops.shapes import check_kv_mask
 
 # Channels shorter than this over all tokens are not stretched to length 1.
 SMALLEST_NORM = 1e-6
@@ -21,15 +21,15 @@ def cross_covariance_weights(
     k: jax.Array,
     temperature: jax.Array,
     *,
-    mask: jax.Array | None = None,
+    kv_mask: jax.Array | None = None,
 ) -> jax.Array:
     """softmax_e(temperature sum_t q_td k_te / (|q_d| |k_e|)), float32.
 
     Args:
         q, k: queries and keys of the same tokens, [B, T, N, D].
         temperature: factor of the products, [N].
-        mask: boolean, True = may attend, broadcastable to [B, N, 1, T]: tokens that
-            are left out of norms and products.
+        kv_mask: boolean [B, T], True = a real token; others are left out of norms and
+            products.
 
     Returns:
         [B, N, D, D]; each row, over the channels of `k`, sums to 1.
@@ -42,10 +42,9 @@ def cross_covariance_weights(
             "cross-covariance sums products over tokens, so that queries and keys need"
             f" one shape [B, T, N, D], got {q.shape} and {k.shape}"
         )
-    if mask is not None:
-        batch, length, heads, _ = q.shape
-        seen = source_mask(mask, (batch, heads, length, length))
-        seen = seen.swapaxes(1, 2)[..., None]
+    if kv_mask is not None:
+        check_kv_mask(kv_mask, *k.shape[:2])
+        seen = kv_mask[:, :, None, None]
         q, k = jnp.where(seen, q, 0), jnp.where(seen, k, 0)
     q, k = _normalise(q), _normalise(k)
     cosines = jnp.einsum("btnd,btne->bnde", q, k, preferred_element_type=jnp.float32)

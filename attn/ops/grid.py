@@ -79,7 +79,7 @@ def projective_grid(
     """
     if theta.ndim == 2 and theta.shape[1] == 8:
         theta = jnp.pad(theta, ((0, 0), (0, 1)), constant_values=1)
-        theta = theta.reshape(-1, 3, 3)
+        theta = theta.reshape(theta.shape[0], 3, 3)
     if theta.ndim != 3 or theta.shape[1:] != (3, 3):
         shape = list(theta.shape)
         raise ValueError(f"a projective theta is [B, 3, 3] or [B, 8], got {shape}")
@@ -151,7 +151,7 @@ def thin_plate_grid(
     moved = jnp.einsum(
         "pk,bkc->bpc", weights, moved, precision=jax.lax.Precision.HIGHEST
     )
-    return jnp.asarray(target, dtype)[None] + moved.reshape(-1, *size, 2)
+    return jnp.asarray(target, dtype)[None] + moved.reshape(moved.shape[0], *size, 2)
 
 
 def _thin_plate_weights(side: int, places: np.ndarray) -> np.ndarray:

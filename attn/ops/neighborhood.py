@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn.ops.dot_product import masked_softmax
+from attn.ops.shapes import known
 
 TILE = 4
 # Logits at once, on a CPU to stay in its caches, elsewhere to fill the device.
@@ -143,6 +144,8 @@ def neighborhood_attention(
             f" {q.shape}, {k.shape} and {v.shape}"
         )
     check_window(q.shape[1:3], window, dilation)
+    if q.shape[0] == 0:
+        return jnp.zeros((*q.shape[:-1], v.shape[-1]), v.dtype)
     rows, columns = (
         cut(*sizes, tile) for sizes in zip(q.shape[1:3], window, dilation, strict=True)
     )
@@ -162,13 +165,15 @@ def neighborhood_attention(
         (jnp.asarray(rows.kinds), *strips),
         batch_size=_rows_at_once(q.shape, rows, columns),
     )
-    y = jnp.moveaxis(y, 0, 1).reshape(len(q), -1, *y.shape[3:])
+    count, batch, size, *rest = y.shape
+    y = jnp.moveaxis(y, 0, 1).reshape(batch, count * size, *rest)
     return jnp.take(y, rows.order, axis=1, unique_indices=True)
 
 
 def _rows_at_once(shape: tuple[int, ...], rows: Axis, columns: Axis) -> int:
     """How many rows of tiles to compute together."""
-    logits = shape[0] * shape[3] * columns.targets.size * columns.sources.shape[1]
+    logits = max(1, known(shape[0])) * shape[3]
+    logits *= columns.targets.size * columns.sources.shape[1]
     logits *= rows.targets.shape[1] * rows.sources.shape[1]
     most = LOGITS.get(jax.default_backend(), LOGITS_ELSEWHERE)
     return max(1, min(most // logits, len(rows.kinds)))
@@ -178,7 +183,7 @@ def _split(x: jax.Array, places: np.ndarray) -> jax.Array:
     """[B, H, ...] to one strip for each row of tiles, [n, B, t, ...]."""
     count, size = places.shape
     x = jnp.take(x, places.ravel(), axis=1)
-    return jnp.moveaxis(x.reshape(len(x), count, size, *x.shape[2:]), 1, 0)
+    return jnp.moveaxis(x.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)
 
 
 def _split_mask(mask: jax.Array, shape: tuple[int, ...], rows: Axis) -> jax.Array:
@@ -264,8 +269,10 @@ def _read_row(
     )
     batch, count, heads, _, dim = y.shape
     height = q.shape[1]
-    y = y.astype(v.dtype).reshape(batch, count, heads, height, -1, dim)
-    y = y.transpose(0, 3, 1, 4, 2, 5).reshape(batch, height, -1, heads, dim)
+    width = columns.targets.shape[1]
+    y = y.astype(v.dtype).reshape(batch, count, heads, height, width, dim)
+    y = y.transpose(0, 3, 1, 4, 2, 5)
+    y = y.reshape(batch, height, count * width, heads, dim)
     return jnp.take(y, columns.order, axis=2, unique_indices=True)
 
 

@@ -49,6 +49,8 @@ def entmax15(logits: jax.Array, axis: int = -1) -> jax.Array:
 def _along(function, logits: jax.Array, axis: int) -> jax.Array:
     """`function` of the last axis, along another one, in at least float32."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if logits.shape[axis] == 0:
+        return logits
     return jnp.moveaxis(function(jnp.moveaxis(logits, axis, -1)), -1, axis)
 
 

@@ -40,8 +40,9 @@ def partition_windows(x: jax.Array, window: Pair, shift: Pair = (0, 0)) -> jax.A
     if any(shift):
         x = jnp.roll(x, (-shift[0], -shift[1]), axis=(1, 2))
     rows, columns = window
+    count = (height // rows) * (width // columns)
     x = x.reshape(batch, height // rows, rows, width // columns, columns, channels)
-    return x.swapaxes(2, 3).reshape(batch, -1, rows * columns, channels)
+    return x.swapaxes(2, 3).reshape(batch, count, rows * columns, channels)
 
 
 def merge_windows(

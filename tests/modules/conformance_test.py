@@ -6,52 +6,18 @@ reads, masks turned around, sizes written into the code, maps computed for nobod
 Whether the formula is right is the matter of the mechanism's own test.
 """
 
-import dataclasses
 import functools
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx, serialization, traverse_util
+from flax import serialization
 
 import attn
 from attn.modules import MODULES, Map
+from tests.modules.cases import ALL, CASES, GRID, close, initialise, made, on_grid
 
-# Settings with which each mechanism runs here, small ones; its variants go on top.
-CASES = {
-    "additive_soft": {"hidden": 12},
-    "cbam": {"reduction": 4, "kernel_size": 3},
-    "class_attention": {},
-    "cross_attention": {},
-    "cross_covariance": {},
-    "efficient_channel": {},
-    "linear": {},
-    "linformer": {"rank": 5},
-    "multi_head": {},
-    "neighborhood": {"window": 3},
-    "non_local": {},
-    "performer": {"num_features": 24},
-    "pixel_attention": {"reduction": 4},
-    "shifted_window": {"window": (3, 2)},
-    "spatial_transformer": {"widths": (4, 5, 6), "downsample": 1, "kernel_size": 3},
-    "squeeze_excite": {"reduction": 4},
-    "talking_heads": {},
-    "window": {"window": (3, 2)},
-}
-# Further settings worth all of these tests.
-MORE = [
-    ("cbam", {"spatial": "conv1x1", "order": "parallel"}),
-    ("squeeze_excite", {"squeeze": "none"}),
-    ("multi_head", {"num_kv_heads": 2, "gate": "headwise", "normalize": "entmax15"}),
-    ("non_local", {"pairwise": "gaussian", "subsample": "projected"}),
-    ("non_local", {"pairwise": "dot_product"}),
-    ("non_local", {"pairwise": "concatenation"}),
-    ("spatial_transformer", {"transform": "projective", "padding": "border"}),
-    ("spatial_transformer", {"transform": "thin_plate", "padding": "reflection"}),
-]
 # Matrices whose rows are divided by the number of sources, not by their sum.
 NOT_NORMALISED = {"non_local-dot_product", "non_local-concatenation"}
 # A bias of the keys adds the same to all logits of a row, and the softmax cancels it.
@@ -67,122 +33,13 @@ CANCELLED = {
     "window": "['key']['bias']",
 }
 
-SHAPES = {"map": (8, 9, 12, 16), "token": (8, 12, 16)}
-GRID = (3, 4)  # of the tokens, for attentions whose card supports "grid"
 GATES = ("channel_gate", "spatial_map", "pixel_gate")
-
-
-def all_cases():
-    """Every variant of every mechanism, and MORE: id -> (name, settings)."""
-    cases = {}
-    for name, module in MODULES.items():
-        for label, settings in (dict(module.card.variants) or {"default": {}}).items():
-            cases[f"{name}-{label}"] = name, CASES.get(name, {}) | settings
-    for name, settings in MORE:
-        label = "-".join(map(str, settings.values()))
-        cases[f"{name}-{label}"] = name, CASES[name] | settings
-    return cases
-
-
-ALL = all_cases()
-
-
-@dataclasses.dataclass
-class Subject:
-    """One case: the module, variables that are not the initial ones, and an input."""
-
-    case: str
-    module: nn.Module
-    variables: Any
-    x: jax.Array
-
-    @functools.cached_property
-    def plain(self):
-        """`module.apply`, not compiled, on the grid of the tokens if it needs one."""
-        return functools.partial(
-            self.module.apply, train=False, **on_grid(self.module, GRID)
-        )
-
-    @functools.cached_property
-    def apply(self):
-        return jax.jit(self.plain)
-
-    @functools.cached_property
-    def y(self):
-        return self.apply(self.variables, self.x)
-
-    @functools.cached_property
-    def captured(self):
-        """The output and the maps, of one compiled call."""
-        options = on_grid(self.module, GRID)
-        run = jax.jit(functools.partial(attn.capture, self.module, **options))
-        return run(self.variables, self.x)
-
-    @functools.cached_property
-    def gradients(self):
-        """A compiled function of x: gradients by the parameters and by x."""
-        state = {k: v for k, v in self.variables.items() if k != "params"}
-
-        def loss(params, x):
-            y = self.plain({"params": params, **state}, x)
-            return jnp.sum(jnp.sin(y / (1 + jnp.abs(y))))  # bounded for any y
-
-        gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
-        return functools.partial(gradient, self.variables.get("params", {}))
-
-
-def on_grid(module, grid):
-    """The argument `grid`, for attentions that cannot do without."""
-    return {"grid": grid} if "grid" in module.card.supports else {}
-
-
-def initialise(module, x):
-    options = on_grid(module, GRID)
-    return module.init(jax.random.key(1), x, train=False, **options)
-
-
-def disturb(variables):
-    """Moves every variable off its initial value, by about its natural size."""
-    rng = np.random.default_rng(2)
-
-    def leaf(path, a):
-        if path[-1].key == "var":
-            return a * rng.uniform(0.5, 2, a.shape).astype(a.dtype)
-        width = 0.5 * np.prod(a.shape[:-1]) ** -0.5 if a.ndim > 1 else 0.2
-        return a + width * rng.normal(size=a.shape).astype(a.dtype)
-
-    return jax.tree.map_with_path(leaf, variables)
-
-
-@functools.cache
-def made(case):
-    name, settings = ALL[case]
-    module = attn.create(name, **settings)
-    rng = np.random.default_rng(0)
-    shape = SHAPES[module.card.contract]
-    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
-    variables = jax.jit(functools.partial(initialise, module))(x)
-    return Subject(case, module, disturb(variables), x)
 
 
 @pytest.fixture(scope="module", params=list(ALL))
 def subject(request):
     """Each case in turn; pytest runs all tests of one before the next."""
     return made(request.param)
-
-
-def for_tokens(subject, feature):
-    if (
-        subject.module.card.contract != "token"
-        or feature not in subject.module.card.supports
-    ):
-        pytest.skip(f"no token attention with {feature!r}")
-
-
-def close(got, want, *, rtol=1e-5, atol=3e-5):
-    # Programs compiled apart round apart, and what is read between two pixels differs
-    # by their difference times the rounding of the position.
-    np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
 
 
 def test_every_mechanism_has_a_case():
@@ -262,6 +119,11 @@ def test_records_the_maps_that_its_card_names(subject):
 def test_every_kind_of_map_on_the_card_is_recorded_by_some_case(name):
     cases = [case for case, (owner, _) in ALL.items() if owner == name]
     kinds = {m.kind for case in cases for m in made(case).captured[1].values()}
+    if "causal" in MODULES[name].card.supports:
+        subject = made(cases[0])
+        run = jax.jit(functools.partial(attn.capture, subject.module, causal=True))
+        _, maps = run(subject.variables, subject.x)
+        kinds |= {m.kind for m in maps.values()}
     assert kinds == set(MODULES[name].card.maps)
 
 
@@ -307,50 +169,6 @@ def test_gradients_are_finite_at_extreme_inputs(subject, extreme):
     assert np.all(np.isfinite(subject.apply(subject.variables, x)))
 
 
-def test_compiled_equals_eager(subject):
-    with jax.disable_jit():
-        y = subject.plain(subject.variables, subject.x)
-    close(subject.y, y)
-
-
-def test_works_under_vmap(subject):
-    x = subject.x.reshape(2, 4, *subject.x.shape[1:])
-    y = jax.jit(jax.vmap(subject.plain, in_axes=(None, 0)))(subject.variables, x)
-    close(y.reshape(subject.x.shape), subject.y)
-
-
-def test_works_under_pmap(subject):
-    x = subject.x[:, None]  # an example for each of the eight devices
-    y = jax.pmap(subject.plain, in_axes=(None, 0))(subject.variables, x)
-    close(y[:, 0], subject.y)
-
-
-def test_training_runs_and_its_statistics_synchronise_under_pmap(subject):
-    def train(module, variables, x):
-        rngs, mutable = {"dropout": jax.random.key(0)}, ["batch_stats"]
-        options = on_grid(module, GRID)
-        return module.apply(
-            variables, x, train=True, rngs=rngs, mutable=mutable, **options
-        )
-
-    run = jax.jit(functools.partial(train, subject.module))
-    y, state = run(subject.variables, subject.x)
-    assert y.shape == subject.x.shape
-    assert np.all(np.isfinite(y))
-    if "batch_stats" not in subject.variables:
-        return
-
-    synchronised = functools.partial(train, subject.module.clone(axis_name="data"))
-    run = jax.pmap(synchronised, axis_name="data", in_axes=(None, 0))
-    parts, states = run(subject.variables, subject.x[:, None])
-    close(parts[:, 0], y, rtol=1e-4, atol=1e-4)
-    before = {"batch_stats": subject.variables["batch_stats"]}
-    leaves = map(jax.tree.leaves, (states, state, before))
-    for part, whole, old in zip(*leaves, strict=True):
-        close(part, np.stack([whole] * len(part)), rtol=1e-4)
-        assert not np.allclose(whole, old), "training moves the statistics"
-
-
 def test_computes_in_bfloat16_with_float32_parameters(subject):
     module = subject.module.clone(dtype=jnp.bfloat16)
     shapes = jax.eval_shape(functools.partial(initialise, module), subject.x)
@@ -392,38 +210,6 @@ def test_nothing_is_computed_for_maps_when_nobody_asks(subject):
     assert set(subject.variables) <= {"params", "batch_stats"}
 
 
-def test_masked_sources_change_nothing_and_others_do(subject):
-    for_tokens(subject, "mask")
-    for_tokens(subject, "cross")
-    q, kv = subject.x, jnp.flip(subject.x, axis=1)[:, :7]
-    mask = np.ones((1, 1, 1, 7), bool)
-    mask[..., 2:4] = False
-    apply = lambda kv: subject.apply(subject.variables, q, kv, mask=mask)
-    y = apply(kv)
-    close(apply(kv.at[:, 2:4].add(5.0)), y, rtol=1e-6, atol=1e-6)
-    without = jnp.concatenate([kv[:, :2], kv[:, 4:]], axis=1)
-    close(subject.apply(subject.variables, q, without), y)
-    for source in (0, 1, 4, 5, 6):
-        assert not np.allclose(apply(kv.at[:, source].add(1.0)), y, atol=1e-5)
-
-
-def test_targets_have_masks_of_their_own(subject):
-    for_tokens(subject, "mask")
-    mask = np.ones((8, 1, 12, 12), bool)
-    mask[1, :, 3, 5:] = False
-    y = subject.apply(subject.variables, subject.x, mask=mask)
-    differs = np.abs(y - subject.y).max(-1) > 1e-5
-    assert np.argwhere(differs).tolist() == [[1, 3]]
-
-
-def test_tokens_attend_to_themselves_and_commute_with_permutations(subject):
-    for_tokens(subject, "cross")
-    close(subject.apply(subject.variables, subject.x, subject.x), subject.y)
-    order = np.random.default_rng(4).permutation(subject.x.shape[1])
-    y = subject.apply(subject.variables, subject.x[:, order])
-    close(y, subject.y[:, order])
-
-
 def test_survives_a_checkpoint(subject):
     empty = jax.tree.map(jnp.zeros_like, subject.variables)
     restored = serialization.from_bytes(
@@ -433,20 +219,23 @@ def test_survives_a_checkpoint(subject):
     np.testing.assert_array_equal(y, subject.y)
 
 
-@pytest.mark.parametrize("name", list(MODULES))
-def test_wraps_as_an_nnx_module(name):
-    subject = made(next(case for case, (owner, _) in ALL.items() if owner == name))
-    bridge = nnx.bridge.ToNNX(subject.module, rngs=nnx.Rngs(0))
-    options = on_grid(subject.module, GRID)
-    model = nnx.bridge.lazy_init(bridge, subject.x, train=False, **options)
-    values = {}
-    for collection in subject.variables.values():
-        values |= traverse_util.flatten_dict(collection)
-    nnx.update(model, traverse_util.unflatten_dict(values))
-    close(model(subject.x, train=False, **options), subject.y)
-
-
 def test_is_found_by_its_path(subject):
     kind, (_, settings) = type(subject.module), ALL[subject.case]
     path = f"{kind.__module__}:{kind.__qualname__}"
     assert attn.create(path, **settings) == subject.module
+
+
+def test_pooled_statistics_are_float32_whatever_the_map_is(subject):
+    gates = [m for m in subject.captured[1].values() if m.kind == "channel_gate"]
+    if not gates:
+        pytest.skip("no gate of channels")
+    # Means near 3, which bfloat16 has in steps of 1/64.
+    x = 3 + jnp.asarray(np.random.default_rng(6).normal(size=(2, 64, 64, 16)))
+    x = x.astype(jnp.bfloat16)
+    modules = (subject.module.clone(dtype=dtype) for dtype in (None, jnp.float32))
+    runs = [jax.jit(functools.partial(attn.capture, module)) for module in modules]
+    y, found = runs[0](subject.variables, x)
+    _, exact = runs[1](subject.variables, x)
+    assert y.dtype == jnp.bfloat16
+    gate, want = (maps["channel_gate"].values for maps in (found, exact))
+    np.testing.assert_allclose(gate, want, atol=1e-4)

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from attn.ops import kernel_features
-from attn.ops.linear_attention import linear_attention, linear_factors
-from attn.ops.padding import source_mask
+from attn.ops.linear_attention import (
+    causal_step,
+    causal_weights,
+    empty_state,
+    linear_attention,
+    linear_factors,
+)
 
 B, T, S, N, R, DV = 2, 3, 5, 2, 7, 4
 LOGARITHMS = lambda x: x  # tests give features, not what they are made of
@@ -23,11 +28,15 @@ def arrays(size=1.0, seed=0):
 
 
 def oracle(q, k, v, seen):
-    """q and k are logarithms; their products are summed as logarithms, one by one."""
+    """q and k are logarithms; their products are summed as logarithms, one by one.
+
+    `seen` is [B, T, S].
+    """
     q, k, v = (np.asarray(a, np.float64) for a in (q, k, v))
-    y, matrix = np.zeros((B, T, N, DV)), np.zeros((B, N, T, S))
-    for b, t, n in np.ndindex(B, T, N):
-        sources = np.flatnonzero(seen[b, n])
+    targets, sources = q.shape[1], k.shape[1]
+    y, matrix = np.zeros((B, targets, N, DV)), np.zeros((B, N, targets, sources))
+    for b, t, n in np.ndindex(B, targets, N):
+        sources = np.flatnonzero(seen[b, t])
         if not len(sources):
             continue
         logs = [np.logaddexp.reduce(q[b, t, n] + k[b, s, n]) for s in sources]
@@ -42,19 +51,17 @@ def oracle(q, k, v, seen):
 @pytest.mark.parametrize("block", [None, 2])  # which divides neither T nor S
 def test_matches_the_sums_at_any_magnitude(size, masked, block):
     q, k, v = arrays(size)
-    seen = np.ones((B, N, S), bool)
+    seen = np.ones((B, S), bool)
     if masked:
-        seen = np.random.default_rng(1).random((B, N, S)) < 0.5
-        seen[1, 0] = False
-        assert seen.any(-1).sum() == 3
-    mask = jnp.asarray(seen[:, :, None]) if masked else None
+        seen[0, 1::2] = seen[1] = False
+    kv_mask = jnp.asarray(seen) if masked else None
 
     attend = functools.partial(linear_attention, features=LOGARITHMS, block=block)
-    y = jax.jit(attend)(q, k, v, mask=mask)
+    y = jax.jit(attend)(q, k, v, kv_mask=kv_mask)
     factors = functools.partial(linear_factors, features=LOGARITHMS)
-    left, right = jax.jit(factors)(q, k, mask=mask)
+    left, right = jax.jit(factors)(q, k, kv_mask=kv_mask)
 
-    want, matrix = oracle(q, k, v, seen)
+    want, matrix = oracle(q, k, v, np.broadcast_to(seen[:, None], (B, T, S)))
     np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(left @ right, matrix, rtol=1e-4, atol=1e-5)
 
@@ -80,10 +87,10 @@ def test_gradients_pass_through_what_cancels(block):
 @pytest.mark.parametrize("block", [None, 2])
 def test_gradients_are_finite_where_nothing_is_seen(block):
     q, k, v = arrays()
-    mask = np.zeros((B, 1, 1, S), bool)
+    mask = np.zeros((B, S), bool)
     mask[0] = True
     attend = functools.partial(
-        linear_attention, features=LOGARITHMS, mask=mask, block=block
+        linear_attention, features=LOGARITHMS, kv_mask=mask, block=block
     )
     loss = lambda *a: jnp.sum(jnp.sin(attend(*a)))
     for grad in jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v):
@@ -168,23 +175,83 @@ def test_relu_features_are_logarithms_of_relu():
     np.testing.assert_allclose(np.exp(got), want, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(S,), (1, 1, 1, S), (B, 1, 1, 1), (B, N, 1, S)])
-def test_masks_of_sources_broadcast(shape):
-    mask = np.random.default_rng(0).random(shape) < 0.5
-    got = source_mask(jnp.asarray(mask), (B, N, T, S))
-    want = np.broadcast_to(mask, (B, N, T, S))[:, :, 0]
-    np.testing.assert_array_equal(np.broadcast_to(got, (B, N, S)), want)
+@pytest.mark.parametrize("shape", [(B, S + 1), (B, N, S), (S,)])
+def test_says_why_a_mask_does_not_fit(shape):
+    with pytest.raises(ValueError, match=r"kv_mask must be \[B, S\] = \(2, 5\), got"):
+        linear_attention(*arrays(), LOGARITHMS, kv_mask=np.ones(shape, bool))
+    with pytest.raises(ValueError, match="kv_mask must be boolean"):
+        linear_attention(*arrays(), LOGARITHMS, kv_mask=np.ones(shape))
 
 
-@pytest.mark.parametrize(
-    ("mask", "says"),
-    [
-        (np.ones((1, 1, 1, S)), "must be boolean"),
-        (np.ones((1, 1, 1, S + 1), bool), r"\(1, 1, 1, 6\) does not broadcast"),
-        (np.ones((1, B, N, T, S), bool), "does not broadcast"),
-        (np.ones((B, 1, T, S), bool), r"all 3 targets.* must be \[B, N, 1, S\]"),
-    ],
-)
-def test_says_why_a_mask_does_not_fit(mask, says):
-    with pytest.raises(ValueError, match=says):
-        linear_attention(*arrays(), LOGARITHMS, mask=mask)
+LONG = 21  # no multiple of the tile
+
+
+def in_order(size=1.0):
+    rng = np.random.default_rng(5)
+    shapes = [(B, LONG, N, R)] * 2 + [(B, LONG, N, DV)]
+    q, k, v = (rng.normal(size=shape) for shape in shapes)
+    seen = rng.random((B, LONG)) < 0.7
+    seen[1, :3] = False  # whose first targets see nothing
+    return *(np.float32(a) for a in (size * q, size * k, v)), seen
+
+
+@pytest.mark.parametrize("size", [1, 300])
+@pytest.mark.parametrize("tile", [1, 4, 64])
+def test_causal_order_matches_the_sums_at_any_magnitude(monkeypatch, size, tile):
+    monkeypatch.setattr("attn.ops.linear_attention.TILES", 2)  # several states are kept
+    q, k, v, seen = in_order(size)
+    options = {"features": LOGARITHMS, "kv_mask": seen}
+    attend = functools.partial(linear_attention, causal=True, block=tile, **options)
+    both = np.tril(np.ones((LONG, LONG), bool)) & seen[:, None]
+    want, matrix = oracle(q, k, v, both)
+    np.testing.assert_allclose(jax.jit(attend)(q, k, v), want, rtol=1e-4, atol=1e-5)
+    weights = jax.jit(functools.partial(causal_weights, **options))(q, k)
+    np.testing.assert_allclose(weights, matrix, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_in_causal_order_are_those_of_the_sums(monkeypatch):
+    monkeypatch.setattr("attn.ops.linear_attention.TILES", 2)
+    *inputs, seen = in_order()
+
+    def plain(q, k, v):
+        weights = jnp.einsum("btnr,bsnr->bnts", jnp.exp(q), jnp.exp(k))
+        both = jnp.tril(jnp.ones((LONG, LONG), bool))[None, None]
+        both = both & seen[:, None, None]
+        weights = jnp.where(both, weights, 0)
+        weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-30)
+        return jnp.einsum("bnts,bsnd->btnd", weights, v)
+
+    options = {"features": LOGARITHMS, "kv_mask": seen, "causal": True, "block": 4}
+    both = [
+        jax.jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), argnums=(0, 1, 2)))
+        for f in (functools.partial(linear_attention, **options), plain)
+    ]
+    for got, want in zip(both[0](*inputs), both[1](*inputs), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_a_later_source_changes_no_bit_of_an_earlier_target():
+    q, k, v, _ = in_order()
+    attend = jax.jit(
+        functools.partial(linear_attention, features=LOGARITHMS, causal=True)
+    )
+    y = attend(q, k, v)
+    k[:, 11:] += 200  # within the tile of earlier targets, and far larger
+    np.testing.assert_array_equal(attend(q, k, v)[:, :11], y[:, :11])
+
+
+def test_steps_go_on_from_a_state():
+    q, k, v, seen = in_order(30)
+    attend = functools.partial(linear_attention, features=LOGARITHMS, causal=True)
+    whole = jax.jit(functools.partial(attend, kv_mask=seen))(q, k, v)
+    state, parts, start = empty_state(q, v, LOGARITHMS), [], 0
+    step = jax.jit(functools.partial(causal_step, features=LOGARITHMS))
+    for count in (1, 1, 7, 12):
+        here = slice(start, start + count)
+        inputs = (a[:, here] for a in (q, k, v))
+        y, state = step(*inputs, state=state, kv_mask=seen[:, here])
+        parts.append(y)
+        start += count
+    np.testing.assert_allclose(
+        jnp.concatenate(parts, axis=1), whole, rtol=1e-5, atol=1e-5
+    )

@@ -31,7 +31,7 @@ class EfficientChannel(nn.Module):
     """Gates channels: [B, H, W, C] -> x * sigmoid(conv1d(mean_HW(x))), [B, H, W, C].
 
     The convolution runs over channels, has one kernel and no bias, and reads zeros
-    beyond the first and the last channel. The pooled statistics are taken in float32.
+    beyond the first and the last channel. Pooled statistics and the gate are float32.
     `card` tells the paper, the count of parameters and the variants.
 
     Attributes:
@@ -74,13 +74,14 @@ class EfficientChannel(nn.Module):
             (size,),
             padding=size // 2,
             use_bias=False,
-            dtype=self.dtype or x.dtype,
+            dtype=pooled.dtype,
             param_dtype=self.param_dtype,
             name="conv",
         )(pooled[:, :, None])
         gate = nn.sigmoid(logits[:, :, 0])
         sow(self, "channel_gate", gate)
-        return x.astype(gate.dtype) * gate[:, None, None, :]
+        x = x.astype(self.dtype or x.dtype)
+        return x * gate[:, None, None, :].astype(x.dtype)
 
 
 def kernel_size(module: EfficientChannel, channels: int) -> int:

@@ -35,8 +35,8 @@ class SqueezeExcite(nn.Module):
     """Gates channels: [B, H, W, C] -> x * f(W2 relu(W1 pool(x))), [B, H, W, C].
 
     With "none" for a pool it gates single values, from each position alone. Pooled
-    statistics are taken in float32. `card` tells the paper, the count of parameters
-    and the variants.
+    statistics and the gate made of them are float32. `card` tells the paper, the count
+    of parameters and the variants.
 
     Attributes:
         reduction: r, by which the bottleneck is narrower; the paper uses 16.
@@ -66,24 +66,23 @@ class SqueezeExcite(nn.Module):
         del train  # the same in training and evaluation
         channels = x.shape[-1]
         hidden = hidden_channels(channels, self.reduction, self.divisor)
-        kinds = {
-            "use_bias": self.bias,
-            "dtype": self.dtype or x.dtype,
-            "param_dtype": self.param_dtype,
-        }
-        if self.squeeze == "none":
-            seen = x
-        else:
+        x = seen = x.astype(self.dtype or x.dtype)
+        if self.squeeze != "none":
             pool = SQUEEZES[self.squeeze]
             seen = pool(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
-        gate = nn.relu(nn.Dense(hidden, name="squeeze", **kinds)(seen))
-        gate = nn.Dense(channels, name="excite", **kinds)(gate)
+        options = {
+            "use_bias": self.bias,
+            "dtype": seen.dtype,
+            "param_dtype": self.param_dtype,
+        }
+        gate = nn.relu(nn.Dense(hidden, name="squeeze", **options)(seen))
+        gate = nn.Dense(channels, name="excite", **options)(gate)
         gate = EXCITATIONS[self.excitation](gate)
         if self.squeeze == "none":
             sow(self, "pixel_gate", gate)
         else:
             sow(self, "channel_gate", lambda: gate[:, 0, 0])
-        return x.astype(gate.dtype) * gate
+        return x * gate.astype(x.dtype)
 
 
 def _parameters(module: SqueezeExcite, shape: tuple[int, ...]) -> int:

@@ -13,16 +13,16 @@ from typing import ClassVar
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.modules.token.base import Call, Token
 from attn.ops import dot_product
 from attn.ops.additive import additive_logits
 from attn.settings import Positive
 
 
-class AdditiveSoft(nn.Module):
+class AdditiveSoft(Token):
     """Soft selection: q [B, T, C], kv [B, S, C] or None -> sum_s a_ts kv_s, [B, T, C].
 
     a_ts = softmax_s(w . tanh(W_q q_t + W_k kv_s + b)), so weights lie in [0, 1] and
@@ -37,55 +37,35 @@ class AdditiveSoft(nn.Module):
         gate: whether each target's result is multiplied by
             beta_t = sigmoid(v . q_t + c), by which a target can turn away from the
             image (Show, Attend and Tell, section 4.2.1).
-        dtype: computation type; None takes the type of the input.
-        param_dtype: type in which parameters are kept.
+        dtype, param_dtype: as in `Token`.
     """
 
     hidden: Positive | None = None
     bias: bool = False
     gate: bool = False
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
 
     card: ClassVar[Card]
 
-    @nn.compact
-    def __call__(
-        self,
-        q: jax.Array,
-        kv: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        grid: tuple[int, int] | None = None,
-        train: bool,
-    ) -> jax.Array:
-        """Attends.
-
-        Args:
-            q: tokens that ask (states of a decoder), [B, T, C].
-            kv: annotations, [B, S, C]; None takes `q`.
-            mask: boolean, True = may attend, broadcastable to [B, 1, T, S].
-            grid: (rows, columns) on which the S sources lie, for the record only.
-            train: without effect here.
-
-        Raises:
-            Invalid: `mask` does not fit.
-        """
-        del train  # the same in training and evaluation
-        kinds = {"dtype": self.dtype or q.dtype, "param_dtype": self.param_dtype}
-        q = q.astype(kinds["dtype"])
-        kv = q if kv is None else kv.astype(kinds["dtype"])
-        hidden = self.hidden or kv.shape[-1]
-        asked = nn.Dense(hidden, use_bias=self.bias, name="query", **kinds)(q)
-        found = nn.Dense(hidden, use_bias=False, name="key", **kinds)(kv)
+    def attend(self, call: Call) -> jax.Array:
+        dtypes = {"dtype": self.dtype or call.q.dtype, "param_dtype": self.param_dtype}
+        q = call.q.astype(dtypes["dtype"])
+        hidden = self.hidden or q.shape[-1]
+        asked = nn.Dense(hidden, use_bias=self.bias, name="query", **dtypes)(q)
+        made = None
+        if call.kv is not None:
+            found = nn.Dense(hidden, use_bias=False, name="key", **dtypes)(call.kv)
+            made = {"key": found, "value": call.kv.astype(dtypes["dtype"])}
+        arrays, visible = self.sources(call, made)
+        found, kv = arrays["key"], arrays["value"]
         start = nn.initializers.normal(hidden**-0.5)
         score = self.param("score", start, (hidden,), self.param_dtype)
         logits = additive_logits(asked, found, score.astype(asked.dtype))
+        mask = visible.matrix(q.shape[1], kv.shape[1])
         weights = dot_product.masked_softmax(logits[:, None], mask)
-        sow(self, "token_matrix", weights, grid=grid)
+        sow(self, "token_matrix", weights, grid=call.grid)
         z = dot_product.read(weights, kv[:, :, None])[:, :, 0]
         if self.gate:
-            z = z * nn.sigmoid(nn.Dense(1, name="gate_of_query", **kinds)(q))
+            z = z * nn.sigmoid(nn.Dense(1, name="gate_of_query", **dtypes)(q))
         return z
 
 
@@ -112,7 +92,9 @@ AdditiveSoft.card = Card(
     complexity="(T + S) C A + T S A + T S C",
     parameters=_parameters,
     maps=("token_matrix",),
-    supports=("any resolution", "mask", "cross"),
+    supports=frozenset(
+        {"any resolution", "cross", "mask", "kv_mask", "causal", "decode"}
+    ),
     variants={
         "bahdanau": {},
         "show_attend_tell": {"bias": True, "gate": True},

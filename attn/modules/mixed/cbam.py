@@ -31,7 +31,7 @@ class CBAM(nn.Module):
 
     Mc = sigmoid(sum over pools of MLP(pool_HW(x))) with one MLP for all pools, and
     Ms = sigmoid(BN(conv([max_C; mean_C]))). There is no residual inside. Pooled
-    statistics and the norm are in float32. `card` tells the count of parameters.
+    statistics, Mc and the norm are in float32. `card` tells the count of parameters.
 
     Attributes:
         variant: "official" is the released code: the MLP has biases, the descriptor
@@ -82,7 +82,7 @@ class CBAM(nn.Module):
         hidden = hidden_channels(channels, self.reduction, self.variant)
         kinds = {
             "use_bias": self.variant == "official",
-            "dtype": x.dtype,
+            "dtype": jnp.float32,
             "param_dtype": self.param_dtype,
         }
         squeeze = nn.Dense(hidden, name="squeeze", **kinds)
@@ -93,7 +93,7 @@ class CBAM(nn.Module):
         )
         gate = nn.sigmoid(sum(excite(nn.relu(squeeze(p))) for p in pooled))
         sow(self, "channel_gate", gate)
-        return gate[:, None, None, :]
+        return gate[:, None, None, :].astype(x.dtype)
 
     def _spatial_gate(self, x: jax.Array, train: bool) -> jax.Array:
         """Where to look, [B, H, W, 1]."""

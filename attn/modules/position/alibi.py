@@ -33,6 +33,15 @@ class Alibi(Position):
         bias = positions.alibi(q.shape[1], k.shape[1], num_heads=q.shape[2])
         return jnp.asarray(bias, jnp.float32)[None]
 
+    def part_bias(
+        self, q: jax.Array, k: jax.Array, grid: Grid | None, start: jax.Array
+    ) -> jax.Array:
+        del grid  # without a matrix of all places
+        slopes = jnp.asarray(positions.alibi_slopes(q.shape[2]), jnp.float32)
+        targets = start + jnp.arange(q.shape[1])
+        distance = jnp.abs(targets[:, None] - jnp.arange(k.shape[1])[None])
+        return -slopes[None, :, None, None] * distance[None, None].astype(jnp.float32)
+
 
 class Alibi2d(Position):
     """Adds - slope times the Euclidean distance on the grid to the logits.

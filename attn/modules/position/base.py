@@ -40,6 +40,8 @@ class Position(nn.Module):
     acts: ClassVar[tuple[str, ...]] = ()
     # How many blocks of a host come before the tokens are changed.
     blocks_before: ClassVar[int] = 0
+    # Whether no token is told of later ones.
+    causal: ClassVar[bool] = True
     # What must divide C, if it acts on tokens, or D, if it rotates.
     divisor: ClassVar[int] = 1
 
@@ -73,6 +75,17 @@ class Position(nn.Module):
         products the logits are, before the factor 1 / sqrt(D).
         """
         del q, k, grid
+
+    def at(self, start: jax.Array | None, length: int | None) -> "Position | Part":
+        """The encoding of tokens from `start` on, of `length` in all; None: of all."""
+        return self if start is None else Part(self, start, length)
+
+    def part_bias(
+        self, q: jax.Array, k: jax.Array, grid: Grid | None, start: jax.Array
+    ) -> jax.Array | None:
+        """`bias` of queries from the place `start` on and of all keys."""
+        whole = self.bias(_whole(q, start, k.shape[1]), k, grid)
+        return None if whole is None else _part(whole, start, q.shape[1], axis=2)
 
     def parameters(
         self,
@@ -115,6 +128,50 @@ class Position(nn.Module):
     def _table(self, name: str, shape: tuple[int, ...], initial: Any) -> jax.Array:
         """The parameter `name`; made with `shape` if it does not exist."""
         return self.param(name, initial, self._kept(name, shape), self.param_dtype)
+
+
+class Part:
+    """An encoding for some tokens in a row: those that a decoder appends.
+
+    Attributes:
+        encoding: that of all tokens.
+        start: place of the first one.
+        length: number of places in all.
+    """
+
+    def __init__(self, encoding: Position, start: jax.Array, length: int):
+        self.encoding, self.start, self.length = encoding, start, length
+
+    def tokens(self, x: jax.Array, grid: Grid | None) -> jax.Array:
+        if "tokens" not in self.encoding.acts:
+            return x
+        y = self.encoding.tokens(_whole(x, self.start, self.length), grid)
+        return _part(y, self.start, x.shape[1])
+
+    def rotate(
+        self, q: jax.Array, k: jax.Array, grid: Grid | None
+    ) -> tuple[jax.Array, jax.Array]:
+        if "rotate" not in self.encoding.acts:
+            return q, k
+        whole = (_whole(x, self.start, self.length) for x in (q, k))
+        turned = self.encoding.rotate(*whole, grid)
+        q, k = (_part(x, self.start, q.shape[1]) for x in turned)
+        return q, k
+
+    def bias(self, q: jax.Array, k: jax.Array, grid: Grid | None) -> jax.Array | None:
+        if "bias" not in self.encoding.acts:
+            return None
+        return self.encoding.part_bias(q, k, grid, self.start)
+
+
+def _whole(x: jax.Array, start: jax.Array, length: int) -> jax.Array:
+    """Tokens [B, T, ...] at their place in zeros [B, L, ...]."""
+    zeros = jnp.zeros((x.shape[0], length, *x.shape[2:]), x.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(zeros, x, start, axis=1)
+
+
+def _part(x: jax.Array, start: jax.Array, count: int, axis: int = 1) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x, start, count, axis)
 
 
 def widen(bias: jax.Array, prefix: int, special: jax.Array | None) -> jax.Array:

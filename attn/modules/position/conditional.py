@@ -27,6 +27,7 @@ class Conditional(Position):
     kernel_size: int = 3
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
     blocks_before: ClassVar[int] = 1
+    causal: ClassVar[bool] = False
 
     @nn.compact
     def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:

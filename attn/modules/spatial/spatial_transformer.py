@@ -6,6 +6,7 @@ and `attn.ops.sample`.
 """
 
 import itertools
+import math
 from typing import ClassVar, Literal
 
 import flax.linen as nn
@@ -169,14 +170,14 @@ def make_grid(
     if transform == "projective":
         return grids.projective_grid(theta, size, align_corners=align_corners)
     if transform == "thin_plate":
-        points = theta.reshape(len(theta), -1, 2)
+        points = theta.reshape(theta.shape[0], theta.shape[1] // 2, 2)
         return grids.thin_plate_grid(points, size, align_corners=align_corners)
     if transform == "attention":
         *regressed, x, y = theta.T
         zero = jnp.zeros_like(x)
         side = regressed[0] if scale is None else zero + scale
         theta = jnp.stack([side, zero, x, zero, side, y], axis=-1)
-    theta = theta.reshape(-1, 2, 3)
+    theta = theta.reshape(theta.shape[0], 2, 3)
     return grids.affine_grid(theta, size, align_corners=align_corners)
 
 
@@ -207,7 +208,7 @@ def _localise(module: SpatialTransformer, x: jax.Array, kinds: dict) -> jax.Arra
             **kinds,
         )
         x = nn.relu(conv(x))
-    x = x.reshape(len(x), -1)
+    x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
     for index, width in enumerate(units):
         x = nn.relu(nn.Dense(width, name=f"dense{index}", **kinds)(x))
     return x
@@ -291,7 +292,7 @@ SpatialTransformer.card = Card(
     complexity="4 hwC + f; f of 'dense': 32 HWC + 2 * 32^2 + 32 D",
     parameters=_parameters,
     maps=("sampling_grid",),
-    supports=(),
+    supports=frozenset(),
     variants={
         "st_cnn": {},
         "st_fcn": {"localisation": "dense"},

@@ -1,0 +1,42 @@
+"""Token modules, and the contract that all of them keep.
+
+    module(q, kv=None, *, mask=None, kv_mask=None, causal=False, grid=None,
+           decode=False, train) -> [B, T, C]
+
+    q        queries: tokens [B, T, C] that attend.
+    kv       keys and values: tokens [B, S, C] that are attended to. None takes `q`:
+             self-attention.
+    mask     boolean, True = may attend, broadcastable to [B, N, T, S].
+    kv_mask  boolean [B, S], True = a real source, False = padding. Padding changes
+             nothing, not even where it is NaN, and gets no gradient.
+    causal   whether target t sees the sources s <= t only; there must be T of them.
+    grid     (rows, columns) on which the tokens lie, row by row, for modules that need
+             their places, and for maps. Tokens of a prefix, such as a class token, come
+             before the grid and are not counted.
+    decode   whether `q` continues the tokens of the calls before, see below.
+    train    whether to drop; draws from the random stream "dropout".
+
+A target that may attend to nothing reads zeros: the output is what the last linear map
+makes of zeros. `Card.supports` names those of "mask", "kv_mask", "causal", "decode" and
+"cross" (kv of any length) that a module has; to ask for another raises ValueError.
+
+Decoding is causal and keeps what later targets need in the collection "cache". A call
+of full length makes the cache, and each call after it appends one or more tokens:
+
+    cache = module.init(key, jnp.zeros((B, L, C)), decode=True, train=False)["cache"]
+    for x in ...:                                                 # [B, 1, C] each
+        y, changed = module.apply(
+            {"params": params, "cache": cache}, x, decode=True, train=False,
+            mutable=["cache"],
+        )
+        cache = changed["cache"]
+
+The outputs are those of one causal call. `kv_mask` is of the new tokens, `mask` of the
+new targets and of all L places. What goes beyond L is NaN, since nobody can raise an
+error there. Cross-attention whose cache was made with `kv` keeps the projected sources:
+a call with `kv` fills the cache, calls without it read it.
+"""
+
+from attn.modules.token.base import Call, Heads, Token, Visible
+
+__all__ = ["Call", "Heads", "Token", "Visible"]

@@ -10,19 +10,19 @@ Letters used in shapes:
     B batch, T tokens, S sources, C channels, N heads, D channels of one head.
 """
 
+import dataclasses
 from typing import ClassVar, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from attn import ops
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token import _projections
+from attn.modules.token.base import Call, Heads
 
 
-class ClassAttention(nn.Module):
+class ClassAttention(Heads):
     """Token attention of one query: cost and memory are linear in the sources.
 
     With `kv` it is the paper's: q [B, 1, C], the class token (or several), reads from
@@ -30,61 +30,35 @@ class ClassAttention(nn.Module):
     token of q [B, T, C] reads from all of q: -> [B, T, C].
 
     Attributes:
-        num_heads: N, which must divide C. None is C / head_dim, or 4 heads.
-        head_dim: D, which must divide C. None is C / num_heads.
         others: what the tokens after the first become without `kv`: "keep" hands them
             on unchanged, "zero" makes them 0, so that inside a residual branch, such as
             the mixer of a ViT, they stay as they are.
-        qkv_bias: whether queries, keys and values have biases.
-        out_bias: whether the last linear map has one.
-        dtype: computation type; None takes the type of the input.
-        param_dtype: type in which parameters are kept.
+        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
     """
 
-    num_heads: int | None = None
-    head_dim: int | None = None
     others: Literal["keep", "zero"] = "keep"
-    qkv_bias: bool = True
-    out_bias: bool = True
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
 
     card: ClassVar[Card]
 
-    @nn.compact
-    def __call__(
-        self,
-        q: jax.Array,
-        kv: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        grid: tuple[int, int] | None = None,
-        train: bool,
-    ) -> jax.Array:
-        """Attends.
+    def attend(self, call: Call) -> jax.Array:
+        alone = not call.cross  # the first token is the only one with a query
+        mask = call.mask
+        if alone:
+            call = dataclasses.replace(call, q=call.q[:, :1])
+            mask = mask if mask is None else mask[:, :, :1]
+        query, made = self.project(call)
+        key, value = made["key"], made["value"]
 
-        Args:
-            q: class tokens, [B, 1, C]; or all tokens, [B, T, C], without `kv`.
-            kv: all tokens, [B, S, C]; None takes `q`, of which the first asks.
-            mask: boolean, True = may attend, broadcastable to [B, N, 1, S] ([B, N, T,
-                S] with `kv`).
-            grid: (rows, columns) on which the S sources lie, for the record only.
-            train: without effect here.
+        def weights():
+            row = ops.attention_weights(query, key, mask=mask)
+            return self._whole(row) if alone else row
 
-        Raises:
-            Invalid: heads do not divide C, or `mask` does not fit.
-        """
-        del train  # the same in training and evaluation
-        asks = q if kv is not None else q[:, :1]
-        query, key, value = _projections.project(self, asks, q if kv is None else kv)
-        weights = lambda: ops.attention_weights(query, key, mask=mask)
-        matrix = weights if kv is not None else lambda: self._whole(weights())
-        sow(self, "token_matrix", matrix, grid=grid)
+        sow(self, "token_matrix", weights, grid=call.grid)
         y = ops.dot_product_attention(query, key, value, mask=mask)
-        y = _projections.merge(self, y, q)
-        if kv is not None:
+        y = self.merge(y, call.q.shape[-1])
+        if not alone:
             return y
-        rest = q[:, 1:].astype(y.dtype)
+        rest = call.kv[:, 1:].astype(y.dtype)
         rest = rest if self.others == "keep" else jnp.zeros_like(rest)
         return jnp.concatenate([y, rest], axis=1)
 
@@ -102,7 +76,7 @@ class ClassAttention(nn.Module):
 
 
 def _parameters(module: ClassAttention, shape: tuple[int, ...]) -> int:
-    return _projections.parameters(module, shape[-1])
+    return module.count(shape[-1])
 
 
 ClassAttention.card = Card(
@@ -118,7 +92,7 @@ ClassAttention.card = Card(
     complexity="2 C^2 + 2 S C^2 + 2 S C",
     parameters=_parameters,
     maps=("token_matrix",),
-    supports=("any resolution",),
+    supports=frozenset({"any resolution", "mask", "kv_mask"}),
     note=(
         "4 C^2 + 4 C parameters. CaiT calls it with kv, its class token inside, in"
         " blocks of their own. Takes kv and masks of the sources; without kv the other"

@@ -1,4 +1,4 @@
-"""Multi-head attention over tokens: N softmax attentions on slices of the channels.
+"""Multi-head attention over tokens: a softmax in each of N slices of the channels.
 
 Vaswani et al., "Attention Is All You Need", NeurIPS 2017,
 https://arxiv.org/abs/1706.03762, section 3.2.2. The norm of queries and keys: Dehghani
@@ -18,17 +18,16 @@ from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from attn import settings
 from attn.modules import position as positions
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token._projections import head_shape
+from attn.modules.token.base import Call, Heads
 from attn.ops import dot_product
 
 
-class MultiHead(nn.Module):
+class MultiHead(Heads):
     """Token attention: q [B, T, C], kv [B, S, C] or None -> [B, T, C].
 
     Softmax(Q K^T / sqrt(D)) V in N heads, between linear maps. Without `kv` the
@@ -37,13 +36,9 @@ class MultiHead(nn.Module):
     count of parameters.
 
     Attributes:
-        num_heads: N, which must divide C. None is C / head_dim, or 4 heads.
-        head_dim: D, which must divide C. None is C / num_heads. With both, the inner
-            width N D may differ from C.
+        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
         num_kv_heads: K, which must divide N: each head of keys and values serves
             N / K heads of queries in a row. None is N, 1 is multi-query attention.
-        qkv_bias: whether queries, keys and values have biases.
-        out_bias: whether the last linear map has one.
         qk_norm: whether queries and keys pass through a layer norm (without bias)
             in each head, which bounds the logits; ViT-22B does.
         gate: factors in (0, 1) on what the heads read, the sigmoid of a linear map of
@@ -57,14 +52,8 @@ class MultiHead(nn.Module):
         implementation: which program computes it, see there too; None is the fastest.
         attention_dropout: rate at which single weights are dropped in training.
         output_dropout: rate at which outputs are dropped in training.
-        dtype: computation type; None takes the type of the input.
-        param_dtype: type in which parameters are kept.
     """
 
-    num_heads: int | None = None
-    head_dim: int | None = None
-    qkv_bias: bool = True
-    out_bias: bool = True
     num_kv_heads: int | None = None
     qk_norm: bool = False
     gate: Literal["elementwise", "headwise"] | None = None
@@ -74,8 +63,6 @@ class MultiHead(nn.Module):
     implementation: str | None = None
     attention_dropout: float = 0.0
     output_dropout: float = 0.0
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
 
     card: ClassVar[Card]
 
@@ -83,89 +70,63 @@ class MultiHead(nn.Module):
         self.position = positions.check(self.position)
         super().__post_init__()
 
-    @nn.compact
-    def __call__(
-        self,
-        q: jax.Array,
-        kv: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        grid: tuple[int, int] | None = None,
-        train: bool,
-    ) -> jax.Array:
-        """Attends.
-
-        Args:
-            q: tokens that ask, [B, T, C].
-            kv: tokens that are asked, [B, S, C]; None takes `q`.
-            mask: boolean, True = may attend, broadcastable to [B, N, T, S].
-            grid: (rows, columns) on which the tokens after the prefix lie, for
-                positions and the record.
-            train: whether to drop; draws from the random stream "dropout".
-
-        Raises:
-            Invalid: heads do not divide C, K does not divide N, `mask` does not
-                fit, or `position` needs another grid.
-        """
-        kv = q if kv is None else kv
+    def attend(self, call: Call) -> jax.Array:
         encoding = positions.build(
             self.position,
             prefix=self.prefix,
             param_dtype=self.param_dtype,
             called="position",
         )
-        query, key, value = self._project(q, kv, encoding, grid)
-        query, key = encoding.rotate(query, key, grid)
-        options = {"bias": encoding.bias(query, key, grid), "mask": mask}
-        options["normalize"] = self.normalize
-        y = self._read(query, key, value, options, None if self.prefix else grid, train)
+        _check_order(call, self.position, encoding)
+        placed = encoding.at(call.start, call.length)
+        query, made = self._project(call, placed)
+        arrays, visible = self.sources(call, made)
+        options = visible._asdict() | {"normalize": self.normalize}
+        options["bias"] = placed.bias(query, arrays["key"], call.grid)
+        y = self._read(call, query, arrays, options)
         if self.gate is not None:
-            y = y * self._gate(q, y)
-        y = nn.DenseGeneral(
-            q.shape[-1],
-            axis=(-2, -1),
-            use_bias=self.out_bias,
-            name="out",
-            **self._kinds(q),
-        )(y)
-        return nn.Dropout(self.output_dropout, deterministic=not train)(y)
+            y = y * self._gate(call.q, y)
+        y = self.merge(y, call.q.shape[-1])
+        return nn.Dropout(self.output_dropout, deterministic=not call.train)(y)
 
-    def _kinds(self, q):
-        return {"dtype": self.dtype or q.dtype, "param_dtype": self.param_dtype}
+    def _project(self, call, placed):
+        """Queries [B, T, N, D]; keys and values [B, S, K, D], or None if cached."""
+        heads, dim = self.head_shape(call.q.shape[-1])
+        shared = (shared_heads(heads, self.num_kv_heads), dim)
+        tokens = placed.tokens(call.q, call.grid)
+        query = self._normed("query_ln", self.linear("query", tokens, (heads, dim)))
+        if call.kv is None:
+            return query, None
+        if call.cross:
+            tokens = placed.tokens(call.kv, call.grid)
+        key = self._normed("key_ln", self.linear("key", tokens, shared, like=call.q))
+        value = self.linear("value", call.kv, shared, like=call.q)
+        query, key = placed.rotate(query, key, call.grid)
+        return query, {"key": key, "value": value}
 
-    def _project(self, q, kv, encoding, grid):
-        """Queries [B, T, N, D], keys and values [B, S, K, D]."""
-        heads, dim = head_shape(q.shape[-1], self.num_heads, self.head_dim)
-        kv_heads = shared_heads(heads, self.num_kv_heads)
-        kinds = self._kinds(q)
-        placed = encoding.tokens(q, grid)
-        keys = placed if kv is q else encoding.tokens(kv, grid)
-        inputs = {"query": (heads, placed), "key": (kv_heads, keys)}
-        inputs["value"] = (kv_heads, kv)
-        query, key, value = (
-            nn.DenseGeneral((n, dim), use_bias=self.qkv_bias, name=name, **kinds)(x)
-            for name, (n, x) in inputs.items()
-        )
-        if self.qk_norm:
-            # The mean of squares minus the squared mean is inexact for few channels.
-            kinds |= {"use_bias": False, "use_fast_variance": False}
-            query = nn.LayerNorm(name="query_ln", **kinds)(query)
-            key = nn.LayerNorm(name="key_ln", **kinds)(key)
-        return query, key, value
+    def _normed(self, name: str, x: jax.Array) -> jax.Array:
+        if not self.qk_norm:
+            return x
+        # The mean of squares minus the squared mean is inexact for few channels.
+        return nn.LayerNorm(
+            use_bias=False, use_fast_variance=False, name=name, **self.dtypes(x)
+        )(x)
 
-    def _read(self, query, key, value, options, grid, train):
-        """What the heads read, [B, T, N, D]."""
-        sow(
-            self,
-            "token_matrix",
-            lambda: dot_product.attention_weights(query, key, **options),
-            grid=grid,
-        )
-        if train and self.attention_dropout > 0:
-            options["dropout_rate"] = self.attention_dropout
-            options["dropout_rng"] = self.make_rng("dropout")
+    def _read(self, call, query, arrays, options):
+        """Values that the heads read, [B, T, N, D]."""
+        key, value = arrays["key"], arrays["value"]
+
+        def weights():
+            return dot_product.attention_weights(query, key, **options)
+
+        grid = None if self.prefix else call.grid
+        sow(self, "token_matrix", weights, grid=grid)
+        dropped = {}
+        if call.train and self.attention_dropout > 0:
+            dropped["dropout_rate"] = self.attention_dropout
+            dropped["dropout_rng"] = self.make_rng("dropout")
         return dot_product.dot_product_attention(
-            query, key, value, implementation=self.implementation, **options
+            query, key, value, implementation=self.implementation, **options, **dropped
         )
 
     def _gate(self, q, y):
@@ -175,9 +136,23 @@ class MultiHead(nn.Module):
             (heads, dim if self.gate == "elementwise" else 1),
             use_bias=self.qkv_bias,
             name="gate",
-            **self._kinds(q),
+            **self.dtypes(q),
         )(q)
         return nn.sigmoid(logits)
+
+
+def _check_order(call: Call, position: Mapping, encoding: positions.Position) -> None:
+    """Raises Invalid where the encoding does not fit causal or cached tokens."""
+    if call.causal and not encoding.causal:
+        raise settings.Invalid(
+            f"position {position['name']!r} tells tokens of later ones, so that it"
+            " cannot be causal"
+        )
+    if call.decode and call.cross and encoding.acts:
+        raise settings.Invalid(
+            "cross-attention that decodes does not know the places of its targets, so"
+            f" that it has no position, got {position['name']!r}"
+        )
 
 
 def shared_heads(num_heads: int, num_kv_heads: int | None) -> int:
@@ -200,7 +175,7 @@ def shared_heads(num_heads: int, num_kv_heads: int | None) -> int:
 def _parameters(module: MultiHead, shape: tuple[int, ...]) -> int:
     """Of tokens (T, C), or (H, W, C) on a grid, after the prefix, if positions ask."""
     *places, channels = shape
-    heads, dim = head_shape(channels, module.num_heads, module.head_dim)
+    heads, dim = module.head_shape(channels)
     inner = heads * dim
     shared = 2 * shared_heads(heads, module.num_kv_heads) * dim
     gates = {None: 0, "headwise": heads, "elementwise": inner}[module.gate]
@@ -228,7 +203,9 @@ MultiHead.card = Card(
     complexity="2 T C^2 + 2 S C^2 + 2 T S C",
     parameters=_parameters,
     maps=("token_matrix",),
-    supports=("any resolution", "mask", "cross"),
+    supports=frozenset(
+        {"any resolution", "cross", "mask", "kv_mask", "causal", "decode"}
+    ),
     variants={
         "biases": {},
         "paper": {"qkv_bias": False, "out_bias": False},

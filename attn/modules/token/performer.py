@@ -18,15 +18,13 @@ import functools
 import math
 from typing import ClassVar, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token import _projections
+from attn.modules.token import _kernel
+from attn.modules.token.base import Call, Heads
 from attn.ops import kernel_features
-from attn.ops.linear_attention import linear_attention, linear_factors
 from attn.settings import Positive
 
 KERNELS = {
@@ -35,15 +33,14 @@ KERNELS = {
 }
 
 
-class Performer(nn.Module):
+class Performer(Heads):
     """Token attention in linear time: q [B, T, C], kv [B, S, C] or None -> [B, T, C].
 
-    Not causal. W follows from `seed` alone: it is no variable, is the same in all heads
-    and in all steps, and a checkpoint fits as long as the seed stays.
+    W follows from `seed` alone: it is no variable, is the same in all heads and in all
+    steps, and a checkpoint fits as long as the seed stays. Features and sums are
+    float32. Decoding keeps one state of M x D numbers a head, whatever the length.
 
     Attributes:
-        num_heads: N, which must divide C. None is C / head_dim, or 4 heads.
-        head_dim: D, which must divide C. None is C / num_heads.
         num_features: M; the released code has 256 (for D of 64). None is D ln D rounded
             up, the order that theorem 4 of the paper asks for.
         kernel: "softmax", or "relu" for phi(x) = relu(W x) + 0.001, the generalized
@@ -52,58 +49,20 @@ class Performer(nn.Module):
             itself.
         seed: from which W is made, at least 0. Layers of one network should have
             different ones.
-        qkv_bias: whether queries, keys and values have biases.
-        out_bias: whether the last linear map has one.
-        dtype: computation type; None takes the type of the input. Features and sums
-            are float32.
-        param_dtype: type in which parameters are kept.
+        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
     """
 
-    num_heads: int | None = None
-    head_dim: int | None = None
     num_features: Positive | None = 256
     kernel: Literal["softmax", "relu"] = "softmax"
     orthogonal: bool = True
     seed: int = 0
-    qkv_bias: bool = True
-    out_bias: bool = True
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
 
     card: ClassVar[Card]
 
-    @nn.compact
-    def __call__(
-        self,
-        q: jax.Array,
-        kv: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        grid: tuple[int, int] | None = None,
-        train: bool,
-    ) -> jax.Array:
-        """Attends.
-
-        Args:
-            q: tokens that ask, [B, T, C].
-            kv: tokens that are asked, [B, S, C]; None takes `q`.
-            mask: boolean, True = may attend, broadcastable to [B, N, 1, S].
-            grid: (rows, columns) on which the S sources lie, for the record only.
-            train: without effect here.
-
-        Raises:
-            Invalid: heads do not divide C, or `mask` does not fit or tells targets
-                apart, which a sum over sources cannot.
-        """
-        del train  # the same in training and evaluation
-        query, key, value = _projections.project(self, q, q if kv is None else kv)
-        phi = functools.partial(
-            KERNELS[self.kernel], projection=self._projection(query.shape[-1])
-        )
-        factors = lambda: linear_factors(query, key, phi, mask=mask)
-        sow(self, "factors", factors, grid=grid)
-        y = linear_attention(query, key, value, phi, mask=mask)
-        return _projections.merge(self, y, q)
+    def attend(self, call: Call) -> jax.Array:
+        projection = self._projection(self.head_shape(call.q.shape[-1])[1])
+        features = functools.partial(KERNELS[self.kernel], projection=projection)
+        return _kernel.attend(self, call, features)
 
     def _projection(self, dim: int) -> jax.Array:
         """W, [M, D]."""
@@ -115,7 +74,7 @@ class Performer(nn.Module):
 
 
 def _parameters(module: Performer, shape: tuple[int, ...]) -> int:
-    return _projections.parameters(module, shape[-1])
+    return module.count(shape[-1])
 
 
 Performer.card = Card(
@@ -136,12 +95,12 @@ Performer.card = Card(
     ),
     complexity="2 T C^2 + 2 S C^2 + 2 (T + S) M C",
     parameters=_parameters,
-    maps=("factors",),
-    supports=("any resolution", "cross"),
+    maps=("factors", "token_matrix"),
+    supports=frozenset({"any resolution", "cross", "kv_mask", "causal", "decode"}),
     note=(
         "4 C^2 + 4 C parameters; the random matrix follows from the seed and is none."
         " The released code redraws it (a setting there) and adds 1e-6 to the features;"
-        " here it stays, and sums are kept in range by factors that cancel. A mask may"
-        " leave out sources, alike for all targets. The causal form is not here."
+        " here it stays, and sums are kept in range by factors that cancel. In"
+        " causal order it records the matrix, not factors."
     ),
 )

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from attn import settings
 from attn.modules.card import Card
-from attn.modules.token.window import Window, pair
+from attn.modules.token._grid import pair
+from attn.modules.token.window import Window
 
 
 class ShiftedWindow(Window):
@@ -19,15 +20,11 @@ class ShiftedWindow(Window):
 
     Attributes:
         window: side of a window, or its (rows, columns), in tokens; at most the grid.
-        num_heads: N, which must divide C. None is C / head_dim, or 4 heads.
-        head_dim: D, which must divide C. None is C / num_heads.
-        qkv_bias: whether queries, keys and values have biases.
         relative_bias: whether there is a bias for each difference of place.
         padding: "masked" or "attended", see `Window`.
         attention_dropout: rate at which single weights are dropped in training.
         output_dropout: rate at which outputs are dropped in training.
-        dtype: computation type; None takes the type of the input.
-        param_dtype: type in which parameters are kept.
+        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
         shift: by how many tokens the windows are moved down and to the right, one
             number or (y, x), below the window. None is half a window, rounded down.
             Along an axis with a single window they are not moved.

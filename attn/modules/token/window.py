@@ -22,20 +22,13 @@ import numpy as np
 from attn import ops, settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
-from attn.modules.token._projections import head_shape
+from attn.modules.token._grid import Side, check_grid, pair
+from attn.modules.token.base import Call, Heads
 from attn.ops import positions
 from attn.ops import window as windows
-from attn.settings import Positive
-
-Size = Positive | tuple[Positive, Positive]
 
 
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of a size that may be one number for both."""
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-class Window(nn.Module):
+class Window(Heads):
     """Token attention in windows: q [B, T, C] with grid=(H, W) -> [B, T, C].
 
     A grid that the windows do not divide is padded below and on the right.
@@ -43,9 +36,6 @@ class Window(nn.Module):
     Attributes:
         window: side of a window, or its (rows, columns), in tokens. At most the grid.
             The paper has 7, and 12 for images of 384 pixels.
-        num_heads: N, which must divide C. None is C / head_dim, or 4 heads.
-        head_dim: D, which must divide C. None is C / num_heads.
-        qkv_bias: whether queries, keys and values have biases.
         relative_bias: whether there is the table B, which starts as a normal of 0.02
             truncated at two standard deviations.
         padding: "masked" (the paper: padded values are masked out), or "attended" (the
@@ -53,78 +43,53 @@ class Window(nn.Module):
             the linear maps, and are read). The same where the windows divide the grid.
         attention_dropout: rate at which single weights are dropped in training.
         output_dropout: rate at which outputs are dropped in training.
-        dtype: computation type; None takes the type of the input.
-        param_dtype: type in which parameters are kept.
+        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
     """
 
-    window: Size = 7
-    num_heads: int | None = None
-    head_dim: int | None = None
-    qkv_bias: bool = True
+    window: Side = 7
     relative_bias: bool = True
     padding: Literal["masked", "attended"] = "masked"
     attention_dropout: float = 0.0
     output_dropout: float = 0.0
-    dtype: jnp.dtype | None = None
-    param_dtype: jnp.dtype = jnp.float32
 
     card: ClassVar[Card]
 
-    @nn.compact
-    def __call__(
-        self,
-        q: jax.Array,
-        kv: jax.Array | None = None,
-        *,
-        mask: jax.Array | None = None,
-        grid: tuple[int, int] | None = None,
-        train: bool,
-    ) -> jax.Array:
-        """Attends.
-
-        Args:
-            q: tokens of a grid, row by row, [B, T, C].
-            kv: None, for the tokens attend to each other.
-            mask: boolean, True = may attend, broadcastable to [B, N, T, T].
-            grid: (rows, columns) on which the tokens lie.
-            train: whether to drop; draws from the random stream "dropout".
-
-        Raises:
-            Invalid: no grid, one that is not T, a window larger than it, `kv`,
-                heads that do not divide C, or a mask that does not fit.
-        """
-        grid = self._check(q, kv, grid)
-        batch, length, channels = q.shape
+    def attend(self, call: Call) -> jax.Array:
+        grid = self._check(call)
+        batch, length, channels = call.q.shape
         window, shift = pair(self.window), self._shift(grid)
-        x = q.reshape(batch, *grid, channels)
+        x = call.q.reshape(batch, *grid, channels)
         x = windows.partition_windows(x, window, shift)
-        y = self._attend(x.reshape(-1, *x.shape[2:]), mask, grid, batch, train)
+        y = self._attend(_flat(x), call, grid)
         y = windows.merge_windows(y.reshape(x.shape), grid, window, shift)
         y = y.reshape(batch, length, channels)
-        return nn.Dropout(self.output_dropout, deterministic=not train)(y)
+        return nn.Dropout(self.output_dropout, deterministic=not call.train)(y)
 
     def _shift(self, grid: tuple[int, int]) -> tuple[int, int]:
         """(y, x) by which windows are moved on `grid`."""
         del grid
         return 0, 0
 
-    def _attend(self, x, mask, grid, batch, train) -> jax.Array:
+    def _attend(self, x: jax.Array, call: Call, grid: tuple[int, int]) -> jax.Array:
         """Attention inside windows, [B L, M, C] -> [B L, M, C]."""
-        kinds = {"dtype": self.dtype or x.dtype, "param_dtype": self.param_dtype}
-        heads = head_shape(x.shape[-1], self.num_heads, self.head_dim)
-        query, key, value = (
-            nn.DenseGeneral(heads, use_bias=self.qkv_bias, name=name, **kinds)(x)
-            for name in ("query", "key", "value")
-        )
-        more = {"bias": self._bias(heads[0]), "mask": self._mask(mask, grid, batch)}
-        matrix = lambda: ops.attention_weights(query, key, **more)
-        full = lambda: self._spread(matrix(), grid, batch)
-        sow(self, "token_matrix", full, grid=grid)
-        if train and self.attention_dropout > 0:
-            dropped = {"dropout_rate": self.attention_dropout}
-            more |= dropped | {"dropout_rng": self.make_rng("dropout")}
-        y = ops.dot_product_attention(query, key, value, **more)
-        return nn.DenseGeneral(x.shape[-1], axis=(-2, -1), name="out", **kinds)(y)
+        batch = call.q.shape[0]
+        query, key, value = (self.linear(name, x) for name in ("query", "key", "value"))
+        options = {
+            "bias": self._bias(query.shape[2]),
+            "mask": self._mask(call.mask, grid, batch),
+        }
+
+        def matrix():
+            weights = ops.attention_weights(query, key, **options)
+            return self._spread(weights, grid, batch)
+
+        sow(self, "token_matrix", matrix, grid=grid)
+        dropped = {}
+        if call.train and self.attention_dropout > 0:
+            dropped["dropout_rate"] = self.attention_dropout
+            dropped["dropout_rng"] = self.make_rng("dropout")
+        y = ops.dot_product_attention(query, key, value, **options, **dropped)
+        return self.merge(y, x.shape[-1])
 
     def _bias(self, num_heads: int) -> jax.Array | None:
         """The bias of the logits, [N, M, M]."""
@@ -152,12 +117,12 @@ class Window(nn.Module):
         own = None if inside.all() else jnp.asarray(inside)[None, :, None]
         if mask is not None:
             tokens = windows.window_tokens(grid, *shape)
-            given = _cut_mask(mask, tokens, grid[0] * grid[1])
+            given = _cut_mask(mask, tokens)
             own = given if own is None else own & given
         if own is None:
             return None
         own = jnp.broadcast_to(own, (batch, len(inside), *own.shape[2:]))
-        return own.reshape(-1, *own.shape[2:])
+        return _flat(own)
 
     def _spread(self, weights, grid, batch) -> jax.Array:
         """Weights of windows [B L, N, M, M] as one matrix [B, N, T, T].
@@ -171,43 +136,30 @@ class Window(nn.Module):
         places = matrix.at[:, :, tokens[:, :, None], tokens[:, None, :]]
         return places.set(weights.swapaxes(1, 2), mode="drop")  # H W is padding
 
-    def _check(self, q, kv, grid) -> tuple[int, int]:
-        name = type(self).__name__
-        if kv is not None:
+    def _check(self, call: Call) -> tuple[int, int]:
+        """The grid, on which there is room for a window."""
+        name, tokens = type(self).__name__, call.q.shape[1]
+        if call.cross:
             raise settings.Invalid(
                 f"{name} takes no kv: its tokens attend to each other"
             )
-        if grid is None:
-            raise settings.Invalid(
-                f"{name} needs grid=(rows, columns) of its {q.shape[1]} tokens; a class"
-                " token does not lie on one, the host's pool='mean' has none"
-            )
-        if grid[0] * grid[1] != q.shape[1]:
-            raise settings.Invalid(
-                f"grid {grid[0]}x{grid[1]} has {grid[0] * grid[1]} places, but there"
-                f" are {q.shape[1]} tokens"
-            )
+        grid = check_grid(name, call.grid, tokens, tokens)
         rows, columns = pair(self.window)
         if rows > grid[0] or columns > grid[1]:
             raise settings.Invalid(
                 f"window {rows}x{columns} is larger than its grid {grid[0]}x{grid[1]};"
                 f" windows up to {min(rows, grid[0])}x{min(columns, grid[1])} fit"
             )
-        return tuple(grid)
+        return grid
 
 
-def _cut_mask(mask: jax.Array, tokens: np.ndarray, length: int) -> jax.Array:
-    """A mask [B, N, T, T], or what broadcasts to it, in windows: [B, L, N, M, M]."""
-    if mask.dtype != jnp.bool_:
-        raise settings.Invalid(
-            f"mask must be boolean (True = may attend), got {mask.dtype}"
-        )
-    if mask.ndim > 4 or any(n not in (1, length) for n in mask.shape[-2:]):
-        raise settings.Invalid(
-            f"mask of shape {mask.shape} does not broadcast to [B, N, T, T] with T ="
-            f" {length}"
-        )
-    mask = jnp.reshape(mask, (1,) * (4 - mask.ndim) + mask.shape)
+def _flat(x: jax.Array) -> jax.Array:
+    """[B, L, ...] -> [B L, ...]."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def _cut_mask(mask: jax.Array, tokens: np.ndarray) -> jax.Array:
+    """A mask [B, N, T, T], any of them 1, in windows: [B, L, N, M, M]."""
     # Padding reads what some token may: its own row is dropped in the end.
     targets, sources = (np.minimum(tokens, size - 1) for size in mask.shape[-2:])
     return mask[:, :, targets[:, :, None], sources[:, None, :]].swapaxes(1, 2)
@@ -216,11 +168,10 @@ def _cut_mask(mask: jax.Array, tokens: np.ndarray, length: int) -> jax.Array:
 def parameters(module: Window, shape: tuple[int, ...]) -> int:
     """Number of parameters of a window attention, shifted or not, for the card."""
     channels = shape[-1]
-    heads, dim = head_shape(channels, module.num_heads, module.head_dim)
+    heads = module.head_shape(channels)[0]
     rows, columns = pair(module.window)
     table = (2 * rows - 1) * (2 * columns - 1) * heads * module.relative_bias
-    inner = heads * dim
-    return 4 * channels * inner + 3 * inner * module.qkv_bias + channels + table
+    return module.count(channels) + table
 
 
 PAPER = Paper(
@@ -238,7 +189,7 @@ Window.card = Card(
     complexity="4 T C^2 + 2 M_h M_w T C",
     parameters=parameters,
     maps=("token_matrix",),
-    supports=("any resolution", "mask", "grid"),
+    supports=frozenset({"any resolution", "grid", "mask", "kv_mask"}),
     variants={"masked": {}, "attended": {"padding": "attended"}},
     note=(
         "4 C^2 + 4 C + (2 M_h - 1)(2 M_w - 1) N parameters. Where windows do not divide"

@@ -16,7 +16,8 @@ https://arxiv.org/abs/1706.03762, equation 1. One function with one meaning:
     in which a target sees nothing
 
 What cannot be done raises NotImplementedError where the implementation was named. With
-None the first of `ORDER` that can do it does it.
+None the first of `ORDER` that can do it does it; `reference` does it within
+`attn.ops.plain()`, and where there are no examples, targets or sources.
 
 Letters used in shapes:
     B batch (any number of axes), T targets (queries), S sources (keys), N heads of
@@ -40,6 +41,7 @@ from attn.ops.dot_product import (
     visible,
 )
 from attn.ops.dot_product.reference import masked_softmax, read
+from attn.ops.programs import is_plain
 
 IMPLEMENTATIONS = {
     "reference": reference.attend,
@@ -161,7 +163,7 @@ def _attend(inputs, asked, implementation):
     names = ORDER.get(platform, ORDER["cpu"])
     if implementation is not None:
         names = (implementation,)
-    elif asked.return_weights:
+    elif asked.return_weights or is_plain() or _is_empty(inputs):
         names = ("reference",)
     for name in names:
         try:
@@ -175,6 +177,11 @@ def _attend(inputs, asked, implementation):
             continue
         return made if isinstance(made, tuple) else (made, None)
     raise AssertionError("the last implementation returns or raises")
+
+
+def _is_empty(inputs) -> bool:
+    """Whether there are no examples, targets or sources."""
+    return 0 in inputs.q.shape or 0 in inputs.k.shape
 
 
 def attention_weights(

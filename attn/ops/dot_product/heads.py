@@ -124,7 +124,7 @@ def _differentiate_at_once(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
         for x in (dk, dv)
     )
     if arrays.bias is not None:
-        dbias = dbias.reshape(-1, arrays.q.shape[2], *dbias.shape[-2:])
+        dbias = dbias.reshape(dbias.shape[0], arrays.q.shape[2], *dbias.shape[-2:])
         axes = tuple(a for a in (0, 1) if arrays.bias.shape[a] == 1)
         dbias = jnp.sum(dbias, axis=axes, keepdims=True)
     return dq, dk, dv, dbias

@@ -48,7 +48,7 @@ def test_matches_the_paper(random_variables, share, matrices):
     variables = random_variables(module, q, kv)
 
     run = jax.jit(functools.partial(attn.capture, module, grid=(1, S)))
-    y, maps = run(variables, q, kv, mask=seen[:, None, None])
+    y, maps = run(variables, q, kv, kv_mask=seen)
 
     want, matrix = oracle(variables["params"], q, kv, seen)
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)

@@ -8,7 +8,8 @@ import pytest
 from flax import linen as nn
 
 import attn
-from attn.modules.token.multi_head import MultiHead, head_shape
+from attn.modules.token.base import head_shape
+from attn.modules.token.multi_head import MultiHead
 
 B, T, S, C = 2, 5, 7, 12
 

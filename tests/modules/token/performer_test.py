@@ -54,7 +54,7 @@ def test_matches_the_paper(random_variables, kernel, phi):
     w = kernel_features.random_projection(9, 4, seed=5).astype(np.float64)
 
     run = jax.jit(functools.partial(attn.capture, module, grid=(1, S)))
-    y, maps = run(variables, q, kv, mask=seen[:, None, None])
+    y, maps = run(variables, q, kv, kv_mask=seen)
 
     want = oracle(variables["params"], q, kv, seen, functools.partial(phi, w=w))
     np.testing.assert_allclose(y, want[0], rtol=1e-4, atol=1e-5)

@@ -181,6 +181,14 @@ def test_the_matrix_alone_is_the_same():
     np.testing.assert_array_equal(jax.jit(weights)(q, k), want)
 
 
+def test_a_softmax_is_float32_whatever_its_logits_are():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 50)), jnp.bfloat16)
+    weights = dot_product.masked_softmax(logits)
+    assert weights.dtype == jnp.float32
+    want = jax.nn.softmax(logits.astype(jnp.float32))
+    np.testing.assert_allclose(weights, want, rtol=1e-5)
+
+
 def test_bfloat16_inputs_keep_float32_logits():
     # Logits near 300: rounded to bfloat16 they would be off by 1, weights by e.
     q, k, v = (jnp.asarray(a, jnp.bfloat16) for a in arrays())
