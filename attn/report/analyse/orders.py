@@ -83,8 +83,8 @@ def _order(first: Entry, second: Entry, metric: Metric) -> str:
         return "single"
     if difference.p_value >= decision.LEVEL:
         return "open"
-    better = metric.is_better(first.theirs, second.theirs)
-    return "same" if metric.is_better(difference.mean, 0.0) == better else "other"
+    above = first.theirs > second.theirs
+    return "same" if (difference.mean > 0) == above else "other"
 
 
 def _tau(entries: Sequence[Entry]) -> float | None:

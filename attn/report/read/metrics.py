@@ -44,10 +44,6 @@ class Metric:
         """Decimals that a file of results keeps."""
         return self.digits + 2
 
-    def is_better(self, value: float, other: float) -> bool:
-        """Whether `value` is better than `other`."""
-        return value > other if self.better == "higher" else value < other
-
     def rank(self, value: float) -> float:
         """A number that is the lower, the better `value` is."""
         return -value if self.better == "higher" else value

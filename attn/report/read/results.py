@@ -17,7 +17,7 @@ import numpy as np
 
 from attn import settings
 from attn.report.read import curves as logs
-from attn.report.read import metrics, outcomes, tuning
+from attn.report.read import environments, metrics, outcomes, tuning
 from attn.report.read.curves import LOSS, SPLITS, TEST, VALIDATION, Curve
 from attn.report.read.metrics import CORPUS, ERROR, UNKNOWN, Metric
 from attn.report.read.outcomes import Outcomes
@@ -29,8 +29,6 @@ SEED = "seed"
 WHOLE = ("steps", "parameters", "macs", "together")
 TIMES = ("ms_per_step", "seconds")
 TESTED = (LOSS, "examples")
-# Names under which an environment may tell the version of the code.
-CODE_KEYS = ("commit", "git_commit", "code_version", "code", "revision")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,13 +104,7 @@ class Point:
     @property
     def codes(self) -> tuple[str, ...]:
         """The versions of the code that ran it, in order, as far as starts tell."""
-        found = (
-            str(start[key])
-            for start in self.starts
-            for key in CODE_KEYS
-            if start.get(key)
-        )
-        return tuple(dict.fromkeys(found))
+        return environments.codes(self.starts)
 
     def curve(self, split: str, name: str) -> Curve | None:
         """A quantity on a split over the steps, None if it was not logged."""
@@ -317,7 +309,7 @@ def _point(directory: pathlib.Path, entry: Mapping[str, Any]) -> Point:
         axes=entry.get("axes", {}),
         directory=directory,
         config=config,
-        starts=_starts(directory / "environment.json"),
+        starts=environments.kept(_json(directory / "environment.json")),
         curves=curves,
         result=result,
         problem=problem,
@@ -336,13 +328,6 @@ def _object(path: pathlib.Path) -> dict[str, Any]:
     """The object in a file, empty if there is none."""
     value = _json(path)
     return value if isinstance(value, dict) else {}
-
-
-def _starts(path: pathlib.Path) -> tuple[Mapping[str, Any], ...]:
-    """The environments at each start; older points kept one alone."""
-    value = _json(path)
-    starts = value if isinstance(value, list) else [value]
-    return tuple(start for start in starts if isinstance(start, dict) and start)
 
 
 def _result(path: pathlib.Path) -> tuple[Result | None, str | None]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from attn import settings
 from attn.report.read import metrics, outcomes, provenance, results
+from attn.report.read.environments import CODE_KEYS
 from attn.report.read.metrics import ERROR, Metric
 from attn.report.read.outcomes import Outcomes
 from attn.report.read.results import SEED, TIMES, Point, Result, Sweep, key
@@ -264,7 +265,7 @@ def _point(record: Mapping[str, Any], row: Mapping[str, Any], seed: str) -> Poin
 def _starts(record: Mapping[str, Any], codes: Any) -> tuple[Mapping[str, Any], ...]:
     """The environments of a point: one for each version of the code that ran it."""
     usual = {**record["environment"], "time": record.get("time")}
-    keys = [name for name in results.CODE_KEYS if usual.get(name)]
+    keys = [name for name in CODE_KEYS if usual.get(name)]
     codes = [codes] if isinstance(codes, str) else codes or [None]
     return tuple(
         {**usual, **(dict.fromkeys(keys, code) if code else {})} for code in codes

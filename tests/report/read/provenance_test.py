@@ -82,6 +82,23 @@ def test_times_of_machines_that_differ_are_not_compared(root):
     )
 
 
+@pytest.mark.parametrize(
+    ("steps", "codes"),
+    [
+        ((0, 100), (OTHER, "4be1c07")),
+        ((0, 0), ("4be1c07",)),  # nothing is left of what the first start trained
+        ((None, None), (OTHER, "4be1c07")),
+    ],
+)
+def test_only_starts_of_which_steps_are_left_count(root, steps, codes):
+    both = environment(OTHER), environment()
+    sweep = started(
+        root, "cbam-1", *({**e, "step": s} for e, s in zip(both, steps, strict=True))
+    )
+    assert sweep.points[3].codes == codes
+    assert "step" not in settings.environment(sweep.points)
+
+
 @pytest.mark.parametrize("content", ["[]", "[3, null]", "{}", "[", '"x"'])
 def test_environments_that_say_nothing_are_no_error(root, content):
     for path in root.glob("*/environment.json"):
