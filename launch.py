@@ -166,7 +166,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     from attn.train import interruption, loop, machines
     from attn.train.budget import match
     from attn.train.progress import Silence
-    from attn.train.sweep import experiment_file, local, tuning
+    from attn.train.sweep import experiment_file, tuning
     from attn.workdir import files
 
     file, _, arg = FLAGS.config.partition(":")
@@ -186,7 +186,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
             experiment, points = match.match(
                 experiment, points, directory, progress=progress
             )
-        local.unchanged(points, directory)
+        tuning.unchanged(experiment, points, directory)
         plan(experiment, points)
         return
     try:
@@ -227,7 +227,11 @@ def plan(experiment, points) -> None:
     with tempfile.TemporaryDirectory() as place:
         directory = pathlib.Path(place) / "sweep"
         rows, trained = estimate.rehearse(
-            points, directory, parallel=FLAGS.parallel, status=live.status
+            points,
+            directory,
+            parallel=FLAGS.parallel,
+            trials=len(experiment.tune),
+            status=live.status,
         )
         began = time.perf_counter()
         local.describe(experiment, directory)

@@ -32,7 +32,7 @@ def plan(title: str, rows: Sequence[Mapping[str, Any]], total: float) -> None:
     Args:
         title: of the experiment.
         rows: a mapping a point, with "point", "parameters", "macs", "ms_per_step"
-            and "seconds".
+            and "seconds"; and one for all trials of a row, with "trials" as well.
         total: seconds for all of them, compilation included.
     """
     console = rich.console.Console()
@@ -50,7 +50,10 @@ def plan(title: str, rows: Sequence[Mapping[str, Any]], total: float) -> None:
             numbers.duration(row["seconds"]),
         )
     console.print(made)
-    console.print(f"{len(rows)} points, about {numbers.duration(total)} in all")
+    tried = sum(row.get("trials", 0) for row in rows)
+    count = sum("trials" not in row for row in rows)
+    what = f"{tried} trials and {count} points" if tried else f"{count} points"
+    console.print(f"{what}, about {numbers.duration(total)} in all")
 
 
 def catalogue(rows: Sequence[Mapping[str, str]]) -> None:

@@ -34,7 +34,7 @@ def run(console, clock, points=2, updates=6):
                     step=10 * i,
                     steps=60,
                     loss=2.0 / i,
-                    images_per_s=2512.4,
+                    examples_per_s=2512.4,
                     seconds_left=4.0 * (updates - i),
                 )
             progress.point_done(f"cbam-{k}: test error 3.20 %")
@@ -61,13 +61,13 @@ def test_points_that_train_together_share_the_time(clock):
     with live.Progress(rich.console.Console(file=file), clock=clock) as progress:
         progress.point(4, 8, "cnn-r (3 seeds together)", [5, 6])
         clock.now += 30
-        progress.update(step=5, steps=10, loss=1, images_per_s=9, seconds_left=30)
+        progress.update(step=5, steps=10, loss=1, examples_per_s=9, seconds_left=30)
         clock.now += 30
         for k in (4, 5, 6):
             progress.point_done(f"cnn-r-{k}: test error 3.20 %")
         progress.point(7, 8, "cnn-p-0")
         clock.now += 10
-        progress.update(step=5, steps=10, loss=1, images_per_s=9, seconds_left=10)
+        progress.update(step=5, steps=10, loss=1, examples_per_s=9, seconds_left=10)
     assert file.getvalue().splitlines() == [
         # 60 s for three points, so 20 s for each of the two that follow
         "[4-6/8] cnn-r (3 seeds together), step 5 of 10, loss 1.000, 9 images/s,"
@@ -93,7 +93,7 @@ def test_on_a_terminal_progress_is_one_live_line(clock, width):
         progress.point(2, 5, "cbam-1")
         assert len(console.render_lines(progress._line())) == 1
         progress.update(
-            step=30, steps=60, loss=0.5, images_per_s=900.0, seconds_left=30.0
+            step=30, steps=60, loss=0.5, examples_per_s=900.0, seconds_left=30.0
         )
         lines = console.render_lines(progress._line())
         text = "".join(segment.text for segment in lines[0])

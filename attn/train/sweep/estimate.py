@@ -52,6 +52,7 @@ def rehearse(
     directory: pathlib.Path,
     *,
     parallel: Parallel = "off",
+    trials: int = 0,
     status: Callable[[str], AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> tuple[list[dict[str, Any]], float]:
     """Estimates every point of a sweep; each program is rehearsed once.
@@ -61,13 +62,16 @@ def rehearse(
         directory: for the files of the rehearsals, which look like trainings that
             ended after a few steps.
         parallel: which points train side by side, as `attn.train.sweep.groups` says.
+        trials: trainings of every row before its points, each of another program.
         status: is entered with what is going on.
 
     Returns:
         A row for each point, with "point", "parameters", "macs", "ms_per_step" and
-        "seconds", and the seconds of all, compilation included.
+        "seconds", and before those of a row one with "trials", if there are any; and
+        the seconds of all, compilation included.
     """
     rows, total = [], 0.0
+    tuned: list[dict[str, Any]] = []
     known: dict[Any, tuple[Group, Estimate]] = {}
     for group, seconds in _timed(groups(points, parallel)):
         total += seconds
@@ -80,15 +84,15 @@ def rehearse(
             total += known[key][1].compile
         _, found = known[key]
         for point in group.points:
+            line = {**found.costs, "ms_per_step": found.ms_per_step}
+            if trials and point.row not in tuned:
+                tuned.append(point.row)
+                taken = trials * (found.train + found.compile)
+                name = f"{point.label}: {trials} trials"
+                rows.append({"point": name, "trials": trials, **line, "seconds": taken})
+                total += taken
+            rows.append({"point": point.name, **line, "seconds": found.train})
             total += found.train
-            rows.append(
-                {
-                    "point": point.name,
-                    **found.costs,
-                    "ms_per_step": found.ms_per_step,
-                    "seconds": found.train,
-                }
-            )
     return rows, total
 
 
@@ -220,7 +224,11 @@ class _Rehearsal:
 
 
 class _Stop(Interruption):
-    """Notes when each step was there, and stops after the last one wanted."""
+    """Notes when each step was there, and stops after the last one wanted.
+
+    One machine alone also stops when it has seen enough; several have clocks of their
+    own, and must stop at the same step.
+    """
 
     def __init__(self, steps: int):
         super().__init__()
@@ -230,7 +238,7 @@ class _Stop(Interruption):
     def at(self, step: int) -> bool:
         self.times.append(time.perf_counter())
         late = self.times[-1] - self.times[0] > SECONDS and step > FEW + AHEAD
-        return step >= self._steps or late
+        return step >= self._steps or (late and jax.process_count() == 1)
 
 
 class _Nobody:

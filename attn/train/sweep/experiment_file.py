@@ -64,6 +64,16 @@ class Point:
     axes: dict[str, Any]
     config: dict[str, Any]
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """The axes but for the seed: points of one row differ in nothing else."""
+        return {axis: value for axis, value in self.axes.items() if axis != "seed"}
+
+    @property
+    def label(self) -> str:
+        """The name of the row."""
+        return "-".join(map(str, self.row.values())) or "point"
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:

@@ -20,7 +20,7 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.extend.core
@@ -30,9 +30,7 @@ from attn.data import Dataset
 from attn.train.partition import Mode
 from attn.train.program import Program
 from attn.train.run import Run
-
-if TYPE_CHECKING:
-    from attn.train.sweep.experiment_file import Point
+from attn.train.sweep.experiment_file import Point
 
 Parallel = Literal["auto", "off", "devices", "vmap"]
 SMALL = 10_000_000  # parameters
@@ -49,7 +47,7 @@ class Group:
         mode: how they share the program; None for a point alone.
     """
 
-    points: "list[Point]"
+    points: list[Point]
     program: Program
     datasets: list[Dataset]
     mode: Mode | None
@@ -73,7 +71,7 @@ class Group:
         return f"{common} ({len(self.points)} {kind} together)".lstrip()
 
 
-def programs(points: "Sequence[Point]") -> "Iterator[tuple[Point, Program]]":
+def programs(points: Sequence[Point]) -> Iterator[tuple[Point, Program]]:
     """Each point with the program that trains it alone.
 
     Neighbours that differ in the seed share one, those that differ in the data too
@@ -102,7 +100,7 @@ def check(parallel: str) -> None:
         )
 
 
-def groups(points: "Sequence[Point]", parallel: Parallel = "auto") -> Iterator[Group]:
+def groups(points: Sequence[Point], parallel: Parallel = "auto") -> Iterator[Group]:
     """Cuts points, in their order, into groups that train together.
 
     Args:

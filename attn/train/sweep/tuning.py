@@ -57,6 +57,7 @@ def run(
     if not experiment.tune:
         return local.run(experiment, points, directory, **how)
     tried = trials(experiment.tune, points)
+    unchanged(experiment, points, directory)
     local.begin(experiment, tried, directory)
     progress.note(f"{len(tried)} trials, {len(experiment.tune)} for each row")
     _train(_sweep(experiment, tried), tried, directory / FOLDER, how)
@@ -73,6 +74,20 @@ def run(
     return failed | local.run(experiment, chosen, directory, **how)
 
 
+def unchanged(
+    experiment: Experiment, points: Sequence[Point], directory: pathlib.Path
+) -> None:
+    """Raises settings.Invalid if trials or points were begun under another config.
+
+    Points that wait for their trials are not known yet.
+    """
+    if not experiment.tune:
+        local.unchanged(points, directory)
+        return
+    tried = trials(experiment.tune, points)
+    local.unchanged(tried, directory / FOLDER)
+
+
 def _train(
     sweep: Experiment,
     tried: Sequence[Point],
@@ -84,7 +99,6 @@ def _train(
     lost = [mark(point).exists() for point in tried]
     lost = partition.broadcast_json(lost if machines.first() else None)
     left = [point for point, gone in zip(tried, lost, strict=True) if not gone]
-    local.unchanged(tried, directory)
     diverged = local.run(sweep, left, directory, **how)
     for point in left:
         if point.name in diverged and machines.first():
@@ -99,7 +113,7 @@ def trials(tune: Sequence[Trial], points: Sequence[Point]) -> list[Point]:
     """
     made = {}
     for point in points:
-        row = _row(point)
+        row = point.row
         for trial in tune:
             config = copy.deepcopy(point.config)
             for field, value in trial.items():
@@ -114,11 +128,6 @@ def trials(tune: Sequence[Trial], points: Sequence[Point]) -> list[Point]:
 def _seed(trial: Trial) -> int:
     """Of a setting, the same in every row and for whatever else is tried."""
     return SEEDS + zlib.crc32(json.dumps(trial, sort_keys=True).encode()) // 2
-
-
-def _row(point: Point) -> dict[str, Any]:
-    """The axes of a point but for its seed."""
-    return {axis: value for axis, value in point.axes.items() if axis != "seed"}
 
 
 def _sweep(experiment: Experiment, tried: list[Point]) -> Experiment:
@@ -145,8 +154,8 @@ def _record(
         return None
     metric: dict[str, Any] | None = None
     rows = []
-    for row in _distinct(map(_row, points)):
-        point = next(point for point in points if _row(point) == row)
+    for row in _distinct(point.row for point in points):
+        point = next(point for point in points if point.row == row)
         entries = []
         for trial, tried in zip(
             experiment.tune, trials(experiment.tune, [point]), strict=True
@@ -189,7 +198,7 @@ def _chosen(
     """The points with the settings of their rows; and those of rows without any."""
     made, failed = [], {}
     for point in points:
-        (row,) = (row for row in record["rows"] if row["axes"] == _row(point))
+        (row,) = (row for row in record["rows"] if row["axes"] == point.row)
         if row["chosen"] is None:
             failed[point.name] = f"every trial of {_label(row['axes'])} diverged"
             continue

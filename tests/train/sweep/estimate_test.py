@@ -74,3 +74,21 @@ def test_points_that_train_together_share_the_time(tmp_path):
     for name in ("p-0", "p-1"):
         result = files.read_json(tmp_path / "sweep" / name / "result.json")
         assert result["together"] == 2
+
+
+def test_trials_of_a_row_count_before_its_points(tmp_path):
+    made = points(train__steps=6, train__eval_every=6, train__save_every=6)
+    rows, seconds = estimate.rehearse(made, tmp_path / "sweep", trials=3)
+    assert [row["point"] for row in rows] == ["point: 3 trials", "p-0", "p-1"]
+    assert rows[0]["trials"] == 3
+    assert rows[0]["seconds"] >= 3 * rows[1]["seconds"]
+    assert seconds > sum(row["seconds"] for row in rows)
+
+
+def test_several_machines_stop_at_one_step_whatever_their_clocks(monkeypatch):
+    times = iter(range(0, 10_000, 100))
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(estimate.jax, "process_count", lambda: 2)
+    stop = estimate._Stop(60)
+    assert [stop.at(step) for step in range(1, 60)] == [False] * 59
+    assert stop.at(60)
