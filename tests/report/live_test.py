@@ -45,13 +45,13 @@ def test_in_a_file_progress_is_a_line_now_and_then(clock):
     run(rich.console.Console(file=file, width=40), clock)
     assert file.getvalue().splitlines() == [
         "1 of 3 points are done already",
-        "[1/2] cbam-1, step 10 of 60, loss 2.000, 2,512 images/s, 20 s left,"
+        "[1/2] cbam-1, step 10 of 60, loss 2.000, 2,512 examples/s, 20 s left,"
         " 44 s for all",
-        "[1/2] cbam-1, step 40 of 60, loss 0.500, 2,512 images/s, 8 s left,"
+        "[1/2] cbam-1, step 40 of 60, loss 0.500, 2,512 examples/s, 8 s left,"
         " 32 s for all",
         "[1/2] cbam-1: test error 3.20 % (24 s)",
-        "[2/2] cbam-2, step 10 of 60, loss 2.000, 2,512 images/s, 20 s left",
-        "[2/2] cbam-2, step 40 of 60, loss 0.500, 2,512 images/s, 8 s left",
+        "[2/2] cbam-2, step 10 of 60, loss 2.000, 2,512 examples/s, 20 s left",
+        "[2/2] cbam-2, step 40 of 60, loss 0.500, 2,512 examples/s, 8 s left",
         "[2/2] cbam-2: test error 3.20 % (24 s)",
     ]
 
@@ -70,12 +70,12 @@ def test_points_that_train_together_share_the_time(clock):
         progress.update(step=5, steps=10, loss=1, examples_per_s=9, seconds_left=10)
     assert file.getvalue().splitlines() == [
         # 60 s for three points, so 20 s for each of the two that follow
-        "[4-6/8] cnn-r (3 seeds together), step 5 of 10, loss 1.000, 9 images/s,"
+        "[4-6/8] cnn-r (3 seeds together), step 5 of 10, loss 1.000, 9 examples/s,"
         " 30 s left, 1 min 10 s for all",
         "[4/8] cnn-r-4: test error 3.20 % (20 s)",
         "[5/8] cnn-r-5: test error 3.20 % (20 s)",
         "[6/8] cnn-r-6: test error 3.20 % (20 s)",
-        "[7/8] cnn-p-0, step 5 of 10, loss 1.000, 9 images/s, 10 s left, 30 s for all",
+        "[7/8] cnn-p-0, step 5 of 10, loss 1.000, 9 examples/s, 10 s left, 30 s for all",
     ]
 
 
