@@ -75,7 +75,8 @@ def test_points_that_train_together_share_the_time(clock):
         "[4/8] cnn-r-4: test error 3.20 % (20 s)",
         "[5/8] cnn-r-5: test error 3.20 % (20 s)",
         "[6/8] cnn-r-6: test error 3.20 % (20 s)",
-        "[7/8] cnn-p-0, step 5 of 10, loss 1.000, 9 examples/s, 10 s left, 30 s for all",
+        "[7/8] cnn-p-0, step 5 of 10, loss 1.000, 9 examples/s, 10 s left,"
+        " 30 s for all",
     ]
 
 
