@@ -228,34 +228,6 @@ class Dataset:
                 " distorted or composed digits: without, every draw shows the same"
             )
 
-    # ---- names of before, while the training still asks for them
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(H, W, C) of the images in a batch."""
-        return self.example()["image"].shape
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Name of each label."""
-        return self.facts["class_names"]
-
-    @property
-    def num_classes(self) -> int:
-        """How many labels there are."""
-        return self.facts["num_classes"]
-
-    @property
-    def test_size(self) -> int:
-        """Examples of the test split, one more for each draw."""
-        return self.size("test")
-
-    def test(self, batch_size: int, *, shard: tuple[int, int] = (0, 1)) -> Batches:
-        """Batches of the test split, as `split` gives them."""
-        return self.split("test", batch_size, shard=shard)
-
-    # ----
-
     def _passes(self, split: str) -> int:
         return self.test_draws if split == "test" else 1
 

@@ -206,9 +206,16 @@ def test_testing_shows_the_same_pictures_at_every_batch_size(directory):
 
 def test_each_draw_of_the_test_split_distorts_it_otherwise(directory):
     once, thrice = (
-        opened(directory, distortion="r", test="test[:5]", test_draws=draws)
+        opened(
+            directory,
+            distortion="r",
+            validation="train[:5]",
+            test="test[:5]",
+            test_draws=draws,
+        )
         for draws in (1, 3)
     )
+    assert (thrice.size("validation"), thrice.size("test")) == (5, 15)
     with thrice.split("test", 4) as batches:
         batches = list(batches)
     joined = {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}

@@ -47,7 +47,7 @@ def test_the_evaluation_is_the_mean_over_the_split_by_hand():
 
 def test_capture_gives_the_logits_and_the_maps():
     program = one()
-    images = np.ones((2, *program.dataset.image_shape), np.float32)
+    images = np.ones((2, *program.dataset.example()["image"].shape), np.float32)
     variables = small.start(program, 0).variables()
     logits, maps = program.capture(variables, {"image": images})
     want = program.model.apply(variables, images, train=False)

@@ -56,7 +56,7 @@ def test_those_that_differ_in_data_of_equal_shapes_do_too():
     assert pixels(a) != pixels(b)
     assert found[1].mode is None
     assert found[1].name == "8-rts-0"
-    assert found[1].program.dataset.image_shape == (42, 42, 1)
+    assert found[1].program.dataset.example()["image"].shape == (42, 42, 1)
 
 
 def pixels(dataset):
