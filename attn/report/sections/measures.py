@@ -42,7 +42,7 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """The plots, their rows, and the share of the image that objects have, in percent."""
+    """The plots, their rows, and the area of the objects, in percent of the image."""
 
     plots: tuple[str, ...]
     legend: tuple[tuple[Row, Style], ...]
