@@ -242,6 +242,13 @@ def test_damaged_descriptions_are_no_error(entries):
     assert metrics.described(entries) == ()
 
 
+@pytest.mark.parametrize("better", [None, ""])
+def test_a_measure_may_have_no_direction(better):
+    (found,) = metrics.described([{"name": "entropy", "better": better}])
+    assert found.better == ""
+    assert summary.directions([found]) == []
+
+
 def test_what_a_description_lacks_has_a_default():
     (found,) = metrics.described([{"name": "ap", "digits": "three", "extra": 1}])
     assert found == metrics.Metric("ap", "ap", "", "lower", 2, "mean")

@@ -43,7 +43,7 @@ def _value(row: Row) -> str:
 
 
 def directions(metrics: Iterable[Metric]) -> list[str]:
-    """Which way each of some metrics is better, in sentences."""
+    """Directions of some metrics, in sentences."""
     labels: dict[str, list[str]] = {"higher": [], "lower": []}
     for metric in metrics:
         if metric.better in labels:

@@ -1,6 +1,6 @@
-"""What each attention of a network looked at, in numbers, by its depth.
+"""Measures of attention by depth: of each attention module of a network.
 
-The artefact holds of each attention, from the input on, its "path" and its measures by
+The artefact holds of each module, from the input on, its "path" and its measures by
 name, means over examples; and the share of the image that is "object_area", in percent,
 where the data set knows where the objects are. Shown are means over seeds.
 """
@@ -32,7 +32,7 @@ PLOTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A row: its measures by name, mean over seeds, one an attention."""
+    """A row: its measures by name, mean over seeds, one a module."""
 
     row: Row
     style: Style
@@ -94,7 +94,7 @@ def read(point: Point) -> tuple[dict[str, Any] | None, str | None]:
 def _measured(
     row: Row, row_style: Style, records: Sequence[Mapping[str, Any]]
 ) -> Measured:
-    """The means over the records that have the attentions of the first."""
+    """The means over the records that have the modules of the first."""
     paths = tuple(one["path"] for one in records[0]["attentions"])
     alike = [
         record["attentions"]
@@ -130,6 +130,6 @@ def _plot(name: str, head: str, rows: Sequence[Measured], area: float | None) ->
             axes.axhline(area, color=style.INK, linewidth=0.9, linestyle=":")
         axes.set_ylim(bottom=0.0)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-        axes.set_xlabel("depth: number of the attention, from the input on")
+        axes.set_xlabel("depth: number of the module, from the input on")
         style.head(axes, head)
         return style.svg(axes, f"{head}, by depth")
