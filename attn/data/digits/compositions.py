@@ -10,6 +10,8 @@
               https://arxiv.org/abs/1312.6082): one to five digits in a row, turned by
               U(-10, 10) degrees, 0.8 to 1 times as large as they fit and at most
               twice as large as MNIST on a canvas of 64x64, at a random place of it
+    odd_one_out  three digits of one class and one of another, the label;
+              `attn.data.digits.odd_one_out` says more
     scene     three to five digits on a coloured texture; `attn.data.digits.scene` says
               more
 
@@ -30,6 +32,7 @@ import numpy as np
 
 from attn import settings
 from attn.data.digits import distortions, ink, warp
+from attn.data.digits import odd_one_out as odd
 from attn.data.digits import scene as scenes
 from attn.data.draws import integers, named, other_rows, uniform
 from attn.data.images import normalise
@@ -176,6 +179,9 @@ PLACE_NAMES = (*map(str, range(10)), "none")
 COMPOSITIONS = {
     "addition": Composition(addition, 42, False, 2, 9, SUMS, None),
     "number": Composition(number, 64, True, 1, sum(NUMBER.values()), PLACE_NAMES, None),
+    "odd_one_out": Composition(
+        odd.odd_one_out, 36, True, 1, sum(odd.DRAWS.values()), None, None
+    ),
     "scene": Composition(
         scenes.scene,
         64,

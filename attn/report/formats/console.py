@@ -49,15 +49,8 @@ def show(
     for sweep in sweeps:
         rows = table.rows(sweep)
         console.print()
-        shown = columns.columns(sweep, rows)
-        console.print(_fitting(sweep.title, sweep, rows, shown, console))
+        console.print(_fitting(sweep, rows, console))
         _say([*summary.summary(rows), *summary.notes(sweep, rows)], console)
-        measured = columns.measures(sweep, rows)
-        if measured:
-            console.print()
-            title = "Measures of attention"
-            console.print(_fitting(title, sweep, rows, measured, console))
-            _say(summary.directions(sweep.measures), console)
         beside = published.compare(sweep, rows)
         if beside is not None:
             console.print()
@@ -142,38 +135,33 @@ def _unfinished(sweep: Sweep, console: rich.console.Console) -> None:
 
 
 def _fitting(
-    title: str,
-    sweep: Sweep,
-    rows: Sequence[Row],
-    shown: Sequence[Column],
-    console: rich.console.Console,
+    sweep: Sweep, rows: Sequence[Row], console: rich.console.Console
 ) -> rich.table.Table:
-    """A table with as many of the columns as the terminal has room for."""
-    shown = list(shown)
+    """The table with as many columns as the terminal has room for."""
+    shown = columns.columns(sweep, rows)
     spare = [
         column
         for role in DISPENSABLE
         for column in reversed(shown)
         if column.role == role
     ]
-    made = _table(title, sweep, rows, shown, console)
+    made = _table(sweep, rows, shown, console)
     for column in spare:
         wide = console.measure(made, options=console.options.update(width=10_000))
         if wide.maximum <= console.width:
             break
         shown.remove(column)
-        made = _table(title, sweep, rows, shown, console)
+        made = _table(sweep, rows, shown, console)
     return made
 
 
 def _table(
-    title: str,
     sweep: Sweep,
     rows: Sequence[Row],
     shown: Sequence[Column],
     console: rich.console.Console,
 ) -> rich.table.Table:
-    made = empty(title, console)
+    made = empty(sweep.title, console)
     names = table.axes(sweep) or ["sweep"]
     for name in names:
         made.add_column(name, overflow="fold")

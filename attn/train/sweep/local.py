@@ -11,9 +11,9 @@ from attn import settings
 from attn.train import loop, partition
 from attn.train.interruption import Interruption
 from attn.train.progress import SweepProgress
-from attn.train.sweep import groups, plan
 from attn.train.sweep.experiment_file import Experiment, Point
-from attn.train.sweep.plan import Machines, Parallel
+from attn.train.sweep.groups import Parallel, groups, programs
+from attn.train.sweep.groups import check as check_parallel
 from attn.workdir import diff, files
 
 
@@ -23,7 +23,8 @@ def check(points: Sequence[Point]) -> None:
     Raises:
         Invalid: the first point that cannot be built, and why.
     """
-    groups.shapes(points, "off", Machines.here())
+    for point, _ in programs(points):
+        del point
 
 
 def begin(
@@ -61,7 +62,7 @@ def run(
         directory: the work directory of the sweep.
         progress: is told how it goes.
         interruption: asks it to stop.
-        parallel: which points train side by side, as `plan.plan` says.
+        parallel: which points train side by side, as `groups.groups` says.
 
     Returns:
         The points that diverged, and what there is to say about it.
@@ -72,13 +73,12 @@ def run(
         loop.Stopped, loop.Failed: as `loop.Training.train` says; what is done is kept.
     """
     diverged = {}
-    machines = Machines.here()
-    plan.check(parallel, machines)
+    check_parallel(parallel)
     first = jax.process_index() == 0
     if first:
         files.check(directory)
         unchanged(points, directory)
-    shapes = groups.shapes(points, parallel, machines)
+    check(points)
     with files.held(directory) if first else contextlib.nullcontext():
         if first:
             describe(experiment, directory)
@@ -86,9 +86,8 @@ def run(
         done = partition.broadcast(np.asarray(done)).tolist()
         if any(done):
             progress.note(f"{sum(done)} of {len(points)} points are done already")
-        left = [k for k, over in enumerate(done) if not over]
-        parts = plan.plan([shapes[k] for k in left], parallel, machines)
-        for group in groups.build([points[k] for k in left], parts):
+        left = [point for point, over in zip(points, done, strict=True) if not over]
+        for group in groups(left, parallel):
             k, *others = (points.index(point) + 1 for point in group.points)
             progress.point(k, len(points), group.name, others)
             runs = group.runs(directory)

@@ -1,0 +1,111 @@
+"""Odd one out: three digits of one class and one of another, which is asked for.
+
+The search display of experiments on visual attention (Treisman and Gelade, "A
+Feature-Integration Theory of Attention", Cognitive Psychology 1980), with digits. No
+digit is odd by itself: whether an eight is the answer depends on what the other three
+are. Something in the network has to bring the four together.
+
+A canvas of side S has one digit in each quarter, its ink 0.38 S along the longer side,
+anywhere in the quarter; the three are different images of their class. A batch has:
+
+    image    float32 [B, S, S, 1] in 0..255
+    label    int32 [B], class of the odd one, which is the row's own digit
+    objects  bool [B, S, S], the ink of the odd one
+"""
+
+import numpy as np
+
+from attn.data.digits import ink, warp
+from attn.data.draws import integers, named, uniform
+
+COUNT = 4  # digits
+LENGTH = 0.38  # of the ink along its longer side, of the canvas
+
+# What the random numbers of an example are for.
+DRAWS = {"alike": COUNT - 1, "quarter": 1, "places": 2 * COUNT}
+
+
+def odd_one_out(
+    digits: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    draws: np.ndarray,
+    side: int = 36,
+) -> dict[str, np.ndarray]:
+    """See the head of this file; arguments as in `attn.data.digits.compositions`.
+
+    Draws: `DRAWS`.
+    """
+    drawn = named(draws, DRAWS)
+    chosen = np.concatenate([rows[:, None], _alike(labels, rows, drawn["alike"])], 1)
+    quarter = integers(drawn["quarter"], COUNT)
+    # The digit of each quarter: the odd one, number 0, in its own, the others around.
+    chosen = np.take_along_axis(chosen, (np.arange(COUNT) - quarter) % COUNT, axis=1)
+    quarters = _quarters(digits[chosen.ravel(), :, :, 0], drawn["places"], side)
+
+    odd = np.arange(COUNT) == quarter
+    objects = (quarters.reshape(*odd.shape, side // 2, side // 2) >= ink.INK) & (
+        odd[..., None, None]
+    )
+    return {
+        "image": _joined(quarters, side)[..., None],
+        "label": labels[rows],
+        "objects": _joined(objects, side),
+    }
+
+
+def _alike(labels: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Rows of one class that is not an example's own: int [B, n].
+
+    The first is any row of another class, the others any of its class: so that a class
+    comes as often as the split has it, and may be missing. If there is no other class,
+    the own one is taken.
+
+    Args:
+        labels: of the whole split.
+        rows: int [B], the examples' own.
+        draws: [B, n].
+    """
+    ordered = np.argsort(labels, kind="stable")
+    sorted_labels = labels[ordered]
+    start, stop = _ends(sorted_labels, labels[rows])
+    # What is left in order when the own class is cut out of it.
+    first = integers(draws[:, 0], len(labels) - (stop - start))
+    first = (first + (first >= start) * (stop - start)) % len(labels)
+    start, stop = _ends(sorted_labels, sorted_labels[first])
+    rest = start[:, None] + integers(draws[:, 1:], (stop - start)[:, None])
+    return ordered[np.concatenate([first[:, None], rest], axis=1)]
+
+
+def _ends(sorted_labels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Where labels begin and end in a sorted array."""
+    sides = ("left", "right")
+    return tuple(np.searchsorted(sorted_labels, labels, side) for side in sides)
+
+
+def _quarters(images: np.ndarray, draws: np.ndarray, side: int) -> np.ndarray:
+    """Digits [B 4, 28, 28] in quarters of a canvas: float32 [B 4, side / 2, side / 2].
+
+    Args:
+        images: four of each example.
+        draws: [B, 8], column and row of each.
+        side: of the canvas.
+    """
+    frame, room = ink.frames(images), side // 2
+    corner, size = frame[:, :2], frame[:, 2:]
+    scale = round(LENGTH * side) / size.max(axis=1)
+    half = scale[:, None] * size / 2
+    # Centres of pixels are whole numbers: edges of quarter and ink lie half a one off.
+    middle = uniform(draws.reshape(-1, 2), half - 0.5, room - 0.5 - half)
+    upright = np.zeros(len(images))
+    matrix = warp.similar(upright, scale, middle, corner + (size - 1) / 2)
+    return warp.warped(images, lambda part: warp.affine(matrix[part], room), room)
+
+
+def _joined(quarters: np.ndarray, side: int) -> np.ndarray:
+    """Canvases [B, S, S] of their quarters, row by row; black edge of an odd side."""
+    room = side // 2
+    parts = quarters.reshape(-1, 2, 2, room, room).transpose(0, 1, 3, 2, 4)
+    canvas = np.zeros((len(parts), side, side), quarters.dtype)
+    canvas[:, : 2 * room, : 2 * room] = parts.reshape(-1, 2 * room, 2 * room)
+    return canvas
