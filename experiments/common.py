@@ -13,6 +13,15 @@ COLUMNS = ("error", "top-5 error", "parameters", "macs")
 PHOTOS = {"name": "photos", "transforms": {"pad_crop_flip": {}}}
 # Digits turned by up to 90 degrees, another angle each time one is drawn.
 DIGITS = {"name": "mnist_5k", "distortion": "r"}
+# Four digits on a canvas of 36x36 pixels, of which one is odd. A tenth of the training
+# digits is for validation.
+ODD_ONE_OUT = {
+    "name": "mnist_5k",
+    "composition": "odd_one_out",
+    "train": "train[:90%]",
+    "validation": "train[90%:]",
+    "test": "test",
+}
 # Two basic blocks in each of three stages of 16, 32 and 64 channels.
 RESNET = {"name": "resnet", "layout": "cifar", "depth": 14, "stem_stride": 2}
 # Four layers on 49 patches of a digit.
@@ -192,6 +201,8 @@ def small(
     }
     if size == "tiny":
         config.data.update(train="train[:64]", test="test[:32]")
+        if "validation" in config.data:
+            config.data.validation = "train[64:96]"
         config.schedule.warmup = 1
         config.train.update(
             steps=4,
