@@ -177,7 +177,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
         path, arg, overrides, add=FLAGS.add, tune=FLAGS.tune
     )
     if FLAGS.match is not None:
-        experiment = dataclasses.replace(experiment, match=match.wanted(FLAGS.match))
+        experiment = dataclasses.replace(experiment, match=match.parse(FLAGS.match))
     points = experiment.select(FLAGS.only)
     directory = files.local(FLAGS.workdir or f"runs/{experiment.name}")
     listener = live.Progress() if machines.first() else Silence()

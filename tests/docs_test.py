@@ -134,3 +134,23 @@ def test_a_probe(example, tmp_path):
     program = Program(small.config(), jax.devices()[:1])
     (measure,) = write(tmp_path, program, None, program.dataset)
     assert measure["value"] == pytest.approx(np.load("brightness.npy").mean())
+
+
+def test_a_probe_of_examples(example, tmp_path):
+    import jax
+
+    from attn.report.sections import examples
+    from attn.train import probes
+    from attn.train.program import Program
+    from tests.train import small
+
+    example("A probe")
+    program = Program(small.config(), jax.devices()[:1])
+    variables = small.start(program, 0).variables()
+    probes.find("answers:write")(tmp_path, program, variables, program.dataset)
+    image, right, said = examples.read(tmp_path / examples.FILE).values()
+    assert image.arrays[0].shape[:1] == (6,)
+    assert said.expected == right.name
+    assert {*right.arrays[0], *said.arrays[0]} <= {
+        *program.dataset.facts["class_names"]
+    }

@@ -188,6 +188,31 @@ def test_a_dry_run_shows_the_widths_that_cost_the_same(place, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_are_tuned_and_the_report_says_so(place, tmp_path):
+    directory = tmp_path / "new"
+    arguments = [
+        f"--config={place}/widths.py",
+        f"--workdir={directory}",
+        "--config.data.validation=test[40:80]",
+        "--tune=schedule.peak=0.1,0.05",
+        "--only=8-0",
+    ]
+    dry = launch(*arguments, "--dry_run")
+    assert dry.returncode == 0, dry.stderr
+    assert "2 trials and 1 point" in dry.stdout
+    assert not list(tmp_path.iterdir())
+    run = launch(*arguments)
+    assert run.returncode == 0, run.stderr
+    chosen = json.loads((directory / "tune.json").read_text())["rows"][0]["chosen"]
+    said = " ".join(run.stdout.split())
+    assert f"tuned 8: schedule.peak={chosen['schedule.peak']}" in said
+    assert "each row had 2 trials of schedule.peak on the validation split" in said
+    assert "schedule.peak" in (directory / "report.html").read_text()
+    trials = launch("report", f"--workdir={directory}/trials")
+    assert trials.returncode == 0, trials.stderr
+    assert "Trials of: A small sweep." in trials.stdout
+
+
 def test_help_can_be_read():
     run = launch("--help")
     assert run.returncode == 0

@@ -21,6 +21,7 @@ docs/explain.md tells what each says and does not say.
 
 from attn.explain.attended import (
     attention_maps,
+    attention_paths,
     class_activation,
     mean_map,
     saliency,
@@ -34,13 +35,14 @@ from attn.explain.measures import (
 )
 from attn.explain.places import normalise, relevance, spread
 from attn.explain.rollout import gradient_rollout, rollout
-from attn.explain.summary import MEASURES, Measure, measure
+from attn.explain.summary import MEASURES, Measure, measure, measure_each
 
 __all__ = [
     "MEASURES",
     "Measure",
     "area",
     "attention_maps",
+    "attention_paths",
     "blur",
     "class_activation",
     "confidence",
@@ -51,6 +53,7 @@ __all__ = [
     "mean_distance",
     "mean_map",
     "measure",
+    "measure_each",
     "normalise",
     "pointing_game",
     "relevance",

@@ -68,6 +68,17 @@ def maps_of(taps: Mapping[str, Tap], size: tuple[int, int]) -> dict[str, jax.Arr
     return {path: found for path, found in maps.items() if found is not None}
 
 
+def attention_paths(model: nn.Module, variables: Any, images: jax.Array) -> list[str]:
+    """The paths of the attentions of a model, in the order in which they are called."""
+    paths: list[str] = []
+
+    def note(variables: Any, images: jax.Array) -> None:
+        paths.extend(run(model, variables, images, gradients=False)[1])
+
+    jax.eval_shape(note, variables, images)
+    return paths
+
+
 def mean_map(maps: Mapping[str, jax.Array]) -> jax.Array:
     """The mean over the attentions of a model, [B, H, W] of sum 1.
 

@@ -6,7 +6,7 @@ for every model that classifies, so that all rows have something in common.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -76,6 +76,22 @@ def measure(
         none of it, and without logits or a function no saliency, deletion or
         insertion. NaN for an image without an object.
     """
+    return measure_each(model, variables, images, objects, target, steps=steps)[0]
+
+
+def measure_each(
+    model: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    objects: jax.Array | None = None,
+    target: Target = None,
+    *,
+    steps: int = STEPS,
+) -> tuple[dict[str, jax.Array], dict[str, dict[str, jax.Array]]]:
+    """What `measure` returns, and the same of each attention, by its path.
+
+    Of single attentions there are the shares, hits, entropies and distances.
+    """
     images = jnp.asarray(images)
     size = tuple(images.shape[1:3])
     explained = _has_target(model, variables, images, target)
@@ -88,17 +104,28 @@ def measure(
         saliency = attended.saliency(model, variables, images, target)
         found |= _in_object("saliency", saliency, objects)
     maps = attended.maps_of(taps, size)
+    each = {path: _of_map(maps[path], objects, [taps[path]], size) for path in maps}
     if maps:
         attention = attended.mean_map(maps)
-        found |= _in_object("attention", attention, objects)
-        found["attention_entropy"] = measures.entropy(attention)
-        found |= _distance(taps, size)
+        found |= _of_map(attention, objects, list(taps.values()), size)
     if maps and explained:
         score = curves.confidence(model, variables, images, target)
         for name in ("deletion", "insertion"):
             curve = getattr(curves, name)(score, images, attention, steps=steps)
             found[f"attention_{name}"] = curves.area(curve)
-    return {name: found[name] for name in MEASURES if name in found}
+    return {name: found[name] for name in MEASURES if name in found}, each
+
+
+def _of_map(
+    maps: jax.Array,
+    objects: jax.Array | None,
+    taps: Sequence[Tap],
+    size: tuple[int, int],
+) -> dict[str, jax.Array]:
+    """Measures of the map of some attentions."""
+    found = _in_object("attention", maps, objects)
+    found["attention_entropy"] = measures.entropy(maps)
+    return found | _distance(taps, size)
 
 
 def _has_target(
@@ -124,10 +151,10 @@ def _in_object(
     }
 
 
-def _distance(taps: Mapping[str, Tap], size: tuple[int, int]) -> dict[str, jax.Array]:
+def _distance(taps: Sequence[Tap], size: tuple[int, int]) -> dict[str, jax.Array]:
     """How far tokens read, mean over the heads and attentions with such tokens."""
     far = []
-    for tap in taps.values():
+    for tap in taps:
         for entry in tap.maps.values():
             if entry.kind not in ("token_matrix", "factors"):
                 continue

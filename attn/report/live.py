@@ -52,7 +52,8 @@ def plan(title: str, rows: Sequence[Mapping[str, Any]], total: float) -> None:
     console.print(made)
     tried = sum(row.get("trials", 0) for row in rows)
     count = sum("trials" not in row for row in rows)
-    what = f"{tried} trials and {count} points" if tried else f"{count} points"
+    what = f"{count} point{'s' * (count != 1)}"
+    what = f"{tried} trials and {what}" if tried else what
     console.print(f"{what}, about {numbers.duration(total)} in all")
 
 

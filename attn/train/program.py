@@ -74,6 +74,20 @@ def _section(name: str) -> Iterator[None]:
         raise settings.Invalid(f"config.{name}: {error}") from error
 
 
+def _check_sections(config: Mapping[str, Any]) -> None:
+    """Refuses a config with other sections than SECTIONS, or another kind of seed."""
+    for name in config:
+        if name not in SECTIONS:
+            raise settings.unknown("field of config", name, SECTIONS)
+    for name in SECTIONS:
+        if name not in config:
+            raise settings.Invalid(f"config.{name} is missing")
+    if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 2**32:
+        raise settings.Invalid(
+            f"config.seed must be in 0..2^32-1, got {config['seed']}"
+        )
+
+
 class Program:
     """What the training of one config consists of, but for its seed.
 
@@ -105,16 +119,7 @@ class Program:
         """
         self._config = config
         self._compiled: dict[str, Any] = {}
-        for name in config:
-            if name not in SECTIONS:
-                raise settings.unknown("field of config", name, SECTIONS)
-        for name in SECTIONS:
-            if name not in config:
-                raise settings.Invalid(f"config.{name} is missing")
-        if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 2**32:
-            raise settings.Invalid(
-                f"config.seed must be in 0..2^32-1, got {config['seed']}"
-            )
+        _check_sections(config)
         with _section("train"):
             self.train = settings.build(Train, "section", "train", config["train"])
             if mode:
@@ -126,14 +131,7 @@ class Program:
             self.partition.check(self.eval_batch_size)
         with _section("task"):
             self.task = tasks.create(config["task"])
-        with _section("schedule"):
-            rate = optimizers.schedule(
-                config["schedule"], self.train.steps, accumulate=self.train.accumulate
-            )
-        with _section("optimizer"):
-            self._optimizer = optimizers.create(
-                config["optimizer"], rate, accumulate=self.train.accumulate
-            )
+        self._optimizer = self._make_optimizer(config)
         with _section("data"):
             self.dataset = data.open(config["data"])
         with _section("train"):
@@ -156,6 +154,16 @@ class Program:
         self._abstract = jax.eval_shape(self._start, self._seed(0), variables)
         with _section("optimizer"):
             optimizers.check(config["optimizer"], self._abstract.params)
+
+    def _make_optimizer(self, config: Mapping[str, Any]) -> Any:
+        with _section("schedule"):
+            rate = optimizers.schedule(
+                config["schedule"], self.train.steps, accumulate=self.train.accumulate
+            )
+        with _section("optimizer"):
+            return optimizers.create(
+                config["optimizer"], rate, accumulate=self.train.accumulate
+            )
 
     def build(self, section: Mapping[str, Any]) -> Any:
         """A model for the data and devices of this program, from a section `model`.

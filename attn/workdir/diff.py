@@ -19,7 +19,10 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What differs between two configs: "train.steps: 250 -> 500; ..."; "" if equal."""
     before, after = flat(old), flat(new)
     absent = object()
-    show = lambda value: "absent" if value is absent else repr(value)
+
+    def show(value: Any) -> str:
+        return "absent" if value is absent else repr(value)
+
     return "; ".join(
         f"{name}: {show(before.get(name, absent))} -> {show(after.get(name, absent))}"
         for name in sorted(before.keys() | after.keys())

@@ -54,6 +54,22 @@ def test_every_measure_is_that_of_the_mean_map():
         np.testing.assert_allclose(found[name], values, rtol=2e-3, err_msg=name)
 
 
+def test_each_attention_is_measured_in_the_order_of_calls():
+    slots = {"input": "pixel_attention", "conv1": "cbam", "conv2": "squeeze_excite"}
+    model, variables = networks.network("cnn", slots=slots)
+    images, where = networks.images(), objects()
+    paths = explain.attention_paths(model, variables, images)
+    assert paths == ["input", "conv1", "conv2"]
+    _, each = networks.compiled(explain.measure_each, model, variables, images, where)
+    maps = networks.compiled(explain.attention_maps, model, variables, images)
+    assert each.keys() == maps.keys() == set(paths)
+    for path, found in each.items():
+        inside = 100 * explain.share_inside(maps[path], where)
+        np.testing.assert_allclose(found["attention_inside"], inside, rtol=1e-3)
+        even = explain.entropy(maps[path])
+        np.testing.assert_allclose(found["attention_entropy"], even, rtol=1e-3)
+
+
 def test_a_plain_network_has_saliency_alone():
     model, variables = networks.network("cnn")
     args = (model, variables, networks.images(), objects())

@@ -54,13 +54,14 @@ def test_columns_have_the_labels_units_and_decimals_of_the_record(sweep):
         "verdict",
         "uncorrected",
         "test SSIM",
-        "mass inside, %",
         "parameters",
         "MACs, k",
         "time, ms/step",
     ]
     assert texts(sweep, "ssim")[0] == f"0.755 {numbers.PLUS_MINUS} 0.064"
-    assert [cell[:4] for cell in texts(sweep, "inside")] == [
+    (inside,) = columns.measures(sweep, table.rows(sweep))
+    assert inside.title == "mass inside, %"
+    assert [cell[:4].strip(numbers.FIGURE_SPACE) for cell in inside.cells] == [
         numbers.DASH,
         "74.2",
         "66.5",
@@ -86,6 +87,24 @@ def test_the_page_shows_validation_curves_and_the_direction(sweep):
     assert "worse &nbsp;|&nbsp; better" in html
     assert "Test PSNR against cost" in html
     assert "Higher is better." in html
+
+
+def test_measures_have_a_table_of_their_own_everywhere(sweep):
+    html, text = page.render([sweep]), printed(sweep)
+    assert html.index("<h2>Result") < html.index("<h2>Measures of attention")
+    assert "mass inside <small>%</small>" in html
+    assert "Higher is better: mass inside." in html
+    assert "Higher is better: mass inside." in text
+    assert text.index("Measures of attention") < text.index("mass inside, %")
+    lines = markdown.text(sweep).splitlines()
+    head = lines.index("| attention | mass inside, % |")
+    assert lines[head - 1] == ""
+    assert lines[head + 2] == f"| none | {numbers.DASH} |"
+    assert lines[head + 3].startswith("| good | 74.2 ")
+    none = scored.restoration(sweep.directory / "new", {"none": [30.0]})
+    for shown in (page.render([none]), printed(none), markdown.text(none)):
+        assert "Measures of attention" not in shown
+        assert "mass inside" not in shown
 
 
 def test_markdown_has_the_highest_in_bold(sweep):
@@ -221,6 +240,13 @@ def test_nothing_finished_is_named_by_what_was_logged(tmp_path):
 )
 def test_damaged_descriptions_are_no_error(entries):
     assert metrics.described(entries) == ()
+
+
+@pytest.mark.parametrize("better", [None, ""])
+def test_a_measure_may_have_no_direction(better):
+    (found,) = metrics.described([{"name": "entropy", "better": better}])
+    assert found.better == ""
+    assert summary.directions([found]) == []
 
 
 def test_what_a_description_lacks_has_a_default():

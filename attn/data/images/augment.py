@@ -206,6 +206,7 @@ class Noise(Transform):
             0..255, or of normalised ones behind `normalise`.
         field: the images.
         into: the field that is written, so that the other stays clean; "" for the same.
+            It is normalised where `normalise` lists it among its fields.
     """
 
     deviation: settings.NotNegative = 25.0

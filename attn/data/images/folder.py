@@ -71,7 +71,8 @@ def _open(root: pathlib.Path, split: str) -> Images:
         )
     chosen, rows = splits.part(split, sizes, str(root))
     paths = [files[chosen][row] for row in rows]
-    labels = [class_names.index(path.parent.name) for path in paths]
+    number = {name: label for label, name in enumerate(class_names)}
+    labels = [number[path.parent.name] for path in paths]
     with concurrent.futures.ThreadPoolExecutor() as pool:
         shapes = set(pool.map(_shape, paths))
     channels = max(shape[-1] for shape in shapes)

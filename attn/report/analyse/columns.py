@@ -47,16 +47,20 @@ def columns(sweep: Sweep, rows: Sequence[Row]) -> list[Column]:
     """
     first, *others = sweep.metrics
     values = [row.values for row in rows]
-    measured = [row.measures for row in rows]
     seeds = Column("seeds", "seeds", "seeds", "", tuple(_seeds(row) for row in rows))
     return [
         seeds,
         _metric("headline", first, values),
         *(_comparison(first, rows) if any(row.baseline for row in rows) else ()),
         *(_metric("metric", m, values) for m in others),
-        *(_metric("measure", m, measured) for m in sweep.measures),
         *_costs(rows),
     ]
+
+
+def measures(sweep: Sweep, rows: Sequence[Row]) -> list[Column]:
+    """The columns of the table of measures of attention; none if none is recorded."""
+    measured = [row.measures for row in rows]
+    return [_metric("measure", measure, measured) for measure in sweep.measures]
 
 
 def mark(row: Row) -> str:

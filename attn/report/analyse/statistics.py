@@ -1,9 +1,9 @@
-"""Means over seeds, what they leave open, and differences paired by seed.
+"""Means over seeds with their intervals, and differences of a row paired by seed.
 
 The intervals are Student's: mean +- t(n - 1) s / sqrt(n), with s the standard
-deviation of the n values. A difference between two rows is taken seed by seed
-first, because a seed decides the initial weights and the order of the data of both;
-what the seeds have in common then drops out of the interval.
+deviation of the n values. How two rows differ is in `comparison`; here a row is held
+against an earlier record of itself, seed by seed, because the same seed trains the same
+model on the same data unless something has changed.
 
 All seeds are tested on the same examples, so that more seeds do not make up for few of
 them. A difference of k examples means at least k on which two models disagree, and a

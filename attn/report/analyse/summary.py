@@ -6,6 +6,7 @@ from attn.report.analyse import numbers, tuning, verdicts
 from attn.report.analyse.numbers import DAGGER, PLUS_MINUS
 from attn.report.analyse.table import Row
 from attn.report.read import provenance
+from attn.report.read.metrics import Metric
 from attn.report.read.results import Point, Sweep, usual_code
 
 QUANTITIES = {"parameters": "parameters", "macs": "multiply-adds", "latency": "latency"}
@@ -39,6 +40,19 @@ def _best_of(rows: Sequence[Row]) -> Row:
 def _value(row: Row) -> str:
     shown = numbers.plus_minus(row.headline, row.metric.digits)
     return numbers.with_unit(shown, row.metric.unit)
+
+
+def directions(metrics: Iterable[Metric]) -> list[str]:
+    """Directions of some metrics, in sentences."""
+    labels: dict[str, list[str]] = {"higher": [], "lower": []}
+    for metric in metrics:
+        if metric.better in labels:
+            labels[metric.better].append(metric.label)
+    return [
+        f"{better.capitalize()} is better: {', '.join(found)}."
+        for better, found in labels.items()
+        if found
+    ]
 
 
 def notes(sweep: Sweep, rows: Iterable[Row]) -> list[str]:

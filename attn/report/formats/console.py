@@ -49,8 +49,15 @@ def show(
     for sweep in sweeps:
         rows = table.rows(sweep)
         console.print()
-        console.print(_fitting(sweep, rows, console))
+        shown = columns.columns(sweep, rows)
+        console.print(_fitting(sweep.title, sweep, rows, shown, console))
         _say([*summary.summary(rows), *summary.notes(sweep, rows)], console)
+        measured = columns.measures(sweep, rows)
+        if measured:
+            console.print()
+            title = "Measures of attention"
+            console.print(_fitting(title, sweep, rows, measured, console))
+            _say(summary.directions(sweep.measures), console)
         beside = published.compare(sweep, rows)
         if beside is not None:
             console.print()
@@ -135,33 +142,38 @@ def _unfinished(sweep: Sweep, console: rich.console.Console) -> None:
 
 
 def _fitting(
-    sweep: Sweep, rows: Sequence[Row], console: rich.console.Console
+    title: str,
+    sweep: Sweep,
+    rows: Sequence[Row],
+    shown: Sequence[Column],
+    console: rich.console.Console,
 ) -> rich.table.Table:
-    """The table with as many columns as the terminal has room for."""
-    shown = columns.columns(sweep, rows)
+    """A table with as many of the columns as the terminal has room for."""
+    shown = list(shown)
     spare = [
         column
         for role in DISPENSABLE
         for column in reversed(shown)
         if column.role == role
     ]
-    made = _table(sweep, rows, shown, console)
+    made = _table(title, sweep, rows, shown, console)
     for column in spare:
         wide = console.measure(made, options=console.options.update(width=10_000))
         if wide.maximum <= console.width:
             break
         shown.remove(column)
-        made = _table(sweep, rows, shown, console)
+        made = _table(title, sweep, rows, shown, console)
     return made
 
 
 def _table(
+    title: str,
     sweep: Sweep,
     rows: Sequence[Row],
     shown: Sequence[Column],
     console: rich.console.Console,
 ) -> rich.table.Table:
-    made = empty(sweep.title, console)
+    made = empty(title, console)
     names = table.axes(sweep) or ["sweep"]
     for name in names:
         made.add_column(name, overflow="fold")

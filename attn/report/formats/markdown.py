@@ -51,10 +51,17 @@ def _cell(cell: published.Cell, *, bold: bool) -> str:
 
 def _plain(sweep: Sweep) -> list[str]:
     rows = table.rows(sweep)
-    names = table.axes(sweep) or ["sweep"]
     shown = [
         column for column in columns.columns(sweep, rows) if column.name not in LEFT_OUT
     ]
+    made = _rows(sweep, rows, shown)
+    measured = columns.measures(sweep, rows)
+    return [*made, "", *_rows(sweep, rows, measured)] if measured else made
+
+
+def _rows(sweep: Sweep, rows: Sequence[Row], shown: Sequence[Column]) -> list[str]:
+    """A table of some columns."""
+    names = table.axes(sweep) or ["sweep"]
     best = _best(rows)
     made = _head([*names, *map(_title, shown)])
     for i, row in enumerate(rows):

@@ -119,6 +119,7 @@ def _sweep(sweep: Sweep, record: Sweep | None, sharers: int) -> dict[str, Any]:
     rows = table.rows(sweep)
     drawn = list(zip(rows, style.styles(rows), strict=True))
     shown = columns.columns(sweep, rows)
+    measured = columns.measures(sweep, rows)
     axis = table.column_axis(sweep)
     return {
         "title": sweep.title,
@@ -129,6 +130,9 @@ def _sweep(sweep: Sweep, record: Sweep | None, sharers: int) -> dict[str, Any]:
         "axes": [name for name in table.axes(sweep) if name != axis] or ["sweep"],
         "columns": shown,
         "groups": _groups(sweep, drawn, shown),
+        "measures": measured,
+        "directions": summary.directions(sweep.measures),
+        "measured": _groups(sweep, drawn, measured),
         "summary": summary.summary(rows),
         "notes": summary.notes(sweep, rows),
         "legend": list({row.kind: (row, own) for row, own in drawn}.values()),
@@ -271,13 +275,14 @@ def _groups(
     sweep: Sweep, drawn: Drawn, shown: Sequence[Column]
 ) -> list[tuple[str | None, list[Line]]]:
     """The lines of the table by column, with figures aligned in all of it."""
-    cells = list(zip(*(_aligned(column) for column in shown), strict=True))
+    aligned = [_aligned(column) for column in shown]
     differences = [row.difference for row, _ in drawn if row.difference]
     reach = max((abs(end) for d in differences for end in (d.low, d.high)), default=0.0)
     axis = table.column_axis(sweep)
     names = [name for name in table.axes(sweep) if name != axis]
     groups: dict[str | None, list[Line]] = {}
-    for (row, own), texts in zip(drawn, cells, strict=True):
+    for i, (row, own) in enumerate(drawn):
+        texts = tuple(cells[i] for cells in aligned)
         axes = tuple(numbers.text(row.axes.get(name, "")) for name in names)
         whisker = ""
         if row.difference:

@@ -78,6 +78,8 @@ def _metric(entry: Mapping[str, Any]) -> Metric:
         for name, default in dataclasses.asdict(plain).items()
         if type(entry.get(name)) is type(default)
     }
+    if entry.get("better", plain.better) is None:  # neither way is
+        usable["better"] = ""
     return dataclasses.replace(plain, **usable)
 
 

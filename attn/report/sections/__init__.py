@@ -15,7 +15,13 @@ order.
 from typing import Any, Protocol
 
 from attn.report.draw.style import Drawn
-from attn.report.sections import attention, class_gates, examples, snapshots
+from attn.report.sections import (
+    attention,
+    class_gates,
+    examples,
+    measures,
+    snapshots,
+)
 from attn.report.sections.budget import Budget
 
 
@@ -30,7 +36,7 @@ class Section(Protocol):
         """Content of the template for some rows, or None."""
 
 
-SECTIONS: tuple[Section, ...] = (examples, snapshots, class_gates, attention)
+SECTIONS: tuple[Section, ...] = (examples, measures, snapshots, class_gates, attention)
 
 
 def made(drawn: Drawn, sharers: int) -> list[tuple[str, Any]]:

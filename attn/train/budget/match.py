@@ -14,8 +14,8 @@ steps in turn, and the median of the ratios counts, so that a busy machine slows
 
 What was found stands in the sweep's match.json and is used again for a point whose
 config, before matching, is the same: a resumed sweep has the same networks although
-no measurement is. Seeds share one matching. On many hosts the clock and the file of
-the first one count, so that all find the same widths.
+no measurement is. Seeds share one matching. On many machines the clock and the file
+of the first one count, so that all find the same widths.
 """
 
 import copy
@@ -52,7 +52,7 @@ ROUNDS = 9  # of steps of a candidate and of its reference, in turn
 ROUND_SECONDS = 0.05  # that the steps of one of them take in a round, about
 
 
-def wanted(text: str) -> dict[str, Any] | None:
+def parse(text: str) -> dict[str, Any] | None:
     """What to match, from "parameters", "macs=2e6" or "none".
 
     Raises:
@@ -88,7 +88,7 @@ def match(
         experiment: its baseline may be a point that is not among `points`.
         points: those to scale.
         directory: the sweep's, whose match.json is read; nothing is written.
-        progress: is told the widths of each.
+        progress: notified of the widths of each.
 
     Returns:
         The experiment with the new configs and the record, which `sweep.run` writes;
@@ -138,7 +138,7 @@ class _Matching:
                 "reference": keys[0],
                 "unmatched": keys[1],
             }
-            self._tell(point, self._known[keys])
+            self._note(point, self._known[keys])
         entry = self._known[keys]
         self.record["points"][point.name] = entry
         config = copy.deepcopy(point.config)
@@ -156,33 +156,33 @@ class _Matching:
         axes = _place({**point.axes, **baseline})
         found = [p for p in self._experiment.points if _place(p.axes) == axes]
         if not found:
-            told = ", ".join(f"{name}={value}" for name, value in axes.items())
+            text = ", ".join(f"{name}={value}" for name, value in axes.items())
             raise settings.Invalid(
                 f"{point.name} cannot be matched by {self._by}: there is no point"
-                f" {told} to set its budget"
+                f" {text} to set its budget"
             )
         return found[0]
 
-    def _entry(self, point: Point, reference: Point | None) -> dict[str, Any]:
+    def _entry(self, point: Point, standard: Point | None) -> dict[str, Any]:
         network = self._network(point)
-        rival = self._network(reference) if reference else None
-        before = self._costs(network, rival, {})
-        if network is rival:
+        reference = self._network(standard) if standard else None
+        before = self._costs(network, reference, {})
+        if network is reference:
             budget, found = before[KEYS[self._by]], {}
         else:
             budget = self._budget
-            if rival is not None:
-                budget = self._costs(rival, rival, {})[KEYS[self._by]]
+            if reference is not None:
+                budget = self._costs(reference, reference, {})[KEYS[self._by]]
             assert budget is not None
-            found = self._fit(point, network, rival, budget)
-        after = self._costs(network, rival, found)
+            found = self._fit(point, network, reference, budget)
+        after = self._costs(network, reference, found)
         return {"settings": found, "budget": budget, **after, "before": before}
 
     def _fit(
         self,
         point: Point,
         network: "_Network",
-        rival: "_Network | None",
+        reference: "_Network | None",
         budget: float,
     ) -> search.Settings:
         tolerance = TOLERANCES[self._by]
@@ -191,28 +191,29 @@ class _Matching:
             self._progress.note(f"matching {point.name}")
         best = search.fit(
             network.width_settings(),
-            lambda found: self._costs(network, rival, found)[KEYS[self._by]],
+            lambda found: self._costs(network, reference, found)[KEYS[self._by]],
             budget,
             tolerance=tolerance,
             first_fit=clock,
             **({"probes": COMPILATIONS} if clock else {}),
         )
         if not best.within_tolerance:
+            nearest = _cost_text(self._by, best.cost, budget)
             raise settings.Invalid(
                 f"{point.name} cannot be matched to {UNITS[self._by].format(budget)}"
-                f" within {100 * tolerance:.0f} %: the nearest is"
-                f" {_near(self._by, best.cost, budget)} with {_written(best.settings)}"
+                f" within {100 * tolerance:.0f} %: the nearest is {nearest} with"
+                f" {_settings_text(best.settings)}"
             )
         same = best.settings == network.settings()
         return {} if same else best.settings
 
     def _costs(
-        self, network: "_Network", rival: "_Network | None", found: search.Settings
+        self, network: "_Network", reference: "_Network | None", found: search.Settings
     ) -> dict[str, Any]:
         """The exact costs, and the measured one where it is what is matched."""
         costs = network.costs(found)
         if self._by == "latency":
-            costs |= {"ms_per_step": network.milliseconds(found, rival)}
+            costs |= {"ms_per_step": network.milliseconds(found, reference)}
         return costs
 
     def _network(self, point: Point) -> "_Network":
@@ -222,9 +223,9 @@ class _Matching:
             self._networks[key] = _Network(point)
         return self._networks[key]
 
-    def _tell(self, point: Point, entry: Mapping[str, Any]) -> None:
-        cost = _near(self._by, entry[KEYS[self._by]], entry["budget"])
-        found = _written(entry["settings"])
+    def _note(self, point: Point, entry: Mapping[str, Any]) -> None:
+        cost = _cost_text(self._by, entry[KEYS[self._by]], entry["budget"])
+        found = _settings_text(entry["settings"])
         kept = f"with {found}" if found else "as it is"
         self._progress.note(f"matched {point.name}: {cost} {kept}")
 
@@ -266,41 +267,46 @@ class _Network:
             self._costs[key] = self._program.costs_of(model)
         return dict(self._costs[key])
 
-    def milliseconds(self, found: search.Settings, rival: "_Network | None") -> float:
-        """A training step at these widths, measured beside one of `rival`.
+    def milliseconds(
+        self, found: search.Settings, reference: "_Network | None"
+    ) -> float:
+        """A training step at these widths, measured beside one of `reference`.
 
-        It is the rival's own time, measured once, times the median ratio; the same
-        number on every host.
+        It is the reference's own time, measured once, times the median ratio; the same
+        number on every machine.
         """
         key = json.dumps(found)
         if key not in self._latencies:
             config = copy.deepcopy(self._config)
             config["model"] |= found
-            pace = StepTime(Program(config))
-            steps = max(1, round(float(_agreed(ROUND_SECONDS / pace.seconds(2) * 2))))
-            if rival is None or rival is self:
-                laps = [pace.seconds(steps) / steps for _ in range(ROUNDS)]
+            step_time = StepTime(Program(config))
+            wanted = _broadcast(ROUND_SECONDS / step_time.seconds(2) * 2)
+            steps = max(1, round(wanted))
+            if reference is None or reference is self:
+                laps = [step_time.seconds(steps) / steps for _ in range(ROUNDS)]
                 found_now = 1000 * statistics.median(laps)
             else:
-                found_now = rival.milliseconds({}, rival) * rival.ratio(pace, steps)
-            self._latencies[key] = round(float(_agreed(found_now)), 4)
+                own = reference.milliseconds({}, reference)
+                found_now = own * reference.ratio(step_time, steps)
+            self._latencies[key] = round(_broadcast(found_now), 4)
         return self._latencies[key]
 
-    def ratio(self, pace: StepTime, steps: int) -> float:
+    def ratio(self, step_time: StepTime, steps: int) -> float:
         """The median of another's time over one's own, in turn."""
         ratios = []
         for _ in range(ROUNDS):
-            own = self._pace.seconds(steps)
-            ratios.append(pace.seconds(steps) / own)
+            own = self._step_time.seconds(steps)
+            ratios.append(step_time.seconds(steps) / own)
         return statistics.median(ratios)
 
     @functools.cached_property
-    def _pace(self) -> StepTime:
+    def _step_time(self) -> StepTime:
         return StepTime(self._program)
 
 
-def _agreed(number: float) -> np.ndarray:
-    return partition.broadcast(np.asarray(number, np.float64))
+def _broadcast(number: float) -> float:
+    """The number of the first machine."""
+    return float(partition.broadcast(np.asarray(number, np.float64)))
 
 
 def _place(axes: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,10 +328,10 @@ def _positive(budget: Any) -> float | None:
     )
 
 
-def _near(by: str, cost: float, budget: float) -> str:
-    told = UNITS[by].format(cost)
-    return f"{told} ({cost / budget - 1:+.1%})".replace("%)", " %)")
+def _cost_text(by: str, cost: float, budget: float) -> str:
+    text = UNITS[by].format(cost)
+    return f"{text} ({cost / budget - 1:+.1%})".replace("%)", " %)")
 
 
-def _written(found: search.Settings) -> str:
+def _settings_text(found: search.Settings) -> str:
     return ", ".join(f"{name}={value}" for name, value in found.items())

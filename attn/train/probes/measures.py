@@ -1,13 +1,14 @@
-"""Measures of what a model looked at, for its result: see `attn.explain.measure`.
+"""Measures of what a model looked at: see `attn.explain.measure`.
 
 They are means over the first examples of the split that curves are of, for the class
 that the model predicts. Where the data set knows where the object of an image is
 (`Dataset.objects`), they tell how much of the attention and of the saliency lies in it.
 """
 
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,45 +17,63 @@ import numpy as np
 from attn import explain
 from attn.data import Dataset
 from attn.train.program import Program
+from attn.workdir import files
 
 EXAMPLES, BATCH = 256, 64
+Values = dict[str, np.ndarray]
 
 
 def write(
     directory: pathlib.Path, program: Program, variables: Any, dataset: Dataset
 ) -> list[dict[str, Any]]:
-    """Returns the measures of a model that reads images, and writes no file."""
-    del directory
-    shapes = [field.shape for field in program.example().values()]
-    if len(program.inputs) != 1 or len(shapes[0]) != 4:
+    """Writes `measures.json` and returns the measures, for a model that reads images.
+
+    The file holds, if the model has attention, the "split" and number of "examples",
+    the share of the image that is "object_area", in percent (absent where nobody
+    knows), and under "attentions" of each attention, from the input on, its "path" and
+    its measures by name.
+    """
+    if len(program.inputs) != 1 or len(program.example()[program.inputs[0]].shape) != 4:
         return []
     measure = program.compiled(
-        "measures", functools.partial(explain.measure, program.model)
+        "measures", functools.partial(explain.measure_each, program.model)
     )
-    parts = []
+    parts, each = [], []
     for images, objects, real in _examples(program, dataset):
         found = jax.device_get(measure(variables, images, objects))
-        parts.append({name: values[real] for name, values in found.items()})
-    return [
-        {
-            "name": name,
-            "label": shown.label,
-            "unit": shown.unit,
-            "better": shown.better,
-            "digits": shown.digits,
-            "value": float(np.mean(values, dtype=np.float64)),
+        whole, single = jax.tree.map(lambda values, real=real: values[real], found)
+        parts.append(whole)
+        each.append(single)
+    means = _means(parts)
+    if each[0]:
+        paths = explain.attention_paths(program.model, variables, images)
+        record = {
+            "split": program.curve_split,
+            "examples": min(EXAMPLES, dataset.size(program.curve_split)),
+            **{n: means[n] for n in ("object_area",) if n in means},
+            "attentions": [
+                {"path": path, **_means([single[path] for single in each])}
+                for path in paths
+                if path in each[0]
+            ],
         }
+        files.write_json(directory / "measures.json", record)
+    return [
+        {"name": name, **dataclasses.asdict(shown), "value": means[name]}
         for name, shown in explain.MEASURES.items()
-        if name in parts[0]
-        for values in [_known(parts, name)]
-        if len(values)
+        if name in means
     ]
 
 
-def _known(parts: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
-    """The values of a measure; an image without an object has none."""
-    values = np.concatenate([part[name] for part in parts])
-    return values[np.isfinite(values)]
+def _means(parts: Sequence[Values]) -> dict[str, float]:
+    """The mean of each measure, over the examples that have it."""
+    found = {}
+    for name in parts[0]:
+        values = np.concatenate([part[name] for part in parts])
+        values = values[np.isfinite(values)]  # without an object there is none
+        if len(values):
+            found[name] = float(np.mean(values, dtype=np.float64))
+    return found
 
 
 def _examples(program: Program, dataset: Dataset) -> Iterator[tuple[Any, Any, Any]]:

@@ -22,7 +22,8 @@ from attn.train.interruption import Interruption
 from attn.train.loop import AHEAD, Stopped, Training
 from attn.train.program import Program
 from attn.train.sweep.experiment_file import Point
-from attn.train.sweep.groups import Group, Parallel, groups
+from attn.train.sweep.groups import Group, groups
+from attn.train.sweep.plan import Parallel
 from attn.train.sweep.step_time import StepTime
 
 STEPS = 60  # rehearsed at most
@@ -61,7 +62,7 @@ def rehearse(
         points: those to train.
         directory: for the files of the rehearsals, which look like trainings that
             ended after a few steps.
-        parallel: which points train side by side, as `attn.train.sweep.groups` says.
+        parallel: which points train side by side, as `attn.train.sweep.plan` says.
         trials: trainings of every row before its points, each of another program.
         status: is entered with what is going on.
 
@@ -73,7 +74,10 @@ def rehearse(
     rows, total = [], 0.0
     tuned: list[dict[str, Any]] = []
     known: dict[Any, tuple[Group, Estimate]] = {}
-    for group, seconds in _timed(groups(points, parallel)):
+    began = time.perf_counter()
+    found = groups(points, parallel)  # builds every point, to plan it
+    total += time.perf_counter() - began
+    for group, seconds in _timed(found):
         total += seconds
         if not known:
             total += _first_use(group, directory)
@@ -82,25 +86,23 @@ def rehearse(
             with status(f"timing {group.name}"):
                 known[key] = (group, estimate(group, directory))
             total += known[key][1].compile
-        _, found = known[key]
+        _, cost = known[key]
         for point in group.points:
-            line = {**found.costs, "ms_per_step": found.ms_per_step}
+            line = {**cost.costs, "ms_per_step": cost.ms_per_step}
             if trials and point.row not in tuned:
                 tuned.append(point.row)
-                taken = trials * (found.train + found.compile)
+                taken = trials * (cost.train + cost.compile)
                 name = f"{point.label}: {trials} trials"
                 rows.append({"point": name, "trials": trials, **line, "seconds": taken})
                 total += taken
-            rows.append({"point": point.name, **line, "seconds": found.train})
-            total += found.train
+            rows.append({"point": point.name, **line, "seconds": cost.train})
+            total += cost.train
     return rows, total
 
 
 def estimate(group: Group, directory: pathlib.Path) -> Estimate:
     """Rehearses the training of points that train together, or of one."""
-    began = time.perf_counter()
     again = _built_again(group)
-    built = time.perf_counter() - began
     if jax.config.jax_compilation_cache_dir:
         with _scratch(directory, "compiling") as place:
             _Rehearsal(group, place).run(1)
@@ -115,8 +117,7 @@ def estimate(group: Group, directory: pathlib.Path) -> Estimate:
     return Estimate(
         ms_per_step=1000 * pace / count,
         train=later.total(pace) / count,
-        # a sweep builds every program twice: to check it, and to run it
-        compile=max(0.0, first.once() - later.once()) + built,
+        compile=max(0.0, first.once() - later.once()),
         costs=group.program.costs,
     )
 

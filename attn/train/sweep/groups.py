@@ -1,39 +1,20 @@
-"""Which points of a sweep train in one program, side by side.
-
-Neighbours in a sweep that differ in the seed, or in data of equal shapes, share one
-compiled step, so they can take their steps together: each on a device of its own
-("devices"), or all in one step on one device ("vmap"). Either way a point gives what
-it gives alone on one device, to rounding.
-
-The rule of "auto", which considers a single machine only and at models of up to SMALL
-parameters: "devices" where an accelerator has two devices or more; "vmap" on one
-accelerator for models that are made of matrix products, such as transformers, as the
-convolutions of several networks at once are grouped ones, which are slow. On a CPU
-points train one after the other. `python -m benchmarks.together` is the measure. On
-two cores vmap took 0.94 to 0.97 of the points' steps alone for a perceptron and a ViT,
-0.68 for a convolutional network and 0.14 for a ResNet; two devices of the CPU gained
-for the ViT only, and less than splitting its batch over them does. What it says of
-accelerators is not measured yet.
-"""
+"""Groups of points that train together, built from a plan: programs and data sets."""
 
 import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.extend.core
 
-from attn import settings
 from attn.data import Dataset
 from attn.train.partition import Mode
 from attn.train.program import Program
 from attn.train.run import Run
 from attn.train.sweep.experiment_file import Point
-
-Parallel = Literal["auto", "off", "devices", "vmap"]
-SMALL = 10_000_000  # parameters
+from attn.train.sweep.plan import Machines, Parallel, Part, Shape, plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,69 +70,72 @@ def programs(points: Sequence[Point]) -> Iterator[tuple[Point, Program]]:
         yield point, program
 
 
-def check(parallel: str) -> None:
-    """Raises settings.Invalid for a name that is none, or for several machines."""
-    if parallel not in get_args(Parallel):
-        raise settings.unknown("parallel mode", parallel, get_args(Parallel))
-    if parallel in get_args(Mode) and jax.process_count() > 1:
-        raise settings.Invalid(
-            f"parallel={parallel!r} works on a single machine, and there are"
-            f" {jax.process_count()} (valid: auto, off)"
+def shapes(
+    points: Sequence[Point], parallel: Parallel, machines: Machines
+) -> list[Shape]:
+    """What a plan needs to know of each point, which is built for it and dropped.
+
+    Models are looked into only where the plan depends on what is in them.
+
+    Raises:
+        Invalid: the first point that cannot be built, and why.
+    """
+    looks = parallel == "auto" and machines.count == 1 and machines.backend != "cpu"
+    found: list[Shape] = []
+    before: Any = None
+    number = 0
+    for _, program in programs(points):
+        if program.train_step is not before:
+            before, number = program.train_step, number + 1
+            facts = _facts(program) if looks else (0, False)
+        sizes = tuple(map(program.dataset.size, program.dataset.splits))
+        found.append(Shape(number, sizes, *facts))
+    return found
+
+
+def _facts(program: Program) -> tuple[int, bool]:
+    return program.costs["parameters"], made_of_products(program)
+
+
+def build(points: Sequence[Point], parts: Sequence[Part]) -> Iterator[Group]:
+    """The groups of a plan, each built when it comes to be trained."""
+    pairs = programs(points)
+    stacked: tuple[Any, Any, Program] | None = None  # of which step, in which mode
+    for part in parts:
+        taken = list(itertools.islice(pairs, part.count))
+        program = taken[0][1]
+        if part.mode is not None:
+            step = program.train_step
+            if stacked is None or stacked[0] is not step or stacked[1] != part.mode:
+                made = Program(taken[0][0].config, mode=part.mode)
+                stacked = step, part.mode, made
+            program = stacked[2]
+        yield Group(
+            points=[point for point, _ in taken],
+            program=program,
+            datasets=[alone.dataset for _, alone in taken],
+            mode=part.mode,
         )
 
 
-def groups(points: Sequence[Point], parallel: Parallel = "auto") -> Iterator[Group]:
-    """Cuts points, in their order, into groups that train together.
+def groups(
+    points: Sequence[Point],
+    parallel: Parallel = "auto",
+    machines: Machines | None = None,
+) -> Iterator[Group]:
+    """Plans points and builds their groups.
 
     Args:
-        points: those to train.
-        parallel: "off" for each alone; "devices" or "vmap" for so wherever neighbours
-            share a program; "auto" for what the rule above says.
+        points: those to train, in their order.
+        parallel: as `plan.plan` has it.
+        machines: on which they train; None for those of this process.
 
     Raises:
-        Invalid: as `check` says, or a point that cannot be built.
+        Invalid: as `plan.check` says, or a point that cannot be built.
     """
-    check(parallel)
-    alike = lambda pair: (pair[1].train_step, _sizes(pair[1].dataset))
-    for _, found in itertools.groupby(programs(points), alike):
-        pairs = list(found)
-        mode = _mode(pairs[0][1], len(pairs), parallel)
-        program = None
-        if mode:
-            program = Program(pairs[0][0].config, mode=mode)
-        for part in _cut(pairs, program.partition.most if program else 1):
-            alone = program is None or len(part) == 1
-            yield Group(
-                points=[point for point, _ in part],
-                program=part[0][1] if alone else program,
-                datasets=[program.dataset for _, program in part],
-                mode=None if alone else mode,
-            )
-
-
-def _sizes(dataset: Dataset) -> tuple[int, ...]:
-    return tuple(dataset.size(split) for split in dataset.splits)
-
-
-def _cut(pairs: list[Any], most: int) -> Iterator[list[Any]]:
-    """As few parts as can be of at most so many, as equal as can be."""
-    parts = -(-len(pairs) // most)
-    for i in range(parts):
-        yield pairs[i * len(pairs) // parts : (i + 1) * len(pairs) // parts]
-
-
-def _mode(program: Program, points: int, parallel: str) -> Mode | None:
-    if points < 2 or parallel == "off":
-        return None
-    if parallel == "devices" or parallel == "vmap":
-        return parallel
-    if jax.process_count() > 1 or program.costs["parameters"] > SMALL:
-        return None
-    if jax.default_backend() == "cpu":
-        return None
-    if jax.local_device_count() > 1:
-        return "devices"
-    return "vmap" if made_of_products(program) else None
+    machines = machines or Machines.here()
+    parts = plan(shapes(points, parallel, machines), parallel, machines)
+    return build(points, parts)
 
 
 def made_of_products(program: Program) -> bool:

@@ -11,9 +11,9 @@ from attn import settings
 from attn.train import loop, partition
 from attn.train.interruption import Interruption
 from attn.train.progress import SweepProgress
+from attn.train.sweep import groups, plan
 from attn.train.sweep.experiment_file import Experiment, Point
-from attn.train.sweep.groups import Parallel, groups, programs
-from attn.train.sweep.groups import check as check_parallel
+from attn.train.sweep.plan import Machines, Parallel
 from attn.workdir import diff, files
 
 
@@ -23,8 +23,7 @@ def check(points: Sequence[Point]) -> None:
     Raises:
         Invalid: the first point that cannot be built, and why.
     """
-    for point, _ in programs(points):
-        del point
+    groups.shapes(points, "off", Machines.here())
 
 
 def begin(
@@ -62,7 +61,7 @@ def run(
         directory: the work directory of the sweep.
         progress: is told how it goes.
         interruption: asks it to stop.
-        parallel: which points train side by side, as `groups.groups` says.
+        parallel: which points train side by side, as `plan.plan` says.
 
     Returns:
         The points that diverged, and what there is to say about it.
@@ -73,12 +72,13 @@ def run(
         loop.Stopped, loop.Failed: as `loop.Training.train` says; what is done is kept.
     """
     diverged = {}
-    check_parallel(parallel)
+    machines = Machines.here()
+    plan.check(parallel, machines)
     first = jax.process_index() == 0
     if first:
         files.check(directory)
         unchanged(points, directory)
-    check(points)
+    shapes = groups.shapes(points, parallel, machines)
     with files.held(directory) if first else contextlib.nullcontext():
         if first:
             describe(experiment, directory)
@@ -86,8 +86,9 @@ def run(
         done = partition.broadcast(np.asarray(done)).tolist()
         if any(done):
             progress.note(f"{sum(done)} of {len(points)} points are done already")
-        left = [point for point, over in zip(points, done, strict=True) if not over]
-        for group in groups(left, parallel):
+        left = [k for k, over in enumerate(done) if not over]
+        parts = plan.plan([shapes[k] for k in left], parallel, machines)
+        for group in groups.build([points[k] for k in left], parts):
             k, *others = (points.index(point) + 1 for point in group.points)
             progress.point(k, len(points), group.name, others)
             runs = group.runs(directory)

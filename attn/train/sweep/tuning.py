@@ -24,8 +24,8 @@ from attn.train.interruption import Interruption
 from attn.train.progress import SweepProgress
 from attn.train.sweep import local
 from attn.train.sweep.experiment_file import Experiment, Point, name_of
-from attn.train.sweep.groups import Parallel
 from attn.train.sweep.override import replace
+from attn.train.sweep.plan import Parallel
 from attn.train.sweep.trials import Trial
 from attn.workdir import files
 

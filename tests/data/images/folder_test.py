@@ -101,6 +101,19 @@ def test_a_corrupt_file_is_named(root, kept):
         opened(root)
 
 
+def test_a_corrupt_file_is_named_when_it_comes_up(root):
+    random = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    path = root / "cat" / "bad.png"
+    Image.fromarray(random).save(path)  # of another size: none is kept in memory
+    path.write_bytes(path.read_bytes()[:600])
+    dataset = opened(root, image_size=4, train="train")
+    with (
+        dataset.train(41, seed=0) as batches,
+        pytest.raises(settings.Invalid, match=r"cat/bad.png cannot be read: .*trunc"),
+    ):
+        next(batches)
+
+
 @pytest.mark.parametrize(
     "name, message",
     [

@@ -225,7 +225,7 @@ def test_says_how_near_a_coarse_model_comes_and_which_has_no_widths(
     ],
 )
 def test_reads_the_flag(text, found):
-    assert match.wanted(text) == found
+    assert match.parse(text) == found
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_reads_the_flag(text, found):
 )
 def test_says_what_is_wrong_with_the_flag(text, says):
     with pytest.raises(ValueError, match=says):
-        match.wanted(text)
+        match.parse(text)
 
 
 def test_a_sweep_trains_what_was_matched_and_keeps_the_record(tmp_path):

@@ -1,6 +1,7 @@
 """Measures of a trained model are means over its first examples."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -18,12 +19,16 @@ class Located:
     """A data set that knows where the object is: where the image is bright."""
 
     of: object
+    known: bool = True
 
     def split(self, *args, **kwargs):
         return self.of.split(*args, **kwargs)
 
+    def size(self, split):
+        return self.of.size(split)
+
     def objects(self, batch):
-        return batch["image"][..., 0] > 1
+        return batch["image"][..., 0] > 1 if self.known else None
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +49,10 @@ def test_values_are_means_over_the_first_examples(
     monkeypatch.setattr(measures, "BATCH", 16)
     dataset = Located(program.dataset)
     written = probes.find("measures")(tmp_path, program, variables, dataset)
-    assert not list(tmp_path.iterdir())
     (batch,) = program.dataset.split("test", 39)
     images, objects = batch["image"][:most], dataset.objects(batch)[:most]
-    run = jax.jit(lambda x, o: explain.measure(program.model, variables, x, o))
-    wanted = run(images, objects)
+    run = jax.jit(lambda x, o: explain.measure_each(program.model, variables, x, o))
+    wanted, single = run(images, objects)
     assert {entry["name"] for entry in written} == wanted.keys()
     assert len(wanted) == 8  # all but the distance of tokens
     for entry in written:
@@ -57,15 +61,25 @@ def test_values_are_means_over_the_first_examples(
         shown = explain.MEASURES[entry["name"]]
         facts = {k: v for k, v in entry.items() if k not in ("name", "value")}
         assert facts == dataclasses.asdict(shown)
+    record = json.loads((tmp_path / "measures.json").read_text())
+    assert (record["split"], record["examples"]) == ("test", min(39, most))
+    np.testing.assert_allclose(record["object_area"], 100 * objects.mean(), rtol=1e-4)
+    (path,) = single
+    means = {name: float(values.mean()) for name, values in single[path].items()}
+    (entry,) = record["attentions"]
+    assert entry.pop("path") == path
+    assert entry == pytest.approx(means, rel=1e-3)
 
 
 def test_without_objects_there_are_none_of_them(program, variables, tmp_path):
-    written = measures.write(tmp_path, program, variables, program.dataset)
+    dataset = Located(program.dataset, known=False)
+    written = measures.write(tmp_path, program, variables, dataset)
     assert {entry["name"] for entry in written} == {
         f"attention_{name}" for name in ("entropy", "deletion", "insertion")
     }
 
 
-def test_a_measure_that_no_image_has_is_left_out():
+def test_images_without_an_object_count_in_no_mean():
     parts = [{"a": np.array([np.nan, 2.0])}, {"a": np.array([4.0])}]
-    np.testing.assert_array_equal(measures._known(parts, "a"), [2, 4])
+    assert measures._means(parts) == {"a": 3}
+    assert measures._means([{"a": np.array([np.nan])}]) == {}

@@ -1,14 +1,12 @@
 """Which points train side by side, and the sweep that trains them so."""
 
-import dataclasses
-
-import jax
 import pytest
 
 from attn.train import run as runs
 from attn.train.interruption import Interruption
 from attn.train.program import Program
 from attn.train.sweep import experiment_file, groups, local
+from attn.train.sweep.plan import Machines
 from attn.workdir import files
 from tests.train import small
 
@@ -89,35 +87,14 @@ def test_each_alone(parallel):
     assert {group.mode for group in found} == {None}
 
 
-def test_groups_are_cut_to_the_number_of_devices(monkeypatch):
+def test_groups_are_cut_to_the_number_of_devices():
+    three = Machines(1, "cpu", 3)
     made = points(*[(8, "r", seed) for seed in range(7)])
-    monkeypatch.setattr(groups, "Program", of_three_devices)
-    found = list(groups.groups(made, "devices"))
+    found = list(groups.groups(made, "devices", three))
     assert [len(group.points) for group in found] == [2, 2, 3]
     assert found[0].program is found[2].program
-    found = list(groups.groups(made[:4], "devices"))
+    found = list(groups.groups(made[:4], "devices", three))
     assert [len(group.points) for group in found] == [2, 2]
-    made = points(*[(8, "r", seed) for seed in range(9)])
-    found = list(groups.groups(made, "vmap"))
-    assert [len(group.points) for group in found] == [4, 5]
-
-
-def of_three_devices(config, devices=None, mode=None):
-    return Program(config, jax.devices()[: 3 if mode else 1], mode)
-
-
-@dataclasses.dataclass
-class Machine:
-    """What the rule looks at, as on an accelerator."""
-
-    backend: str = "gpu"
-    devices: int = 1
-    hosts: int = 1
-
-    def stand_in(self, monkeypatch):
-        monkeypatch.setattr(jax, "default_backend", lambda: self.backend)
-        monkeypatch.setattr(jax, "local_device_count", lambda: self.devices)
-        monkeypatch.setattr(jax, "process_count", lambda: self.hosts)
 
 
 VIT = {
@@ -130,37 +107,25 @@ VIT = {
 }
 
 
-@pytest.mark.parametrize(
-    ("machine", "model", "count", "way"),
-    [
-        (Machine(), VIT, 2, "vmap"),
-        (Machine(), {}, 2, None),  # it has a convolution
-        (Machine(), VIT, 1, None),
-        (Machine(devices=4), VIT, 2, "devices"),
-        (Machine(devices=4), {}, 2, "devices"),
-        (Machine(devices=4, hosts=2), {}, 2, None),
-        (Machine(devices=4), {"width": 300_000}, 2, None),  # 10.8 million parameters
-        (Machine(backend="cpu", devices=4), VIT, 2, None),
-    ],
-)
-def test_the_rule(monkeypatch, machine, model, count, way):
-    model = small.config()["model"] | model
-    program = Program(small.config(model=model), jax.devices()[:1])
-    machine.stand_in(monkeypatch)
-    assert groups._mode(program, count, "auto") == way
-    assert groups._mode(program, count, "off") is None
+def test_only_a_convolution_that_cuts_patches_is_a_product():
+    made = {
+        name: Program(small.config(model=small.config()["model"] | model))
+        for name, model in (("vit", VIT), ("net", {}))
+    }
+    assert groups.made_of_products(made["vit"])
+    assert not groups.made_of_products(made["net"])
 
 
-def test_a_name_that_is_none_is_an_error():
-    with pytest.raises(ValueError, match=r"'vmpa'; did you mean 'vmap'"):
-        list(groups.groups(SEEDS, "vmpa"))
-
-
-def test_several_hosts_are_refused_where_it_was_asked_for(monkeypatch):
-    Machine(hosts=2).stand_in(monkeypatch)
-    groups.check("auto")
-    with pytest.raises(ValueError, match="single machine, and there are 2"):
-        groups.check("devices")
+def test_models_are_looked_into_where_the_plan_depends_on_it():
+    made = points((8, "r", 0), (8, "r", 1), (8, "rts", 1), (4, "r", 0))
+    found = groups.shapes(made, "auto", Machines(1, "gpu", 1))
+    assert [shape.step for shape in found] == [1, 1, 2, 3]
+    assert found[0] == found[1]
+    assert found[0].sizes == (40,)
+    assert found[0].parameters > found[3].parameters > 0
+    found = groups.shapes(made, "off", Machines(1, "gpu", 1))
+    assert [shape.step for shape in found] == [1, 1, 2, 3]
+    assert {shape.parameters for shape in found} == {0}
 
 
 def test_a_sweep_trains_groups_and_tells_so(tmp_path):

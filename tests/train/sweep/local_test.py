@@ -4,7 +4,7 @@ import pytest
 
 from attn.train import loop
 from attn.train.interruption import Interruption
-from attn.train.sweep import experiment_file, local
+from attn.train.sweep import experiment_file, groups, local
 from attn.workdir import files
 from tests.train import small
 
@@ -33,7 +33,7 @@ def path(tmp_path):
 
 
 def test_neighbours_that_differ_in_the_seed_share_a_program(path):
-    pairs = list(local.programs(experiment_file.load(path, "").points))
+    pairs = list(groups.programs(experiment_file.load(path, "").points))
     programs = [program for _, program in pairs]
     assert programs[0] is programs[1]
     assert programs[2] is programs[3]

@@ -126,6 +126,8 @@ def test_again_nothing_is_trained(done, path):
     record = (done[0] / "tune.json").read_bytes()
     listener, _ = run(path, done[0])
     assert listener.points == []
+    experiment = experiment_file.load(path, "")
+    tuning.unchanged(experiment, experiment.points, done[0])  # as a dry run asks
     assert (done[0] / "tune.json").read_bytes() == record
 
 

@@ -41,6 +41,14 @@ def test_prepared_digits_are_4000_and_1000_different_ones(directory):
     assert train.class_names == tuple("0123456789")
 
 
+def test_parts_of_the_training_split_have_their_share_of_each_class(directory):
+    parts = ("train[:3500]", "train[3500:]")
+    fit, held = (labelled.open_split("mnist_5k", part, directory) for part in parts)
+    counts = np.bincount(held.labels)
+    assert (counts.min(), counts.max()) == (41, 55) and held.size == 500
+    np.testing.assert_array_equal(np.bincount(fit.labels), 400 - counts)
+
+
 def test_labels_belong_to_their_images(directory):
     # The mean digit of a class in one split is nearest to that class in the other.
     means = [
