@@ -132,21 +132,43 @@ def _gaussian(side: int, sigma: float) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
+def both(
+    score: Score, images: jax.Array, maps: jax.Array, *, steps: int = STEPS
+) -> tuple[jax.Array, jax.Array]:
+    """Deletion and insertion, in one program, which compiles faster than two."""
+    images = jnp.asarray(images)
+    pairs = [(images, jnp.zeros_like(images)), (blur(images), images)]
+    before, after = (jnp.stack(some) for some in zip(*pairs, strict=True))
+    deleted, inserted = _curves(score, before, after, maps, steps)
+    return deleted, inserted
+
+
 def _curve(score, before, after, maps, steps) -> jax.Array:
     """The scores as pixels of `before` become those of `after`, [B, steps + 1]."""
+    return _curves(score, before[None], after[None], maps, steps)[0]
+
+
+def _curves(score, before, after, maps, steps) -> jax.Array:
+    """The same of some pairs of images, [n, B, H, W, C]: [n, B, steps + 1]."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    if maps.shape != before.shape[:3]:
+    if maps.shape != before.shape[1:4]:
         raise ValueError(
             f"maps of shape {list(maps.shape)} do not fit images of shape"
-            f" {list(before.shape)}"
+            f" {list(before.shape[1:])}"
         )
     pixels = math.prod(maps.shape[1:])
     order = jnp.argsort(-maps.reshape(len(maps), -1), axis=-1, stable=True)
     rank = jnp.argsort(order, axis=-1, stable=True).reshape(maps.shape)
     counts = np.rint(pixels * np.arange(steps + 1) / steps).astype(np.int32)
 
-    def one(count: jax.Array) -> jax.Array:
-        return score(jnp.where((rank < count)[..., None], after, before))
+    def one(place: tuple[jax.Array, jax.Array]) -> jax.Array:
+        pair, count = place
+        return score(jnp.where((rank < count)[..., None], after[pair], before[pair]))
 
-    return jax.lax.map(one, jnp.asarray(counts)).T
+    pairs, taken = (
+        jnp.asarray(some.ravel())
+        for some in np.meshgrid(np.arange(len(before)), counts, indexing="ij")
+    )
+    scores = jax.lax.map(one, (pairs, taken))
+    return scores.reshape(len(before), steps + 1, -1).swapaxes(1, 2)

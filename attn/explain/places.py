@@ -45,7 +45,8 @@ def relevance(found: Map, size: tuple[int, int]) -> jax.Array | None:
     """
     if found.kind not in REDUCTIONS:
         return None
-    maps = REDUCTIONS[found.kind](found, size)
+    exact = jax.tree.map(lambda values: values.astype(jnp.float32), found)
+    maps = REDUCTIONS[found.kind](exact, size)
     return None if maps is None else spread(normalise(maps), size)
 
 

@@ -110,9 +110,9 @@ def measure_each(
         found |= _of_map(attention, objects, list(taps.values()), size)
     if maps and explained:
         score = curves.confidence(model, variables, images, target)
-        for name in ("deletion", "insertion"):
-            curve = getattr(curves, name)(score, images, attention, steps=steps)
-            found[f"attention_{name}"] = curves.area(curve)
+        deleted, inserted = curves.both(score, images, attention, steps=steps)
+        found["attention_deletion"] = curves.area(deleted)
+        found["attention_insertion"] = curves.area(inserted)
     return {name: found[name] for name in MEASURES if name in found}, each
 
 

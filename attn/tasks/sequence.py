@@ -21,7 +21,7 @@ class Sequence(Classification):
     any place is wrong. The settings are those of `Classification`, at each place.
     """
 
-    probes: ClassVar[tuple[str, ...]] = ("attention",)
+    probes: ClassVar[tuple[str, ...]] = ("attention", "measures")
     _labels: ClassVar[str] = "[B, n]"
     _logits: ClassVar[str] = "[B, n, K]"
     _advice: ClassVar[str] = "the data must give sequences, and the model as many heads"

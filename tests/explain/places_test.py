@@ -90,6 +90,13 @@ def test_sampling_every_pixel_once_is_even():
     np.testing.assert_allclose(share("sampling_grid", grid), 1 / 96, rtol=1e-4)
 
 
+def test_means_are_taken_in_float32():
+    values = jnp.full((1, 8, 12, 600), 0.1, jnp.bfloat16).at[0, 0, 0].set(0.3)
+    found = places.relevance(Map(values, "pixel_gate"), SIZE)
+    low, high = (float(jnp.asarray(v, jnp.bfloat16)) for v in (0.1, 0.3))
+    np.testing.assert_allclose(found[0, 0, 0], high / (95 * low + high), rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["channel_gate", "channel_matrix"])
 def test_channels_have_no_places(kind):
     assert places.relevance(Map(jnp.ones((2, 3)), kind), SIZE) is None
