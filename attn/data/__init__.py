@@ -70,7 +70,7 @@ TRANSFORMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What to train and test on. Other fields are settings of the data set's class.
+    """Section `data` of a config. Other fields are settings of the data set's class.
 
     Attributes:
         name: in `DATASETS`; any prepared image-classification set of TensorFlow

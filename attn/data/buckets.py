@@ -1,7 +1,7 @@
 """Batches of examples of unlike length: which rows, padded to which length.
 
 A batch of one bucket has one static shape, so that a program is compiled once for each
-bucket. The rows of a bucket are an endless stream of its own, shuffled anew in each
+bucket. The rows of a bucket are an endless stream of its own, in a new order in each
 epoch, and the buckets take turns in a random order of which each epoch has another:
 which bucket batch k is of, and its rows, are a function of (seed, k).
 
@@ -21,7 +21,7 @@ TURNS = "buckets"  # the stream of the order in which buckets take turns
 
 
 class Rows(NamedTuple):
-    """What a batch is made of.
+    """Rows of a batch, and where they stand.
 
     rows: of the split, int64 [B].
     first: position of the first in the stream of its bucket, the others following;
@@ -95,7 +95,7 @@ class Buckets:
         return [-(-n // size) for n, size in zip(rows, sizes, strict=True)]
 
     def _turn(self, seed: int, number: int, batch_size: int) -> tuple[int, int]:
-        """The bucket of a training batch, and its how manieth batch it is.
+        """The bucket of a training batch, and how many of its batches came before.
 
         In an epoch each bucket has as many turns as its rows fill batches, rounded.
         """

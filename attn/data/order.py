@@ -1,4 +1,4 @@
-"""Which example comes when, and its random numbers: pure functions of a position.
+"""Order of examples and their random numbers: pure functions of a position.
 
 A stream of training examples is endless and has positions 0, 1, 2, ...: epoch e of a
 split of N examples holds positions e N to (e + 1) N - 1, in an order of its own. What

@@ -187,7 +187,7 @@ class Dataset:
         return self._batches(name, load, 0, plan.count(batch_size, passes))
 
     def objects(self, batch: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Where the object of each image is: bool [B, H, W]; None if not known."""
+        """Masks of the object of each image, bool [B, H, W]; None if not known."""
         return batch.get("objects")
 
     def picture(self, image: np.ndarray) -> np.ndarray:

@@ -53,8 +53,8 @@ def builder(name: str, directory: str) -> Any:
     if found.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise settings.Invalid(
             f"data set {name!r} is prepared as {found.info.file_format.value} in"
-            f" {found.data_dir}, which needs TensorFlow to be read; prepare it anew"
-            f" by {_command(name)}"
+            f" {found.data_dir}, which needs TensorFlow to be read; prepare it"
+            f" again by {_command(name)}"
         )
     return found
 

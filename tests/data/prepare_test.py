@@ -144,6 +144,6 @@ def test_a_set_in_another_format_is_refused(tmp_path, monkeypatch):
     info = pathlib.Path(builder.data_dir) / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(
-        ValueError, match=r"as tfrecord in .*prepare it anew by .*array_record"
+        ValueError, match=r"as tfrecord in .*prepare it again by .*array_record"
     ):
         prepare.builder("tiny_parquet", str(tmp_path))

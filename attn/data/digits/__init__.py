@@ -89,7 +89,7 @@ class Digits:
         return dataclasses.replace(source, read=functools.partial(_inked, source.read))
 
     def _what(self) -> str:
-        """What is done to the digits, for errors; "" for nothing."""
+        """The distortion or composition, for errors; "" for none."""
         if self.composition != "none":
             return f"composition {self.composition!r}"
         return f"distortion {self.distortion!r}" if self.distortion != "none" else ""

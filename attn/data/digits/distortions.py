@@ -123,7 +123,7 @@ def cluttered(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.nda
 def inked(
     digits: np.ndarray, rows: np.ndarray, draws: np.ndarray, image: np.ndarray
 ) -> np.ndarray:
-    """Where the digit is in an image that holds nothing else."""
+    """Mask of the digit in an image that holds nothing else."""
     del digits, rows, draws
     return image[..., 0] >= ink.INK
 
@@ -131,7 +131,7 @@ def inked(
 def uncluttered(
     digits: np.ndarray, rows: np.ndarray, draws: np.ndarray, image: np.ndarray
 ) -> np.ndarray:
-    """Where the digit is among the patches of tc."""
+    """Mask of the digit among the patches of tc."""
     return _alone(digits, rows, draws, image.shape[1]) >= ink.INK
 
 

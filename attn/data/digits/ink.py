@@ -1,4 +1,4 @@
-"""Where the ink of a digit is: the smallest frame that holds it."""
+"""The frame of a digit: the smallest that holds its ink."""
 
 import numpy as np
 

@@ -75,7 +75,7 @@ def scene(
     draws: np.ndarray,
     side: int = 64,
 ) -> dict[str, np.ndarray]:
-    """As the head of this file says; arguments as in `attn.data.digits.compositions`.
+    """Scenes of digits, with arguments as in `attn.data.digits.compositions`.
 
     Draws: `DRAWS`.
     """

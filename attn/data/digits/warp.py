@@ -86,7 +86,7 @@ def bilinear(
 
 
 def affine(matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where an affine map takes each pixel of a square output.
+    """Coordinates to which an affine map takes each pixel of a square output.
 
     Args:
         matrix: [B, 2, 3], (x, y) = matrix (column, row, 1).
@@ -125,7 +125,7 @@ def similar(
 
 
 def projective(matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where a projective map takes each pixel of a square output.
+    """Coordinates to which a projective map takes each pixel of a square output.
 
     Pixels whose third homogeneous coordinate is not positive lie behind the viewer;
     they are sent far outside.
@@ -171,7 +171,7 @@ def quadrilateral(corners: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def spline_basis(side: int, size: int) -> np.ndarray:
-    """How far each pixel moves per move of each control point: float32 [K, h w].
+    """Thin-plate spline: each pixel's move per control point's, float32 [K, h w].
 
     The thin-plate spline of Bookstein, "Principal Warps", PAMI 1989: kernel
     r^2 log r^2, with an affine part, through all control points. They are a

@@ -88,7 +88,7 @@ class Flip(Transform):
     fields: tuple[str, ...] = IMAGE
 
     def draws(self, example: Mapping[str, Field]) -> int:
-        """Whether mirrored."""
+        """One: mirrored if below the probability."""
         del example
         return 1
 

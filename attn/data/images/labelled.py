@@ -105,7 +105,7 @@ def open_split(name: str, split: str, directory: str) -> Images:
 
 @functools.lru_cache(maxsize=4)
 def _open(name: str, split: str, path: Any) -> Images:
-    """As `open_split`; remembers the last few, as decoding takes seconds."""
+    """The split of `open_split`; remembers the last few, as decoding takes seconds."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(path)

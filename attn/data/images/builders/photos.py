@@ -49,7 +49,7 @@ SEED = 0
 
 
 def places(width: int, height: int, photograph: int, *, train: bool) -> np.ndarray:
-    """Where the patches of one split lie in a photograph: int [n, 3].
+    """Places of the patches of one split in a photograph: int [n, 3].
 
     Args:
         width, height: of the photograph, pixels.
