@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from attn import modules
 from attn.models.scaling import Width
 from attn.tasks import Mean, Metric, Task
 
@@ -34,7 +35,9 @@ class Copier(nn.Module):
         queries = nn.Dense(self.width, name="query")(table[: target_in.shape[1]])
         scores = queries @ keys.T / np.sqrt(self.width)
         scores = jnp.where(source_mask[:, None], scores[None], -1e9)
-        read = nn.softmax(scores) @ embed(source)
+        weights = nn.softmax(scores)
+        modules.sow(self, "token_matrix", weights[:, None])
+        read = weights @ embed(source)
         x = nn.relu(nn.Dense(self.width, name="join")(read + 0.1 * embed(target_in)))
         return nn.Dense(self.vocab_size, name="logits")(x)
 
@@ -54,7 +57,6 @@ class Copying(Task):
         Metric("token_error", "token error", unit="%"),
     )
     fields: ClassVar[tuple[str, ...]] = ("target", "target_mask")
-    probes: ClassVar[tuple[str, ...]] = ()
 
     def loss(self, outputs, batch):
         targets = jax.nn.one_hot(batch["target"], outputs.shape[-1])
@@ -65,6 +67,13 @@ class Copying(Task):
     def evaluate(self, outputs, batch):
         wrong = 100.0 * (outputs.argmax(-1) != batch["target"])
         return {**self.loss(outputs, batch), "token_error": _over_tokens(wrong, batch)}
+
+    def describe(self, outputs, batch, facts):
+        del facts
+        words = outputs.argmax(-1)
+        wrong = ((words != batch["target"]) & batch["target_mask"]).any(axis=1)
+        captions = [" ".join(map(str, sentence)) for sentence in words]
+        return list(zip(captions, wrong.tolist(), strict=True))
 
     def predict(self, model, variables, batch, key):
         del key

@@ -1,6 +1,7 @@
 """A user's image-to-image task: remove noise, scored in decibels."""
 
 import dataclasses
+import json
 from typing import ClassVar
 
 import flax.linen as nn
@@ -70,7 +71,7 @@ class Denoising(Task):
         Metric("psnr", "PSNR", unit="dB", better="higher"),
     )
     fields: ClassVar[tuple[str, ...]] = ("clean",)
-    probes: ClassVar[tuple[str, ...]] = ()
+    probes: ClassVar[tuple[str, ...]] = (f"{__name__}:pairs",)
 
     def loss(self, outputs, batch):
         return {"loss": _each(jnp.square(outputs - batch["clean"]).mean((1, 2, 3)))}
@@ -79,6 +80,21 @@ class Denoising(Task):
         error = self.loss(outputs, batch)
         ratio = 10 * jnp.log10(self.peak**2 / error["loss"].total)
         return {**error, "psnr": _each(ratio)}
+
+
+def pairs(directory, program, variables, dataset):
+    """A probe: what is wanted and what the model makes of the noise."""
+    with dataset.split(program.curve_split, 4) as batches:
+        batch = next(batches)
+    outputs, _ = program.capture(variables, batch)
+    field = {"name": "clean, output", "kind": "pair", "keys": ["clean", "output"]}
+    np.savez(
+        directory / "examples.npz",
+        clean=batch["clean"] / 2 + 0.5,
+        output=np.asarray(outputs) / 2 + 0.5,
+        index=json.dumps([field]),
+    )
+    return []
 
 
 def _each(values):

@@ -201,5 +201,9 @@ def test_it_is_swept_matched_and_reported(name, tmp_path, capsys):
         assert metric.label in text
         assert metric.unit in text
     assert "highest" in page.lower()
+    heads = {"copying": "Attention maps", "denoising": "Examples"}
+    assert f"<h2>{heads[name]}</h2>" in page
+    assert "is not shown" not in page
+    assert "cannot be read" not in page
     saved = report.save(directory, tmp_path / "saved.json")
     assert metric.name in pathlib.Path(saved).read_text()

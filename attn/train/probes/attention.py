@@ -26,12 +26,13 @@ SMALL_KINDS = ("sampling_grid", "spatial_map", "channel_gate", "token_matrix")
 def write(
     directory: pathlib.Path, program: Program, variables: Any, dataset: Dataset
 ) -> list[Any]:
-    """Writes `attention.npz`, if the model reads images; there are no measures.
+    """Writes `attention.npz`, if there are images or maps; there are no measures.
 
-    The file holds "images" in [0, 1]; "captions", the task's descriptions of them, and
-    where the model is "wrong"; the maps as float16 under names of their own; and
-    "index", which tells by JSON the path, kind and grid of each and the names of its
-    arrays. It is there whole or not at all, and the same bytes for the same variables.
+    The file holds "images" in [0, 1], if the model reads any; "captions", the task's
+    descriptions of the examples, and where the model is "wrong"; the maps as float16
+    under names of their own; and "index", which tells by JSON the path, kind and grid
+    of each and the names of its arrays. It is there whole or not at all, and the same
+    bytes for the same variables.
     """
     _write(directory / "attention.npz", program, variables, dataset, small=False)
     return []
@@ -57,15 +58,15 @@ def _write(
     path: pathlib.Path, program: Program, variables: Any, dataset: Dataset, small: bool
 ) -> None:
     batch = _examples(program, dataset)
-    pictures = [name for name in program.inputs if batch[name].ndim == 4]
-    if not pictures:
-        return
-    images = batch[pictures[0]]
+    images = [batch[name] for name in program.inputs if batch[name].ndim == 4][:1]
     _, maps = jax.eval_shape(program.capture, variables, batch)
-    sizes = {name: _bytes(found, len(images)) for name, found in maps.items()}
+    examples = len(next(iter(batch.values())))
+    sizes = {name: _bytes(found, examples) for name, found in maps.items()}
+    if not images and not sizes:
+        return
     limit, fixed = MAX_BYTES, 0
     if small:
-        limit, fixed = SMALL_BYTES, 4 * images[0].size
+        limit, fixed = SMALL_BYTES, sum(4 * array[0].size for array in images)
         sizes = {n: b for n, b in sizes.items() if maps[n].kind in SMALL_KINDS}
         while sizes and fixed + sum(sizes.values()) > limit:
             del sizes[max(sizes, key=sizes.__getitem__)]
@@ -77,6 +78,7 @@ def _write(
     described = program.task.describe(outputs, batch, dataset.facts)
     arrays: dict[str, Any] = {}
     index = []
+    shown = [np.stack([dataset.picture(i) for i in array[:count]]) for array in images]
     for path_in_model in sizes:
         found = maps[path_in_model]
         keys = []
@@ -87,10 +89,10 @@ def _write(
         index.append(entry | {"keys": keys})
     files.write_npz(
         path,
-        images=np.stack([dataset.picture(image) for image in batch[pictures[0]]]),
         captions=np.asarray([caption for caption, _ in described]),
         wrong=np.asarray([wrong for _, wrong in described]),
         index=np.asarray(json.dumps(index)),
+        **({"images": shown[0]} if shown else {}),
         **arrays,
     )
 
@@ -103,6 +105,6 @@ def _examples(program: Program, dataset: Dataset) -> dict[str, np.ndarray]:
     return {name: batch[name][real] for name in program.fields}
 
 
-def _bytes(found: Any, images: int) -> int:
-    """What one image's part of a map takes in the file, uncompressed."""
-    return sum(2 * leaf.size for leaf in jax.tree.leaves(found.values)) // images
+def _bytes(found: Any, examples: int) -> int:
+    """Bytes of one example's part of a map in the file, uncompressed."""
+    return sum(2 * leaf.size for leaf in jax.tree.leaves(found.values)) // examples
