@@ -11,9 +11,14 @@ from typing import Any
 from attn import settings
 from attn.tasks.base import Batch, Mean, Metric, Task, divide
 from attn.tasks.classification import Classification
+from attn.tasks.distillation import Distillation
 from attn.tasks.sequence import Sequence
 
-TASKS: dict[str, type[Task]] = {"classification": Classification, "sequence": Sequence}
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "distillation": Distillation,
+    "sequence": Sequence,
+}
 
 
 def create(config: Mapping[str, Any]) -> Task:
@@ -31,6 +36,7 @@ __all__ = [
     "TASKS",
     "Batch",
     "Classification",
+    "Distillation",
     "Mean",
     "Metric",
     "Sequence",

@@ -11,7 +11,7 @@ they are spread over batches and devices.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
@@ -77,6 +77,15 @@ class Task:
     metrics: ClassVar[tuple[Metric, ...]]
     fields: ClassVar[tuple[str, ...]] = ()
     probes: ClassVar[tuple[str, ...]] = ("attention",)
+
+    def attach(self, trained: Callable[[str], tuple[nn.Module, Any]]) -> "Task":
+        """The task with the trained models that it needs, such as a teacher.
+
+        Args:
+            trained: from the directory of a run to its model and variables.
+        """
+        del trained
+        return self
 
     def check(self, outputs: Any, example: Batch, facts: Mapping[str, Any]) -> None:
         """Refuses a model or data set that does not fit, before anything is trained.

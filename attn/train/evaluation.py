@@ -21,8 +21,7 @@ from attn.data import Dataset
 from attn.tasks import Mean, divide
 from attn.train import partition
 from attn.train.program import Program
-from attn.train.state import State
-from attn.train.store.checkpoint import Checkpoints
+from attn.train.store import trained
 from attn.train.sweep import override
 from attn.workdir import files
 
@@ -218,32 +217,7 @@ def evaluate_checkpoint(
             f"{directory} has no best checkpoint: it was trained without a validation"
             " split (config.data.validation), and the test split selects nothing"
         )
-    state = _restored(directory, program, which)
+    state = trained.state(directory, program, which)
     variables = program.partition.replicate(state.variables())
     (found,) = evaluate(program, variables, [program.dataset], "test", score=True)
     return program, int(state.step), found.values
-
-
-def _restored(directory: pathlib.Path, program: Program, which: str) -> State:
-    place = directory / "checkpoints"
-    if not place.is_dir():
-        raise settings.Invalid(f"{directory} has no checkpoints")
-    headline = program.task.metrics[0]
-    checkpoints = Checkpoints(place, better=headline.better, read_only=True)
-    try:
-        steps = checkpoints.steps()
-        chosen = {"last": None, "best": checkpoints.best()}.get(which, which)
-        first = jax.process_index() == 0  # the one that has a manager
-        if first and which != "last" and str(chosen) not in map(str, steps):
-            raise settings.Invalid(
-                f"{directory} has no checkpoint {which!r} (valid: last, best,"
-                f" {', '.join(map(str, steps))})"
-            )
-        step = None if chosen is None else int(chosen)
-        found = checkpoints.restore(program.abstract_state(), step) if first else None
-    finally:
-        checkpoints.close()
-    if first and found is None:
-        raise settings.Invalid(f"{directory} has no checkpoints")
-    state = found[0] if found else program.zero_state()
-    return partition.broadcast(state)

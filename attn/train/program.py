@@ -20,6 +20,7 @@ from attn.train import optimizer as optimizers
 from attn.train import step as steps
 from attn.train.partition import Mode, Partition, Stacked
 from attn.train.state import State
+from attn.train.store import trained
 
 SECTIONS = ("seed", "data", "model", "task", "optimizer", "schedule", "train")
 
@@ -130,7 +131,8 @@ class Program:
             self.eval_batch_size = self.train.eval_batch_size or self.train.batch_size
             self.partition.check(self.eval_batch_size)
         with _section("task"):
-            self.task = tasks.create(config["task"])
+            task = tasks.create(config["task"])
+            self.task = task.attach(functools.partial(trained.model, Program))
         self._optimizer = self._make_optimizer(config)
         with _section("data"):
             self.dataset = data.open(config["data"])

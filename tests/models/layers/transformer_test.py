@@ -20,6 +20,7 @@ from attn.models.layers.transformer import Block, DecoderBlock
 HEADS = {"name": "multi_head", "num_heads": 3}
 RNG = np.random.default_rng(0)
 TARGETS, MEMORY = RNG.normal(size=(3, 5, 12)), RNG.normal(size=(3, 7, 12))
+REAL = np.arange(7) < np.array([[7], [4], [1]])  # of the memory
 erf = np.vectorize(math.erf)
 ACTIVATIONS = {
     "gelu": lambda x: x * (1 + erf(x / np.sqrt(2))) / 2,
@@ -37,6 +38,11 @@ def block(kind, fill, **more):
 
 def encoder(**more):
     return block(Block, {"mixer": HEADS}, **more)
+
+
+def decoder(**more):
+    fill = {"decoder.self": HEADS, "decoder.cross": HEADS}
+    return block(DecoderBlock, fill, **more)
 
 
 def made(module, *inputs):
@@ -103,6 +109,65 @@ def test_block_equals_numpy(first, activation):
         variables["params"], TARGETS, None, seen, first=first, activation=activation
     )
     got = run(module, variables, TARGETS)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+CAUSAL = np.broadcast_to(np.tril(np.ones((5, 5))), (3, 5, 5))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("first", [True, False])
+def test_decoder_block_equals_numpy(first, padded):
+    module = decoder(norm_first=first, activation="relu")
+    variables = made(module, TARGETS, MEMORY)
+    real = np.broadcast_to(REAL[:, None] | (not padded), (3, 5, 7))
+    want = expected(
+        variables["params"],
+        TARGETS,
+        MEMORY,
+        (CAUSAL, real),
+        first=first,
+        activation="relu",
+    )
+    options = {"memory_mask": jnp.asarray(REAL)} if padded else {}
+    got = run(module, variables, TARGETS, MEMORY, **options)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_decoder_that_is_not_causal_sees_all_targets_that_are_real():
+    module = decoder()
+    variables = made(module, TARGETS, MEMORY)
+    real = np.arange(5) < np.array([[5], [3], [2]])
+    seen = np.broadcast_to(real[:, None], (3, 5, 5)), np.ones((3, 5, 7))
+    want = expected(
+        variables["params"], TARGETS, MEMORY, seen, first=True, activation="gelu"
+    )
+    got = run(
+        module, variables, TARGETS, MEMORY, causal=False, kv_mask=jnp.asarray(real)
+    )
+    np.testing.assert_allclose(got[real], want[real], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_decoding_step_by_step_equals_one_causal_call(first):
+    module = decoder(norm_first=first)
+    variables = made(module, TARGETS, MEMORY)
+    want = run(module, variables, TARGETS, MEMORY, memory_mask=jnp.asarray(REAL))
+    x, memory = jnp.float32(TARGETS), jnp.float32(MEMORY)
+    start = module.init(jax.random.key(0), x, memory, decode=True, train=False)
+    apply = functools.partial(module.apply, decode=True, train=False, mutable=["cache"])
+    step = jax.jit(apply)
+    cache, found = start["cache"], []
+    for place in range(5):
+        state = {**variables, "cache": cache}
+        token = x[:, place : place + 1]
+        if place == 0:  # later calls read the memory that the first has stored
+            y, kept = step(state, token, memory, memory_mask=jnp.asarray(REAL))
+        else:
+            y, kept = step(state, token)
+        cache = kept["cache"]
+        found.append(y)
+    got = jnp.concatenate(found, axis=1)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 

@@ -1,0 +1,68 @@
+"""Trained models: what the checkpoints of a run hold."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from attn import settings
+from attn.train import partition
+from attn.train.state import State
+from attn.train.store.checkpoint import Checkpoints
+from attn.workdir import files
+
+
+def state(directory: pathlib.Path, program: Any, which: str = "last") -> State:
+    """The state in a checkpoint of a run, on every machine.
+
+    Args:
+        directory: of the run.
+        program: `attn.train.program.Program` of its config.
+        which: "last", "best" (of those kept, by the headline metric), or a step.
+
+    Raises:
+        settings.Invalid: no such checkpoint, or one that does not fit the program.
+    """
+    place = directory / "checkpoints"
+    if not place.is_dir():
+        raise settings.Invalid(f"{directory} has no checkpoints")
+    headline = program.task.metrics[0]
+    checkpoints = Checkpoints(place, better=headline.better, read_only=True)
+    try:
+        steps = checkpoints.steps()
+        chosen = {"last": None, "best": checkpoints.best()}.get(which, which)
+        first = jax.process_index() == 0  # the one that has a manager
+        if first and which != "last" and str(chosen) not in map(str, steps):
+            raise settings.Invalid(
+                f"{directory} has no checkpoint {which!r} (valid: last, best,"
+                f" {', '.join(map(str, steps))})"
+            )
+        step = None if chosen is None else int(chosen)
+        found = checkpoints.restore(program.abstract_state(), step) if first else None
+    finally:
+        checkpoints.close()
+    if first and found is None:
+        raise settings.Invalid(f"{directory} has no checkpoints")
+    return partition.broadcast(found[0] if found else program.zero_state())
+
+
+@functools.lru_cache(maxsize=4)  # the points of a sweep have one teacher
+def model(build: Callable[..., Any], directory: str) -> tuple[nn.Module, Any]:
+    """The model of a run and its variables, from the last checkpoint.
+
+    Args:
+        build: `attn.train.program.Program`.
+        directory: of the run, with its config and checkpoints.
+
+    Raises:
+        settings.Invalid: it is not the directory of a run, or has no checkpoint.
+    """
+    place = pathlib.Path(directory)
+    config = files.read_json(place / "config.json")
+    if config is None:
+        raise settings.Invalid(f"{directory!r} is not the directory of a run")
+    program = build(config, jax.local_devices()[:1])
+    return program.model, state(place, program).variables()
