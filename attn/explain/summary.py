@@ -87,10 +87,13 @@ def measure_each(
     target: Target = None,
     *,
     steps: int = STEPS,
+    most: int | None = None,
 ) -> tuple[dict[str, jax.Array], dict[str, dict[str, jax.Array]]]:
     """What `measure` returns, and the same of each attention, by its path.
 
-    Of single attentions there are the shares, hits, entropies and distances.
+    Of single attentions there are the shares, hits, entropies and distances. Deletion
+    and insertion, which cost most, are run on the first `most` images only, if it is
+    given, and are NaN for the others.
     """
     images = jnp.asarray(images)
     size = tuple(images.shape[1:3])
@@ -109,10 +112,15 @@ def measure_each(
         attention = attended.mean_map(maps)
         found |= _of_map(attention, objects, list(taps.values()), size)
     if maps and explained:
-        score = curves.confidence(model, variables, images, target)
-        deleted, inserted = curves.both(score, images, attention, steps=steps)
-        found["attention_deletion"] = curves.area(deleted)
-        found["attention_insertion"] = curves.area(inserted)
+        some, given = images[:most], target
+        if target is not None and not callable(target):
+            given = target[:most]
+        score = curves.confidence(model, variables, some, given)
+        pair = curves.both(score, some, attention[:most], steps=steps)
+        rest = (0, len(images) - len(some))
+        for name, curve in zip(("deletion", "insertion"), pair, strict=True):
+            area = jnp.pad(curves.area(curve), rest, constant_values=jnp.nan)
+            found[f"attention_{name}"] = area
     return {name: found[name] for name in MEASURES if name in found}, each
 
 

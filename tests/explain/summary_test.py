@@ -70,6 +70,18 @@ def test_each_attention_is_measured_in_the_order_of_calls():
         np.testing.assert_allclose(found["attention_entropy"], even, rtol=1e-3)
 
 
+def test_curves_may_be_run_on_some_images():
+    slots = {"conv1": "pixel_attention"}
+    model, variables = networks.network("cnn", slots=slots)
+    args = (model, variables, networks.images(), None, jnp.asarray([1, 3]))
+    whole, _ = networks.compiled(explain.measure_each, *args)
+    some, _ = networks.compiled(explain.measure_each, *args, most=1)
+    for name in ("attention_deletion", "attention_insertion"):
+        np.testing.assert_allclose(some[name][0], whole[name][0], rtol=1e-4)
+        assert np.isnan(some[name][1])
+    np.testing.assert_allclose(some["attention_entropy"], whole["attention_entropy"])
+
+
 def test_a_plain_network_has_saliency_alone():
     model, variables = networks.network("cnn")
     args = (model, variables, networks.images(), objects())

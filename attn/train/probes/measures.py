@@ -1,8 +1,9 @@
 """Measures of what a model looked at: see `attn.explain.measure`.
 
-They are means over the first examples of the split that curves are of, for the class
-that the model predicts. Where the data set knows where the object of an image is
-(`Dataset.objects`), they tell how much of the attention and of the saliency lies in it.
+They are means over the first examples of the split that curves are of (deletion and
+insertion over half of them), for the class that the model predicts. Where the data set
+knows where the object of an image is (`Dataset.objects`), they tell how much of the
+attention and of the saliency lies in it.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from attn.train.program import Program
 from attn.workdir import files
 
 EXAMPLES, BATCH = 256, 64
+CURVES = 32  # of each batch, for deletion and insertion, which run the model often
 Values = dict[str, np.ndarray]
 
 
@@ -36,7 +38,7 @@ def write(
     if len(program.inputs) != 1 or len(program.example()[program.inputs[0]].shape) != 4:
         return []
     measure = program.compiled(
-        "measures", functools.partial(explain.measure_each, program.model)
+        "measures", functools.partial(explain.measure_each, program.model, most=CURVES)
     )
     parts, each = [], []
     for images, objects, real in _examples(program, dataset):

@@ -47,6 +47,7 @@ def test_values_are_means_over_the_first_examples(
 ):
     monkeypatch.setattr(measures, "EXAMPLES", most)
     monkeypatch.setattr(measures, "BATCH", 16)
+    monkeypatch.setattr(measures, "CURVES", 16)
     dataset = Located(program.dataset)
     written = probes.find("measures")(tmp_path, program, variables, dataset)
     (batch,) = program.dataset.split("test", 39)
