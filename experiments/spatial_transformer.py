@@ -116,7 +116,6 @@ def _numbers(choice: common.Choice):
         "pools": (1, 2, 3, 4),
         "dense": (256,),
         "pool": 2,
-        "unfold": True,
     }
     config = common.small(data, small, steps=2000, peak=0.001, size=choice.size)
     config.task = {"name": "sequence"}
@@ -230,7 +229,6 @@ def _network(network: str, transformer: str, images: str, choice: common.Choice)
     else:
         units = UNITS.get((images, pool), 400)
         model = {"name": "cnn", "filters": (32, 64), "dense": (units, units)}
-        model["unfold"] = True
     if images in POOLED["small"]:
         model["pool"] = pool
     if transformer == "none":
@@ -239,8 +237,6 @@ def _network(network: str, transformer: str, images: str, choice: common.Choice)
     spec = {"name": "spatial_transformer", "transform": TRANSFORMS[transform]}
     if network == "FCN":
         spec["localisation"] = "dense"
-    else:
-        spec["unfold"] = True
     if count:
         spec["count"] = int(count)
     return model | {"slots": {"input": spec}}

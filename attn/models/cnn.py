@@ -17,7 +17,8 @@ from attn.models.layers.checks import check_rates, check_sizes
 from attn.models.layers.convolution import average
 from attn.models.layers.dense import HE, LECUN, classify, drop, hidden
 from attn.models.scaling import Width
-from attn.ops.im2col import conv_general_dilated, max_pool
+from attn.modules.convolution import Conv
+from attn.ops.convolution import max_pool
 from attn.settings import Invalid, Positive
 
 
@@ -60,9 +61,6 @@ class CNN(Model):
         pool: side of the average pooling after the slot "input"; rows and columns
             left over are not read. The paper pools by 2 behind the transformer on its
             larger images (RTS and the cluttered ones).
-        unfold: whether convolutions are matrix products over unfolded windows, see
-            `attn.ops.im2col`: the same numbers, faster on a CPU with kernels of 5x5
-            and more.
         other attributes: see `Model`; the classifier is float32.
 
     Raises:
@@ -81,7 +79,6 @@ class CNN(Model):
     dropout: float = 0.0
     heads: Positive | None = None
     pool: Positive = 1
-    unfold: bool = False
 
     def __post_init__(self):
         for name in ("filters", "dense", "pools"):
@@ -142,7 +139,7 @@ class CNN(Model):
                 f"a map of {x.shape[1]}x{x.shape[2]} is too small for convolution"
                 f" {number} of kernel_size={size}"
             )
-        y = nn.Conv(
+        y = Conv(
             self.filters[number - 1],
             (size, size),
             stride,
@@ -150,7 +147,6 @@ class CNN(Model):
             kernel_init=HE,
             dtype=x.dtype,
             param_dtype=self.param_dtype,
-            conv_general_dilated=conv_general_dilated if self.unfold else None,
             name=f"convolution{number}",
         )(x)
         y = nn.relu(y)

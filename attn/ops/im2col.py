@@ -2,9 +2,8 @@
 
 The same numbers as `jax.lax.conv_general_dilated` and `flax.linen.max_pool`. XLA's
 CPU backend is slow at kernels of 5x5 and more on small maps, and at the gradient of a
-pooling window; as slices and one matrix product both run some times faster there
-(`python -m benchmarks.im2col`). With 3x3 kernels, and on accelerators, XLA's own
-convolutions are faster.
+pooling window; as slices and one matrix product both run some times faster there.
+`attn.ops.convolution` knows where.
 """
 
 import functools

@@ -107,7 +107,7 @@ def forward(model, params, images, slot):
         ({**SMALL, "pool": 2, "pools": (), "heads": 3}, "conv1"),
         ({"filters": (3, 4), "kernel_sizes": 3, "padding": "SAME"}, "conv2"),
         ({**SMALL, "num_classes": None}, "conv3"),
-        ({**SMALL, "pools": (1, 2), "unfold": True}, None),
+        ({**SMALL, "pools": (1, 2)}, None),
     ],
 )
 def test_equals_numpy_with_each_slot_in_its_place(settings, slot):
@@ -225,7 +225,7 @@ def test_says_what_would_fit(settings, says):
     [
         ({}, "2x5 is too small for convolution 2 of kernel_size=7"),
         ({"pool": 2}, "5x8 is too small for convolution 1 of kernel_size=9"),
-        ({"pools": (), "unfold": True}, "3x9 is too small for convolution 2 of"),
+        ({"pools": ()}, "3x9 is too small for convolution 2 of"),
     ],
 )
 def test_says_which_convolution_does_not_fit(settings, says):

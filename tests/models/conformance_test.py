@@ -92,7 +92,6 @@ CHANGES = {
         "dropout": 0.25,
         "heads": 2,
         "pool": 2,
-        "unfold": True,
         "fill": {"conv2": "squeeze_excite"},
     },
     "deit": {

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.modules.convolution import Conv
 from attn.settings import Positive
 
 POOLS = {"avg": (jnp.mean,), "max": (jnp.max,), "avg_max": (jnp.mean, jnp.max)}
@@ -108,7 +109,7 @@ class CBAM(nn.Module):
             pools = DESCRIPTORS[self.variant]
             seen = jnp.stack([p(x.astype(jnp.float32), axis=-1) for p in pools], -1)
         side = (self.kernel_size, self.kernel_size)
-        logits = nn.Conv(1, side, name="spatial", **kinds)(seen)
+        logits = Conv(1, side, name="spatial", **kinds)(seen)
         norm = nn.BatchNorm(
             use_running_average=not train,
             momentum=MOMENTUM[self.variant],

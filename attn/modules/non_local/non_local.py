@@ -19,6 +19,7 @@ from einops import rearrange
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.ops import dot_product
+from attn.ops.convolution import max_pool
 from attn.settings import Positive
 
 
@@ -27,8 +28,8 @@ def halve(x: jax.Array) -> jax.Array:
 
     A last odd row or column is left out, but a side of 1 stays.
     """
-    window = (min(2, x.shape[1]), min(2, x.shape[2]))
-    return nn.max_pool(x, window, strides=window)
+    height, width = (max(1, side // 2 * 2) for side in x.shape[1:3])
+    return max_pool(x[:, :height, :width])
 
 
 class NonLocal(nn.Module):

@@ -17,8 +17,9 @@ import numpy as np
 from attn import settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.modules.convolution import Conv
 from attn.ops import grid as grids
-from attn.ops.im2col import conv_general_dilated, max_pool
+from attn.ops.convolution import max_pool
 from attn.ops.sample import bilinear_sample
 from attn.settings import Positive
 
@@ -54,8 +55,6 @@ class SpatialTransformer(nn.Module):
             a map of at least 28 x 28; take 1 and 3 for a map from 8 x 8.
         kernel_padding: of these convolutions, "VALID" (none, the paper's MNIST) or
             "SAME" (its SVHN).
-        unfold: whether these convolutions are matrix products over unfolded windows,
-            see `attn.ops.im2col`: the same numbers, faster on a CPU.
         output_size: (h, w); None keeps that of the input.
         control_points: control points of "thin_plate" along each side.
         align_corners: -1 and 1 are the centres of the outermost pixels, not their
@@ -79,7 +78,6 @@ class SpatialTransformer(nn.Module):
     downsample: int = 2
     kernel_size: int = 5
     kernel_padding: Literal["VALID", "SAME"] = "VALID"
-    unfold: bool = False
     output_size: tuple[int, int] | None = None
     control_points: int = 4
     align_corners: bool = False
@@ -199,14 +197,7 @@ def _localise(module: SpatialTransformer, x: jax.Array, kinds: dict) -> jax.Arra
             x = max_pool(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
         side = (module.kernel_size, module.kernel_size)
         padding = module.kernel_padding
-        conv = nn.Conv(
-            width,
-            side,
-            padding=padding,
-            conv_general_dilated=conv_general_dilated if module.unfold else None,
-            name=f"conv{index}",
-            **kinds,
-        )
+        conv = Conv(width, side, padding=padding, name=f"conv{index}", **kinds)
         x = nn.relu(conv(x))
     x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
     for index, width in enumerate(units):

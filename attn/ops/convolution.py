@@ -1,0 +1,109 @@
+"""Convolution and max pooling by the faster of several programs.
+
+    program   what                                     where it is taken
+    banded    one product with a banded matrix         CPU: kernels from 5x5, of one or
+                                                       two channels
+    im2col    one product over all unfolded windows    CPU: kernels from 5x5, of more
+                                                       channels, on maps up to 28x28
+    xla       XLA's own                                elsewhere
+
+All give the same numbers, to rounding. The rule goes by platform and shape alone, and
+takes another program than XLA's only where `python -m benchmarks.convolution` found it
+faster, forward and backward. It needs a stride of 1, no dilation and one group; within
+`attn.ops.plain()` XLA's is taken.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from attn.ops import banded, im2col
+from attn.ops.programs import is_plain
+
+Padding = str | Sequence[tuple[int, int]]
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+SMALLEST_KERNEL = 5
+FEW_CHANNELS = 2
+# A banded matrix takes (width of the map) / (width of the kernel) times the products.
+WIDEST = 8
+LARGEST_MAP = 28 * 28
+
+
+def conv_general_dilated(
+    x: jax.Array,
+    kernel: jax.Array,
+    window_strides: Sequence[int],
+    padding: Padding,
+    *,
+    dimension_numbers: Any = DIMENSIONS,
+    precision: jax.lax.PrecisionLike = None,
+    preferred_element_type: jnp.dtype | None = None,
+    **options: Any,
+) -> jax.Array:
+    """Convolution of maps. Returns [B, H', W', F].
+
+    `flax.linen.Conv` takes it in the place of `jax.lax.conv_general_dilated`.
+
+    Args:
+        x: [B, H, W, C].
+        kernel: [h, w, C, F].
+        window_strides: of rows and columns.
+        padding: "VALID", "SAME", or (before, after) of rows and columns.
+        dimension_numbers: those of the shapes above.
+        precision: of the products.
+        preferred_element_type: in which they are summed and returned.
+        options: further ones of `jax.lax.conv_general_dilated`: dilations and groups.
+    """
+    strides = tuple(window_strides)
+    exact = {"precision": precision, "preferred_element_type": preferred_element_type}
+    common = all(n == 1 for n in jax.tree.leaves(options)) and x.ndim == 4
+    name = program(x.shape, kernel.shape, strides) if common else "xla"
+    if name == "xla":
+        options |= exact | {"dimension_numbers": dimension_numbers}
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    padding = tuple((int(before), int(after)) for before, after in padding)
+    return fused_convolution(
+        x, kernel, name, strides, padding, precision, preferred_element_type
+    )
+
+
+@functools.partial(jax.jit, static_argnums=range(2, 7))
+def fused_convolution(x, kernel, name, strides, padding, precision, preferred):
+    """A jaxpr shows one call of this name, from whose shapes the cost can be told."""
+    run = {"banded": banded, "im2col": im2col}[name].conv_general_dilated
+    exact = {"precision": precision, "preferred_element_type": preferred}
+    return run(x, kernel, strides, padding, **exact)
+
+
+def program(
+    shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int]
+) -> Literal["xla", "banded", "im2col"]:
+    """The name of the program for maps [B, H, W, C] and a kernel [h, w, C, F]."""
+    height, width, channels = shape[1:]
+    if jax.default_backend() != "cpu" or is_plain():
+        return "xla"
+    if min(kernel[:2]) < SMALLEST_KERNEL or max(strides) > 1:
+        return "xla"
+    if channels <= FEW_CHANNELS:
+        return "banded" if width <= WIDEST * kernel[1] else "xla"
+    return "im2col" if height * width <= LARGEST_MAP else "xla"
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """The maximum of each 2x2 window: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
+
+    A last odd row or column is a window of its own, as in Caffe and unlike in
+    flax's "VALID".
+    """
+    if jax.default_backend() == "cpu":
+        return im2col.max_pool(x)
+    odd = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
+    window = (1, 2, 2, 1)
+    lowest = jnp.array(-jnp.inf, x.dtype)
+    return lax.reduce_window(x, lowest, lax.max, window, window, odd)

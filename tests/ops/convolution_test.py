@@ -1,0 +1,93 @@
+"""Convolution by any program agrees with XLA's, and the rule takes what it says."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attn import ops
+from attn.models import cost
+from attn.modules.convolution import Conv
+from attn.ops import banded, convolution
+
+CASES = [
+    ((3, 11, 8, 2), (7, 5), (1, 1), [(3, 3), (2, 2)], 1),
+    ((2, 9, 12, 1), (5, 2), (3, 2), [(2, 0), (1, 3)], 4),
+    ((3, 11, 8, 3), (3, 5), (2, 3), [(0, 0), (0, 0)], 2),
+]
+
+
+@pytest.mark.parametrize(("shape", "sides", "strides", "padding", "filters"), CASES)
+def test_a_banded_product_is_the_convolution(shape, sides, strides, padding, filters):
+    x = jax.random.normal(jax.random.key(0), shape)
+    kernel = jax.random.normal(jax.random.key(1), (*sides, shape[-1], filters))
+
+    @jax.jit
+    def both(x, kernel):
+        direct = functools.partial(
+            jax.lax.conv_general_dilated, dimension_numbers=convolution.DIMENSIONS
+        )
+        made = []
+        for conv in (direct, banded.conv_general_dilated):
+            y, back = jax.vjp(lambda *a, f=conv: f(*a, strides, padding), x, kernel)
+            made.append((y, *back(jnp.cos(jnp.arange(y.size)).reshape(y.shape))))
+        return made
+
+    for expected, got in zip(*both(x, kernel), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+RULE = [
+    ((2, 32, 32, 2), (7, 7, 2, 1), (1, 1), "banded"),
+    ((2, 32, 64, 2), (7, 7, 2, 1), (1, 1), "xla"),
+    ((2, 28, 28, 1), (9, 9, 1, 32), (1, 1), "banded"),
+    ((2, 10, 10, 32), (7, 7, 32, 64), (1, 1), "im2col"),
+    ((2, 10, 10, 32), (7, 7, 32, 64), (2, 2), "xla"),
+    ((2, 30, 30, 32), (5, 5, 32, 64), (1, 1), "xla"),
+    ((2, 28, 28, 2), (3, 3, 2, 1), (1, 1), "xla"),
+]
+
+
+@pytest.mark.parametrize(("shape", "kernel", "strides", "name"), RULE)
+def test_the_rule_goes_by_shape_and_platform(monkeypatch, shape, kernel, strides, name):
+    assert convolution.program(shape, kernel, strides) == name
+    with ops.plain():
+        assert convolution.program(shape, kernel, strides) == "xla"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert convolution.program(shape, kernel, strides) == "xla"
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_layer_of_any_program_is_flaxs_and_counts_the_same(channels):
+    layer, x = Conv(3, (5, 5)), jnp.cos(jnp.arange(2.0 * 63 * channels))
+    x = x.reshape(2, 9, 7, channels)
+    variables = layer.init(jax.random.key(0), x)
+    with ops.plain():
+        want = jax.jit(layer.apply)(variables, x)
+        macs = cost.macs(layer.apply, variables, x)
+    np.testing.assert_allclose(
+        jax.jit(layer.apply)(variables, x), want, rtol=1e-5, atol=1e-5
+    )
+    assert "fused_convolution" in str(jax.make_jaxpr(layer.apply)(variables, x))
+    assert cost.macs(layer.apply, variables, x) == macs == 2 * 63 * 75 * channels
+
+
+def test_groups_and_dilations_are_xlas():
+    x = jnp.cos(jnp.arange(2.0 * 63 * 4)).reshape(2, 9, 7, 4)
+    for settings in ({"feature_group_count": 2}, {"kernel_dilation": 2}):
+        layer = Conv(4, (5, 5), **settings)
+        run = functools.partial(layer.apply, layer.init(jax.random.key(0), x))
+        assert "fused_convolution" not in str(jax.make_jaxpr(run)(x))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_pooling_is_the_same_everywhere(monkeypatch, platform):
+    x = jnp.cos(7 * jnp.arange(2.0 * 5 * 6 * 3)).reshape(2, 5, 6, 3) - 2
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    y = convolution.max_pool(x)
+    assert y.shape == (2, 3, 3, 3)
+    for row, column in np.ndindex(3, 3):
+        window = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        np.testing.assert_array_equal(y[:, row, column], window.max((1, 2)))
