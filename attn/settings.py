@@ -126,7 +126,8 @@ def _describe(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     if typing.get_origin(hint) is collections.abc.Mapping:
-        return f"names, each with {_describe(typing.get_args(hint)[1])}"
+        inner = typing.get_args(hint)[1]
+        return "a mapping" if inner is Any else f"names, each with {_describe(inner)}"
     return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
@@ -150,8 +151,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return len(value) == len(inner) and all(map(_fits, value, inner))
     if origin is collections.abc.Mapping:
         named, inner = typing.get_args(hint)
-        pairs = value.items() if isinstance(value, Mapping) else [(None, None)]
-        return all(_fits(k, named) and _fits(v, inner) for k, v in pairs)
+        # a ConfigDict is no collections Mapping
+        if not hasattr(value, "items"):
+            return False
+        return all(_fits(k, named) and _fits(v, inner) for k, v in value.items())
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and math.isfinite(value)

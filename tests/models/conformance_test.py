@@ -229,7 +229,7 @@ def trained(name):
     """A few steps on one batch: the state before and after, gradients, losses."""
     model, images = tiny(name), images_of(name)
     labels = jnp.arange(len(images)) % 5
-    optimizer = optax.sgd(0.05, momentum=0.9)
+    optimizer = optax.sgd(0.02, momentum=0.9)
 
     @jax.jit
     def step(variables, momentum):

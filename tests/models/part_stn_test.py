@@ -168,7 +168,7 @@ def test_the_places_learn_from_the_classifier():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"tower": "resnet"}, "tower must be the config of a model, .* got 'resnet'"),
+        ({"tower": "resnet"}, "'tower' .* must be a mapping, got 'resnet'"),
         ({"tower": {"name": "resnt"}}, "tower: unknown model 'resnt'; did you mean"),
         ({"tower": {**LOCALISER, "depth": 9}}, "tower: a CIFAR ResNet .* got 9"),
         ({"localiser": {**TOWER, "num_classes": 3}}, "localiser is without classifier"),

@@ -203,8 +203,10 @@ def test_computes_in_bfloat16_and_answers_in_float32():
         model = small(slots=slots, **settings)
         apply = functools.partial(model.apply, train=False, capture_intermediates=True)
         logits, state = jax.jit(apply)(variables, images)
-        inner = jax.tree.leaves(state["intermediates"]["stage2"])
-        return logits, {a.dtype.name for a in inner}
+        block = dict(state["intermediates"]["stage2"]["block0"])
+        gate = block.pop("residual").pop("excite")["__call__"][0]
+        assert gate.dtype == jnp.float32  # made of pooled statistics
+        return logits, {a.dtype.name for a in jax.tree.leaves(block)}
 
     want, kinds = run(images)
     assert kinds == {"float32"}

@@ -1,5 +1,8 @@
 """Machines that train together: what may be passed over, and what may not."""
 
+import subprocess
+import sys
+
 import jax
 import pytest
 
@@ -22,8 +25,13 @@ def initialize(monkeypatch):
 
 
 def test_no_cluster_is_passed_over_in_the_words_of_jax():
-    with pytest.raises(ValueError, match=machines.ALONE):
-        jax.distributed.initialize(cluster_detection_method="deactivate")
+    # in a process that has not used JAX yet
+    code = (
+        "import jax; jax.distributed.initialize(cluster_detection_method='deactivate')"
+    )
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert f"ValueError: {machines.ALONE}" in run.stderr
 
 
 def test_a_machine_alone_goes_on(initialize):
