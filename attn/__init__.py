@@ -1,9 +1,9 @@
-"""Visual attention in JAX and Flax: mechanisms, hosts, and their fair comparison.
+"""Visual attention in JAX and Flax: mechanisms, models, and their fair comparison.
 
 attn.names("channel")                       # what there is
 attn.card("squeeze_excite")                 # paper, formula, exact parameters
 module = attn.create("squeeze_excite", reduction=8)
-y, maps = attn.capture(module, variables, x)    # output, and what it looked at
+y, maps = attn.capture(module, variables, x)    # output, and attention maps
 """
 
 from attn import explain

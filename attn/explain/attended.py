@@ -33,7 +33,7 @@ def attention_maps(
     """Where each attention of a model looked.
 
     Args:
-        model: any host, or a bare mechanism.
+        model: any network, or a bare mechanism.
         variables: of the model.
         images: [B, H, W, C].
         target: the logit by whose gradient channels are weighed, where attentions have
@@ -123,7 +123,7 @@ def saliency(
     The largest size of the gradient over the channels. A model needs no attention.
 
     Args:
-        model: any host.
+        model: any network.
         variables: of the model.
         images: [B, H, W, C].
         target: as in `attention_maps`; predictions are those of the images without

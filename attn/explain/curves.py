@@ -32,7 +32,7 @@ def confidence(
     """A function from changed images to the probability of the class of each, [B].
 
     Args:
-        model: any host with logits, [B, K]; of several classifiers, [B, n, K], the
+        model: any network with logits, [B, K]; of several classifiers, [B, n, K], the
             mean probability is taken.
         variables: of the model.
         images: [B, H, W, C], as they are, for their predictions.

@@ -1,6 +1,6 @@
 """How relevance goes through a network of tokens: its attentions, from the end back.
 
-A route is what attention rollout needs to know of a host: which tokens are classified,
+A route is what attention rollout needs to know of a model: which tokens are classified,
 and through which attentions, and which joins of tokens, they came about. It is read
 from the end, so that a row of relevance [B, T] is all that is kept, never a matrix of
 all tokens of one place by all of another.
@@ -18,7 +18,7 @@ all tokens of one place by all of another.
 
 Attentions on maps in a slot count where they move something: non-local blocks by their
 matrix, spatial transformers by their bilinear weights. Gates move nothing. To add a
-host: a function here and a line in ROUTES.
+model: a function here and a line in ROUTES.
 """
 
 import re

@@ -62,7 +62,7 @@ def measure(
     """What a model looked at in each image, by the names in MEASURES: [B] each.
 
     Args:
-        model: any host.
+        model: any network.
         variables: of the model.
         images: [B, H, W, C].
         objects: where the object is, bool [B, H, W]; None where nobody knows.

@@ -51,7 +51,7 @@ def run(
     """Applies a model without training, and returns what its attentions did.
 
     Args:
-        model: any host, or a bare mechanism.
+        model: any network, or a bare mechanism.
         variables: of the model.
         images: [B, H, W, C], or what else the model takes.
         target: whose gradient, see `chosen`.

@@ -1,7 +1,7 @@
 """Attention as an output: what a module attended to, beside what it computed.
 
 A module calls `sow` at the place where its attention exists; `capture` runs any
-module or host and hands the records over. When nobody asks, `sow` is not
+module or model and hands the records over. When nobody asks, `sow` is not
 traced, so nothing is computed for it.
 
 Kinds of map, with B examples, H x W positions, C channels, N heads, T targets and
@@ -70,16 +70,16 @@ def sow(
 def capture(
     module: nn.Module, variables: Any, *args: Any, **kwargs: Any
 ) -> tuple[jax.Array, dict[str, Map]]:
-    """Applies a module or host, and returns its output and what it attended to.
+    """Applies a module or model, and returns its output and what it attended to.
 
     Args:
-        module: any mechanism or host.
+        module: any mechanism or model.
         variables: its variables, as `init` made them.
         *args, **kwargs: the input; `train` is False unless it is given.
 
     Returns:
         The output, and the maps by "path/kind": the path of the submodule, empty
-        for `module` itself, so that a bare mechanism has "channel_gate" and a host
+        for `module` itself, so that a bare mechanism has "channel_gate" and a model
         "stage2/block0/residual/channel_gate". A second record of one kind in one
         submodule is called "kind_1", and so on.
     """

@@ -20,7 +20,7 @@ class Interruption:
         self._asked.set()
 
     def at(self, step: int) -> bool:
-        """Whether to stop after `step`: the same answer on every host."""
+        """Whether to stop after `step`: the same answer on every machine."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked.is_set()
@@ -30,7 +30,7 @@ class Interruption:
 def watch() -> Iterator[Interruption]:
     """Turns SIGTERM and the first Ctrl-C into a request; the second Ctrl-C kills.
 
-    On many hosts JAX's own service takes SIGTERM, on any of them, and tells all.
+    On several machines JAX's own service takes SIGTERM, on any of them, and tells all.
     """
     interruption = Interruption()
     before = {}

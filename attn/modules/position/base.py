@@ -38,7 +38,7 @@ class Position(nn.Module):
 
     # Of "tokens", "rotate" and "bias".
     acts: ClassVar[tuple[str, ...]] = ()
-    # How many blocks of a host come before the tokens are changed.
+    # How many blocks of a model come before the tokens are changed.
     blocks_before: ClassVar[int] = 0
     # Whether no token is told of later ones.
     causal: ClassVar[bool] = True

@@ -17,7 +17,7 @@ from attn.modules.position.base import Grid, Position
 class Conditional(Position):
     """Adds a depth-wise convolution of the map of tokens, k^2 C + C parameters.
 
-    A host applies it after its first block, as the paper found best.
+    A model applies it after its first block, as the paper found best.
 
     Attributes:
         kernel_size: k.

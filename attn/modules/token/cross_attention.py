@@ -100,6 +100,6 @@ CrossAttention.card = Card(
     ),
     note=(
         "2 C^2 + 2 C E + 4 C parameters, and 2 E of the norm. Without kv it is"
-        " self-attention. The Perceiver's queries, learned latents, are the host's."
+        " self-attention. The Perceiver's queries, learned latents, are the model's."
     ),
 )

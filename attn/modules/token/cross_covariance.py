@@ -73,7 +73,7 @@ CrossCovariance.card = Card(
         "4 C^2 + 4 C + N parameters. The paper divides by tau; the released code and"
         " timm multiply by a temperature that starts at 1, as here (some ports take its"
         " exponential, which starts at e). Without the local patch interaction of XCiT,"
-        " which is the host's, tokens meet only in the covariance. A mask may leave"
+        " which is the model's, tokens meet only in the covariance. A mask may leave"
         " tokens out of it."
     ),
 )
