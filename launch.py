@@ -180,6 +180,8 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
         experiment = dataclasses.replace(experiment, match=match.parse(FLAGS.match))
     points = experiment.select(FLAGS.only)
     directory = files.local(FLAGS.workdir or f"runs/{experiment.name}")
+    if machines.first():
+        files.check(directory)
     listener = live.Progress() if machines.first() else Silence()
     if FLAGS.dry_run:
         with listener as progress:

@@ -32,7 +32,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()  # grain's workers read flags
 
 SLOWEST = 12  # files that are named at the end
+MEMORY = 1.5  # GiB that a worker may hold when it goes on to another file
 PEAKS: dict[str, float] = {}  # memory of each worker, GiB
+
+
+@pytest.fixture(autouse=True, scope="module")
+def memory():
+    """Drops compiled programs between files, once they fill the memory."""
+    yield
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    if pages * resource.getpagesize() > MEMORY * 2**30:
+        jax.clear_caches()
 
 
 def pytest_sessionfinish(session):

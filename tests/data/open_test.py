@@ -136,7 +136,10 @@ def test_a_config_dict_will_do(directory):
         ({"composition": "scene", "distortion": "r"}, "must be 'none', got 'r'"),
         ({"composition": "addition", "canvas": 64}, "canvas None, got 64"),
         ({"composition": "number", "canvas": 8}, "32 pixels or more, got 8"),
-        ({"canvas": 64}, "canvas 64 needs a composition .*addition, number, scene"),
+        (
+            {"canvas": 64},
+            "canvas 64 needs a composition .*addition, number, odd_one_out, scene",
+        ),
         ({"composition": "number", "source": "photos"}, "28x28 .*'photos' are 48x48x3"),
         ({"name": "digits_scene", "composition": "number"}, "'scene', got 'number'"),
         ({"name": "digit_scene"}, "'digit_scene'; did you mean 'digits_scene'"),

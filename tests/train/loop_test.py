@@ -77,6 +77,7 @@ def test_writes_what_a_work_directory_promises(unbroken):
         "config.json",
         "environment.json",
         "gates.npz",
+        "measures.json",
         "metrics.jsonl",
         "outcomes.npz",
         "result.json",
