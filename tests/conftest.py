@@ -1,6 +1,7 @@
 """Settings for every test: eight devices on a CPU, exact products, a compile cache."""
 
 import collections
+import gc
 import hashlib
 import os
 import pathlib
@@ -33,33 +34,50 @@ flags.FLAGS.mark_as_parsed()  # grain's workers read flags
 
 SLOWEST = 12  # files that are named at the end
 MEMORY = 1.5  # GiB that a worker may hold when it goes on to another file
-PEAKS: dict[str, float] = {}  # memory of each worker, GiB
+MOST = 2.25  # and when it goes on to another test
+PEAKS: dict[str, str] = {}  # memory of each worker, and the file that took it
+PEAK = [0.0, ""]  # of this process
 
 
 @pytest.fixture(autouse=True, scope="module")
-def memory():
+def between_files(request):
     """Drops compiled programs between files, once they fill the memory."""
     yield
+    _drop_above(MEMORY)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if peak > PEAK[0]:
+        PEAK[:] = peak, request.node.nodeid
+
+
+@pytest.fixture(autouse=True)
+def between_tests():
+    """Drops them within a file that compiles a great many."""
+    yield
+    _drop_above(MOST)
+
+
+def _drop_above(limit):
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    if pages * resource.getpagesize() > MEMORY * 2**30:
+    if pages * resource.getpagesize() > limit * 2**30:
         jax.clear_caches()
+        gc.collect()
 
 
 def pytest_sessionfinish(session):
-    """Tells the process that collects how much memory this worker took."""
+    """Tells the process that collects how much memory this worker took, and where."""
+    said = f"{PEAK[0]:7.2f} GiB at most in {{}}, by the end of {PEAK[1]}"
     output = getattr(session.config, "workeroutput", None)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if output is None:
-        PEAKS.setdefault("main", peak)
-    else:
-        output["peak"] = peak
+    if output is not None:
+        output["peak"] = said
+    elif PEAK[0]:
+        PEAKS["one process"] = said
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
     """Keeps what a worker told."""
     del error
-    PEAKS[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak", 0.0)
+    PEAKS[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak", "{}")
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -72,5 +90,5 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.section("slowest files")
     for name, taken in seconds.most_common(SLOWEST):
         terminalreporter.write_line(f"{taken:7.1f} s  {name}")
-    for name, peak in sorted(PEAKS.items()):
-        terminalreporter.write_line(f"{peak:7.2f} GiB at most in {name}")
+    for name, said in sorted(PEAKS.items()):
+        terminalreporter.write_line(said.format(name))
