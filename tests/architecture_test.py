@@ -25,6 +25,8 @@ DOORS = {
     "orbax": ["attn/train/store/checkpoint.py"],
     "tensorflow_datasets": ["attn/data/"],
     "grain": ["attn/data/"],
+    "tokenizers": ["attn/data/text/tokenizer.py"],
+    "babel": ["attn/data/text/babel.py", "attn/data/text/phrases.py"],
     "tensorboardX": ["attn/train/store/writers.py"],
     "rich": ["attn/report/formats/console.py", "attn/report/live.py"],
     "matplotlib": ["attn/report/"],

@@ -22,6 +22,7 @@ BUILDERS = sorted(
 CODE = b"".join(path.read_bytes() for path in BUILDERS)
 VERSION = hashlib.sha256(CODE).hexdigest()[:12]
 os.environ["TFDS_DATA_DIR"] = str(CACHE / f"data-{VERSION}")
+os.environ["XDG_CACHE_HOME"] = str(CACHE / "kept")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 

@@ -10,7 +10,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # What the library must do without; the others of requirements.txt come with flax.
 TRAINING = (
     *("grain", "jinja2", "matplotlib", "ml_collections", "mlxtend", "PIL", "skimage"),
-    *("sklearn", "tensorboardX", "tensorflow_datasets"),
+    *("sklearn", "tensorboardX", "tensorflow_datasets", "babel", "tokenizers"),
 )
 
 

@@ -6,6 +6,7 @@ with dataset.train(128, seed=0) as batches:      # endless; batch k depends on (
 for batch in dataset.split("test", 250):         # and weight
     ...
 scenes = attn.data.open({"name": "digits_scene"})  # and boxes, labels, caption
+pairs = attn.data.open({"name": "babel"})  # source, target_in, target and their masks
 flipped = attn.data.open({"name": "photos", "transforms": {"flip": {}}})
 
 Batches are NumPy arrays that threads make ahead of time. `Dataset` says more.
@@ -29,6 +30,7 @@ from attn.data.images import augment, normalise
 from attn.data.pipeline import Batches, Dataset
 from attn.data.source import Batch, Field, Source, Statistics
 from attn.data.text import Sequences
+from attn.data.text.babel import Babel
 from attn.data.transforms import Transform
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
 
 # Every other name is a folder of images, if it is a path, or a set of TFDS.
 DATASETS = {
+    "babel": Babel,
     "digits_scene": DigitsScene,
     "fashion_mnist": Digits,
     "kmnist": Digits,

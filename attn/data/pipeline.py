@@ -93,6 +93,11 @@ class Dataset:
         """Facts that a model or a task may need: num_classes, class_names, ..."""
         return self.sources["train"].facts
 
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """Files to be kept beside what is trained, by name."""
+        return self.sources["train"].files
+
     def example(self) -> dict[str, Field]:
         """Abstract example: shape and type of each field, without the batch.
 

@@ -95,6 +95,8 @@ class Run:
         found = checkpoints.restore(like) if self._first else None
         if self._first:
             files.write_json(self.directory / "config.json", self.config)
+            for name, content in self.dataset.files.items():
+                files.write_bytes(self.directory / name, content)
             machine.note_start(self.directory, int(found[0].step) if found else 0)
         if not partition.broadcast(np.asarray(found is not None)):
             return program.init_state(self.config["seed"]), []

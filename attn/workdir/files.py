@@ -49,10 +49,15 @@ def listed(text: str) -> list[pathlib.Path]:
 def write_json(path: pathlib.Path, data: Any) -> None:
     """Writes a file that is there whole or not at all, whenever the process dies."""
     text = json.dumps(data, indent=2) + "\n"  # an error leaves no draft behind
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file as `write_json` does."""
     draft = _draft(path, str(os.getpid()))
     try:
-        with draft.open("w") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -158,6 +158,7 @@ import attn
 before = set(sys.modules)
 import attn.data
 heavy = {"tensorflow_datasets", "grain", "mlxtend", "pandas", "skimage", "sklearn"}
+heavy |= {"babel", "tokenizers"}
 print(heavy & set(sys.modules) - before)
 """
     run = [sys.executable, "-c", code]

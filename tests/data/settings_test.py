@@ -19,6 +19,21 @@ DIGITS = ({"distortion": "none"}, {
     "image_size": 20,
     "directory": "/dev/null/place",
 })  # fmt: skip
+PAIRS = {
+    "vocab_size": 290,
+    "tokenizer": "/dev/null/tokenizer.json",
+    "longest": 20,
+    "over": "cut",
+    "buckets": 1,
+    "budget": "examples",
+}
+BABEL = {
+    "train_size": 120,
+    "eval_size": 20,
+    "vocab_size": 300,
+    "longest": 32,
+    "buckets": 2,
+}
 DATASETS = {
     "mnist_5k": DIGITS,
     "mnist": DIGITS,
@@ -33,6 +48,13 @@ DATASETS = {
         "directory": "/dev/null/place",
     }),
     "photos": ({}, {"image_size": 20, "directory": "/dev/null/place"}),
+    "babel": (BABEL, {
+        "language": "fr",
+        "only": ["date"],
+        "train_size": 100,
+        "eval_size": 30,
+        **PAIRS,
+    }),
     "sequences": ({"buckets": 4, "high": 20, "test": "test"}, {
         "task": "reverse",
         "words": 5,
@@ -76,16 +98,16 @@ FIELDS = {  # which images a transform is of: another field that is not there
 
 def behaviour(directory, config):
     """What the first batches hold, or the refusal."""
-    config = {"directory": directory, **config}
-    if config["name"] == "sequences":
-        del config["directory"]
+    fields = {field.name for field in dataclasses.fields(data._class(config["name"]))}
+    if "directory" in fields:
+        config = {"directory": directory, **config}
     try:
         dataset = data.open(config)
     except settings.Invalid as refusal:
         return str(refusal)
     found = {"facts": repr(dataset.facts), "example": repr(dataset.example())}
     found |= {split: dataset.size(split) for split in ("train", *dataset.splits)}
-    count = 6 if config["name"] == "sequences" else 2  # each of its buckets
+    count = 2 if "directory" in fields else 6  # each of its buckets
     with dataset.train(8, seed=1) as batches:
         found |= {f"train/{k}/{n}": b.tobytes() for k, n, b in arrays(batches, count)}
     for split in dataset.splits:

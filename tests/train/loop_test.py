@@ -1,6 +1,7 @@
 """Trainings in their work directories: broken off, resumed, spoilt, moved."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
@@ -248,3 +249,17 @@ def test_a_directory_that_cannot_be_made_is_an_os_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         train(pathlib.Path(tmp_path / "file" / "point"))
+
+
+def test_files_of_the_data_are_written_beside_the_config(tmp_path):
+    made = program()
+    train_split = made.dataset.sources["train"]
+    kept = dataclasses.replace(train_split, files={"tokenizer.json": b"{}\n\xff"})
+    dataset = dataclasses.replace(
+        made.dataset, sources={**made.dataset.sources, "train": kept}
+    )
+    one = run.Run(small.config(), tmp_path / "point", {}, dataset)
+    with one.open(made.task.metrics[0]):
+        one.begin(made)
+    assert (tmp_path / "point" / "tokenizer.json").read_bytes() == b"{}\n\xff"
+    assert (tmp_path / "point" / "config.json").exists()
