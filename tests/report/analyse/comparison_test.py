@@ -138,6 +138,13 @@ def test_seeds_alone_do_not_tell_which_examples_are_wrong():
     assert found.half() == pytest.approx(1.959964 * 3**0.5 / 10, rel=1e-5)
 
 
+def test_the_smaller_of_two_splits_is_what_shares_are_counted_in():
+    small, large = Sample((5.0,) * 3, 100), Sample((4.0,) * 3, 1000)
+    for sides in ((small, large), (large, small)):
+        found = comparison.difference(*sides, share=True)
+        assert (found.count, found.half()) == (100, pytest.approx(1.959964))
+
+
 def test_a_single_seed_has_a_difference_and_no_interval():
     found = of_seeds([3.0], [4.0, 5.0])
     assert (found.mean, found.half(), found.p_value) == (-1.5, None, None)

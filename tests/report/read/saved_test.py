@@ -140,11 +140,27 @@ def test_against_a_record_rows_are_paired_by_seed(sweep, changed, tmp_path):
     assert "Settings then and now: train.steps 250 → 500." in said
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_the_smaller_of_two_splits_bounds_an_interval(sweep, tmp_path, swap):
+    shutil.copytree(sweep, tmp_path / "small")
+    for path in tmp_path.glob("small/cbam-*/result.json"):
+        result = json.loads(path.read_text())
+        result["test"]["error"] -= 1.0  # one of 100
+        result["test"]["examples"] = 100
+        path.write_text(json.dumps(result))
+    sides = [results.read(sweep), results.read(tmp_path / "small")]
+    lines = regression.compare(*(sides[::-1] if swap else sides)).lines
+    (line,) = [line for line in lines if line.now.label == "cbam"]
+    assert line.difference.half == pytest.approx(1.959964)
+
+
 def test_rows_that_one_side_lacks_are_named(sweep, tmp_path):
     path = report.save(sweep, tmp_path / "r.json")
-    others = ["none", "cbam", "squeeze_excite"]
+    others = ["cbam", "squeeze_excite", "none"]
     other = synthetic.sweep(tmp_path / "s", others, seeds=2, images=1)
     found = regression.compare(results.read(other), saved.read(path))
+    pairs = [(line.now.label, line.then.label) for line in found.lines]
+    assert pairs == [("cbam", "cbam"), ("none", "none")]
     assert (found.added, found.missing) == (("squeeze_excite",), ("non_local",))
     said = " ".join(regression.sentences(found))
     assert "Only in this sweep: squeeze_excite." in said
