@@ -129,6 +129,16 @@ def test_interrupted_and_resumed_is_bit_equal_to_unbroken(tmp_path, unbroken, st
     assert_same(record(tmp_path), record(unbroken))
 
 
+def test_a_resumed_run_adds_to_the_seconds_that_it_took_before(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    state = partition.fetch(small.start(program(), 3)).replace(step=np.int32(1))
+    checkpoints.save(state, notes={"seconds": 1e6})
+    checkpoints.close()
+    with pytest.raises(loop.Stopped):
+        train(tmp_path, stop=2)
+    assert 1e6 < train(tmp_path)["seconds"] < 2e6
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, unbroken):
     with pytest.raises(loop.Stopped):
         train(tmp_path, stop=7)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from attn import modules
 from attn.train import partition
@@ -53,6 +54,33 @@ def test_capture_gives_the_logits_and_the_maps():
     want = program.model.apply(variables, images, train=False)
     np.testing.assert_allclose(logits, want, rtol=1e-5)
     assert [type(found) for found in maps.values()] == [modules.Map]
+
+
+def folder(root, classes):
+    """A config of a folder of ten images a class."""
+    for label in range(classes):
+        for number in range(10):
+            path = root / str(label) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (28, 28), 10 * label + number).save(path)
+    parts = {"train": "train[:50%]", "test": "train[50%:]"}
+    return small.config(data={"name": str(root), **parts})
+
+
+def test_data_of_equal_shapes_and_other_classes_share_nothing(tmp_path):
+    two, three = (folder(tmp_path / str(n), n) for n in (2, 3))
+    program = Program(two, jax.devices()[:1])
+    other = program.with_data(three)
+    assert other.example() == program.example()
+    assert other.model.num_classes == 3
+    assert other.train_step is not program.train_step
+
+
+def test_other_data_need_the_split_by_which_the_first_selects():
+    parts = {"data__train": "train[:300]", "data__validation": "train[300:340]"}
+    program = one(**parts, train__select="best")
+    with pytest.raises(ValueError, match="select='best' needs a validation split"):
+        program.with_data(small.config(train__select="best"))
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,19 @@ def test_the_best_checkpoint_by_validation_is_tested(trained):
     assert values == pytest.approx(result["test"])
 
 
+def test_a_checkpoint_has_the_figure_of_its_own_step_or_none(tmp_path, monkeypatch):
+    figures, save = {}, Checkpoints.save
+
+    def noted(self, state, *, notes, figure=None):
+        figures[int(state.step)] = figure
+        save(self, state, notes=notes, figure=figure)
+
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    every = {"train__steps": 8, "train__eval_every": 4, "train__save_every": 3}
+    result = train(small.config(**VALIDATION | every), tmp_path)
+    assert figures == {3: None, 6: None, 8: result["validation"]["error"]}
+
+
 def test_outcomes_of_the_examples_have_the_result_as_their_mean(trained):
     directory, result, _ = trained
     with np.load(directory / "outcomes.npz") as found:

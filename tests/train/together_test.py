@@ -196,6 +196,24 @@ def test_a_kill_between_two_saves_leaves_no_trace(tmp_path, together):
         assert_same(tmp_path / str(seed), directory / str(seed))
 
 
+@pytest.mark.parametrize(("step", "seconds"), [(3, 31.0), (0, 1.0)])
+def test_a_run_that_goes_back_forgets_the_seconds_since(tmp_path, step, seconds):
+    headline, held = program().task.metrics[0], program().init_state(3)
+    held = jax.tree.map(np.asarray, held)
+    (first,), (again,) = (runs(tmp_path, SEEDS[:1]) for _ in range(2))
+    with first.open(headline):
+        for saved in (3, 6):
+            first.save(held.replace(step=np.int32(saved)), None, 10.0 * saved)
+    with again.open(headline):
+        again.begin(program())
+        again.back(program(), step)
+        again.save(held.replace(step=np.int32(step + 1)), None, 1.0)
+    checkpoints = Checkpoints(again.directory / "checkpoints", read_only=True)
+    _, notes, _ = checkpoints.restore(program().abstract_state())
+    checkpoints.close()
+    assert notes == {"seconds": seconds}
+
+
 def test_a_kill_during_the_first_save_leaves_no_trace(tmp_path, together):
     directory, way = together
     with pytest.raises(loop.Stopped):
