@@ -3,8 +3,9 @@
     python tests/golden/make_beam_search.py
 
 Needs torch and transformers. The scores of the next word depend on the two last words
-and on the place, and are drawn by `tables`, here and in the tests: the model is there to be
-searched through, and what it says is replaced.
+and on the place, and are drawn by `tables`, here and in the tests: the model is there
+to be searched through, and what it says is replaced. Of the 2 K best continuations all
+may be the end of a sentence, as in tensor2tensor; transformers lets the K best alone.
 """
 
 import pathlib
