@@ -27,6 +27,9 @@ LAYERS = [
     (10, 32, 7, 64, "VALID"),
     (14, 1, 5, 20, "VALID"),
     (28, 16, 3, 16, "SAME"),
+    (18, 15, 3, 15, "SAME"),
+    (9, 31, 3, 31, "SAME"),
+    (5, 62, 3, 62, "SAME"),
 ]
 MORE = [
     (56, 2, 7, 1, "SAME"),
@@ -43,7 +46,7 @@ BATCH = 64
 
 
 def programs(padding: str):
-    """XLA's convolution, the banded and the unfolded one, as functions of arrays."""
+    """XLA's convolution and the others, as functions of arrays."""
 
     def xla(x, kernel):
         return jax.lax.conv_general_dilated(
@@ -57,7 +60,12 @@ def programs(padding: str):
     def unfold(x, kernel):
         return im2col.conv_general_dilated(x, kernel, (1, 1), padding)
 
-    return xla, band, unfold
+    def pad(x, kernel):
+        return convolution.fused_convolution(
+            x, kernel, "padded", (1, 1), padding, None, None
+        )
+
+    return xla, band, unfold, pad
 
 
 def xla_pool(x: jax.Array) -> jax.Array:
@@ -90,11 +98,12 @@ def main(argv: list[str]) -> None:
     for side, channels, size, filters, padding in LAYERS + MORE * SWEEP.value:
         x = jax.random.normal(keys[0], (BATCH, side, side, channels))
         kernel = jax.random.normal(keys[1], (size, size, channels, filters))
-        band, unfold = ratios(programs(padding), x, kernel)
+        band, unfold, pad = ratios(programs(padding), x, kernel)
         taken = convolution.program(x.shape, kernel.shape, (1, 1))
         print(
             f"convolution {size}x{size} {padding}, {side}x{side}x{channels} ->"
-            f" {filters}: banded {band:.2f}, im2col {unfold:.2f}; taken: {taken}",
+            f" {filters}: banded {band:.2f}, im2col {unfold:.2f}, padded {pad:.2f};"
+            f" taken: {taken}",
             flush=True,
         )
     for side, channels in POOLED:

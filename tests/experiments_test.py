@@ -271,7 +271,7 @@ def test_the_default_sweeps_one_attention_of_each_kind_at_the_same_cost():
     kinds = [modules.card(name).family for name in names if name != "none"]
     assert names[0] == experiment.baseline["attention"] == "none"
     assert kinds == ["channel", "mixed", "pixel", "non_local", "token"]
-    assert len(experiment.points) == 3 * 6
+    assert len(experiment.points) == 4 * 6
     assert experiment.match == {"by": "macs"}
 
 

@@ -5,12 +5,14 @@
                                                        two channels
     im2col    one product over all unfolded windows    CPU: kernels from 5x5, of more
                                                        channels, on maps up to 28x28
+    padded    XLA's own, with channels of zeros        CPU: kernels from 2x2, of 12 and
+              added to a multiple of four              more channels that are none
     xla       XLA's own                                elsewhere
 
 All give the same numbers, to rounding. The rule goes by platform and shape alone, and
 takes another program than XLA's only where `python -m benchmarks.convolution` found it
-faster, forward and backward. It needs a stride of 1, no dilation and one group; within
-`attn.ops.plain()` XLA's is taken.
+faster, forward and backward. It needs no dilation, one group and, but for "padded", a
+stride of 1; within `attn.ops.plain()` XLA's is taken.
 """
 
 import functools
@@ -31,6 +33,10 @@ FEW_CHANNELS = 2
 # A banded matrix takes (width of the map) / (width of the kernel) times the products.
 WIDEST = 8
 LARGEST_MAP = 28 * 28
+# XLA's runs at half its speed on a CPU where four does not divide the channels, as in
+# networks whose widths are matched. Of so few as not to be worth zeros it does not.
+MULTIPLE = 4
+FEWEST_PADDED = 12
 
 
 def conv_general_dilated(
@@ -76,23 +82,43 @@ def conv_general_dilated(
 @functools.partial(jax.jit, static_argnums=range(2, 7))
 def fused_convolution(x, kernel, name, strides, padding, precision, preferred):
     """A jaxpr shows one call of this name, from whose shapes the cost can be told."""
-    run = {"banded": banded, "im2col": im2col}[name].conv_general_dilated
+    programs = {
+        "banded": banded.conv_general_dilated,
+        "im2col": im2col.conv_general_dilated,
+        "padded": _padded,
+    }
     exact = {"precision": precision, "preferred_element_type": preferred}
-    return run(x, kernel, strides, padding, **exact)
+    return programs[name](x, kernel, strides, padding, **exact)
+
+
+def _padded(x, kernel, strides, padding, **exact):
+    """XLA's own on channels that four divides, those added being zeros."""
+    filters = kernel.shape[-1]
+    before, after = (-n % MULTIPLE for n in kernel.shape[2:])
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, before)))
+    kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, before), (0, after)))
+    y = lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=DIMENSIONS, **exact
+    )
+    return y[..., :filters]
 
 
 def program(
     shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int]
-) -> Literal["xla", "banded", "im2col"]:
+) -> Literal["xla", "banded", "im2col", "padded"]:
     """The name of the program for maps [B, H, W, C] and a kernel [h, w, C, F]."""
     height, width, channels = shape[1:]
     if jax.default_backend() != "cpu" or is_plain():
         return "xla"
-    if min(kernel[:2]) < SMALLEST_KERNEL or max(strides) > 1:
-        return "xla"
-    if channels <= FEW_CHANNELS:
-        return "banded" if width <= WIDEST * kernel[1] else "xla"
-    return "im2col" if height * width <= LARGEST_MAP else "xla"
+    if min(kernel[:2]) >= SMALLEST_KERNEL and max(strides) == 1:
+        if channels <= FEW_CHANNELS and width <= WIDEST * kernel[1]:
+            return "banded"
+        if channels > FEW_CHANNELS and height * width <= LARGEST_MAP:
+            return "im2col"
+    odd = any(n % MULTIPLE for n in kernel[2:])
+    if odd and min(kernel[2:]) >= FEWEST_PADDED and max(kernel[:2]) > 1:
+        return "padded"
+    return "xla"
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -47,6 +47,11 @@ RULE = [
     ((2, 10, 10, 32), (7, 7, 32, 64), (2, 2), "xla"),
     ((2, 30, 30, 32), (5, 5, 32, 64), (1, 1), "xla"),
     ((2, 28, 28, 2), (3, 3, 2, 1), (1, 1), "xla"),
+    ((2, 18, 18, 15), (3, 3, 15, 16), (1, 1), "padded"),
+    ((2, 18, 18, 16), (3, 3, 16, 31), (2, 2), "padded"),
+    ((2, 18, 18, 16), (3, 3, 16, 32), (1, 1), "xla"),
+    ((2, 18, 18, 15), (1, 1, 15, 31), (1, 1), "xla"),
+    ((2, 18, 18, 3), (3, 3, 3, 31), (1, 1), "xla"),
 ]
 
 
@@ -57,6 +62,24 @@ def test_the_rule_goes_by_shape_and_platform(monkeypatch, shape, kernel, strides
         assert convolution.program(shape, kernel, strides) == "xla"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert convolution.program(shape, kernel, strides) == "xla"
+
+
+@pytest.mark.parametrize("padding", ["SAME", ((1, 0), (0, 2))])
+def test_channels_of_zeros_change_nothing(padding):
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 13))
+    kernel = jax.random.normal(jax.random.key(1), (3, 2, 13, 18))
+    assert convolution.program(x.shape, kernel.shape, (2, 1)) == "padded"
+
+    def gradients(x, kernel):
+        y = convolution.conv_general_dilated(x, kernel, (2, 1), padding)
+        return (jnp.sin(y)).sum(), y
+
+    both = jax.value_and_grad(gradients, (0, 1), has_aux=True)
+    got = jax.jit(both)(x, kernel)
+    with ops.plain():
+        want = jax.jit(both)(x, kernel)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [2, 4])

@@ -7,6 +7,7 @@ compact `__call__` they stand.
 import flax.linen as nn
 import jax
 
+from attn.modules.convolution import Conv
 from attn.settings import Invalid
 
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -23,7 +24,7 @@ def conv(
 ) -> jax.Array:
     """A convolution without bias, padded by half its kernel on every side."""
     # Not "SAME", which pads a strided convolution on one side only.
-    return nn.Conv(
+    return Conv(
         features,
         (size, size),
         stride,
