@@ -21,6 +21,9 @@ TOKENS = {"width": 12, "depth": 2, "num_heads": 3, "patch_size": 4}
 SWIN = {"patch_size": 2, "width": 8, "num_heads": (2, 4)}
 XCIT = {"width": 16, "depth": 2, "num_heads": 2, "layer_scale": 0.1}
 BIASED = {"mixer": {"name": "multi_head", "qkv_bias": False}}
+RESNET = {"widths": (64, 8, 12, 16, 24), "depth": 14}
+DEEP = {"widths": (16, 8, 12, 16, 24), "shortcut": "average"}
+residual = lambda name, **more: {"slots": {"block.residual": {"name": name, **more}}}
 CASES = {
     "vit": ("vit", TOKENS),
     "vit_mean": ("vit", {**TOKENS, "pool": "mean", "slots": BIASED}),
@@ -30,6 +33,19 @@ CASES = {
     "cait": ("cait", TOKENS),
     "xcit": ("xcit", {**XCIT, "patch_size": 8, "size": "tiny_12", "class_layers": 3}),
     "xcit_nano": ("xcit", {**XCIT, "size": "nano_12"}),
+    "se_resnet": (
+        "resnet",
+        {**RESNET, "cardinality": 2, "group_width": 48}
+        | residual("squeeze_excite", divisor=8),
+    ),
+    "eca_resnet": (
+        "resnet",
+        {**DEEP, "depth": 10, "stem": "deep"} | residual("efficient_channel"),
+    ),
+    "cbam_resnet": (
+        "resnet",
+        {**DEEP, "depth": 14, "stem": "tiered"} | residual("cbam", variant="timm"),
+    ),
 }
 
 
@@ -155,8 +171,8 @@ def test_arrays_of_another_shape_are_refused(case, name, shape, message):
 def test_images_of_another_size_and_other_models_are_refused():
     with pytest.raises(ValueError, match=r"pos_embed has shape \(1, 7, 12\).*5, 12"):
         interop.from_timm(state_dict("vit"), model_of("vit"), (8, 8, 3))
-    resnet = models.create("resnet", depth=18, num_classes=5)
+    mlp = models.create("mlp", widths=(3,), num_classes=5)
     with pytest.raises(
-        ValueError, match=r"ResNet has no rules for weights of timm; cait, deit, swin"
+        ValueError, match=r"MLP has no rules for weights of timm; cait, deit, resnet"
     ):
-        interop.from_timm({}, resnet)
+        interop.from_timm({}, mlp)

@@ -61,6 +61,8 @@ class Model(Slotted, kw_only=True):
         presets     what its setting `size` may be: names of tuples whose fields are
                     settings too; a setting that is not None replaces the preset's
         timm        what makes timm's names of its paths, see `attn.interop`
+        task_layers layers of its own that belong to a task: they start anew where the
+                    weights that a training starts with have others
 
     and overrides `scopes` and `given` where it has any. Settings such as num_classes
     or vocab_size get the facts of the data set where the model has a field so called.
@@ -75,6 +77,7 @@ class Model(Slotted, kw_only=True):
     usual_fill: ClassVar[Mapping[str, Any]] = {}
     presets: ClassVar[Mapping[str, Any]] = {}
     timm: ClassVar[Rules] = ()
+    task_layers: ClassVar[tuple[str, ...]] = ("classifier",)
 
     def __post_init__(self):
         usual, own = slots.flatten(self.usual_fill), slots.flatten(self.fill)
@@ -102,6 +105,10 @@ class Model(Slotted, kw_only=True):
     def given(self) -> Mapping[str, Any]:
         """Settings for every attention module that has them, such as num_heads."""
         return {}
+
+    def timm_rules(self) -> Rules:
+        """The rules `timm`, of a model whose settings decide what timm calls things."""
+        return self.timm
 
     def width_settings(self) -> dict[str, Width]:
         """The settings that scale its width, see `attn.models.scaling`."""

@@ -93,6 +93,7 @@ class DeiT(Model):
     places: ClassVar = {"block.pre": 1, "mixer": 1, "block.post": 1, "pool": 0}
     usual_fill: ClassVar = {"mixer": "multi_head"}
     presets: ClassVar = SIZES
+    task_layers: ClassVar = ("classifier", "distillation_classifier")
     timm: ClassVar = (
         *PLAIN,
         (r"^distillation_token$", "dist_token"),

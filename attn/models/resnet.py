@@ -7,7 +7,10 @@ Networks", CVPR 2017, https://arxiv.org/abs/1611.05431, figure 3(c).
 
 Differs from the paper: the stride of a bottleneck is at its 3x3 convolution unless
 `stride_at` says otherwise, as in torchvision and timm ("v1.5"), and the CIFAR
-networks have projection shortcuts (option B), not padded ones.
+networks have projection shortcuts (option B), not padded ones. The deep stem and the
+averaging shortcut are ResNet-D's: He, Zhang, Zhang, Zhang, Xie, Li, "Bag of Tricks for
+Image Classification with Convolutional Neural Networks", CVPR 2019,
+https://arxiv.org/abs/1812.01187, figure 2. The depths 10, 14 and 26 are timm's.
 """
 
 import functools
@@ -24,11 +27,15 @@ from attn.models.base import Model, Slotted, numbered
 from attn.models.layers.checks import check_sizes
 from attn.models.layers.convolution import batch_norm, conv, shrink
 from attn.models.layers.dense import TORCH, classify
+from attn.models.layers.timm import Rules
 from attn.models.scaling import Width, step_of
 from attn.settings import Invalid
 
 IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
+    10: ("basic", (1, 1, 1, 1)),
+    14: ("bottleneck", (1, 1, 1, 1)),
     18: ("basic", (2, 2, 2, 2)),
+    26: ("bottleneck", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
     50: ("bottleneck", (3, 4, 6, 3)),
     101: ("bottleneck", (3, 4, 23, 3)),
@@ -94,6 +101,7 @@ class Block(Slotted):
     cardinality: int
     stride: int
     stride_at: str
+    shortcut: str
     zero_init_residual: bool
 
     @nn.compact
@@ -115,7 +123,10 @@ class Block(Slotted):
                 y = attend("block.after_conv2", y)
         y = attend("block.residual", y)
         if x.shape[-1] != self.features or self.stride != 1:
-            x = conv(self, "shortcut_conv", x, self.features, 1, self.stride)
+            stride = self.stride
+            if self.shortcut == "average":
+                x, stride = shrink(x, stride), 1
+            x = conv(self, "shortcut_conv", x, self.features, 1, stride)
             x = norm("shortcut_norm", x)
         x = attend("block.identity", x)
         if x.shape != y.shape:
@@ -150,6 +161,7 @@ class Stage(Slotted):
     cardinality: int
     stride: int
     stride_at: str
+    shortcut: str
     zero_init_residual: bool
 
     @nn.compact
@@ -162,6 +174,7 @@ class Stage(Slotted):
                 cardinality=self.cardinality,
                 stride=self.stride if index == 0 else 1,
                 stride_at=self.stride_at,
+                shortcut=self.shortcut,
                 zero_init_residual=self.zero_init_residual,
                 **self.within(f"block{index}"),
             )
@@ -200,8 +213,7 @@ class ResNet(Model):
     Attributes:
         num_classes: number of logits; None leaves out the pooling and the classifier,
             and the output is the last map.
-        depth: 18, 34, 50, 101 or 152 on ImageNet; 6n + 2 on CIFAR, or 9n + 2 with
-            bottlenecks.
+        depth: one of IMAGENET on ImageNet; 6n + 2 on CIFAR, or 9n + 2 with bottlenecks.
         layout: "imagenet", a 7x7 stem of stride 2 with a max-pool and four stages, or
             "cifar", a 3x3 stem and three stages.
         block: "basic" or "bottleneck"; None takes what `plan` says.
@@ -214,9 +226,14 @@ class ResNet(Model):
         group_width: channels of each group where the stage has 64, as torchvision
             counts them: 4 in ResNeXt-50 (32x4d), 128 in a Wide ResNet-50-2 of one
             group. The 3x3 has cardinality * (width * group_width // 64) channels.
+        stem: "plain" is one convolution; "deep" is three of 3x3, the first two of half
+            the width (ResNet-D), "tiered" the same, the first of three eighths (timm's
+            "t" networks).
         stem_stride: stride of the stem; None takes 2 on ImageNet and 1 on CIFAR.
         stride_at: where a bottleneck has its stride. "conv2", the 3x3, is what
             torchvision and timm do (default); "conv1" is the original Caffe models.
+        shortcut: what shrinks the map of a projection shortcut: its convolution by its
+            "stride", or 2x2 "average" pooling before it (ResNet-D).
         zero_init_residual: whether the last BN scale of each block starts at zero, so
             that the block starts as the identity. False (default) is the paper and
             torchvision; True is Goyal et al. 2017, https://arxiv.org/abs/1706.02677.
@@ -244,6 +261,15 @@ class ResNet(Model):
         "stage.end": 1,
         "head": 0,
     }
+    timm: ClassVar = (
+        (r"^stage(\d+)/block", r"layer\1."),
+        (r"^stem_conv\b", "conv1"),
+        (r"^stem_conv(\d)", lambda m: f"conv1.{3 * int(m[1]) - 3}"),
+        (r"^stem_norm(\d)", lambda m: f"conv1.{3 * int(m[1]) - 2}"),
+        (r"^stem_norm\b", "bn1"),
+        (r"\bnorm(\d)\b", r"bn\1"),
+        (r"^classifier\b", "fc"),
+    )
 
     num_classes: int | None
     depth: int = 50
@@ -253,8 +279,10 @@ class ResNet(Model):
     widths: tuple[int, ...] | None = None
     cardinality: int = 1
     group_width: int = 64
+    stem: Literal["plain", "deep", "tiered"] = "plain"
     stem_stride: int | None = None
     stride_at: Literal["conv2", "conv1"] = "conv2"
+    shortcut: Literal["stride", "average"] = "stride"
     zero_init_residual: bool = False
 
     def __post_init__(self):
@@ -272,6 +300,15 @@ class ResNet(Model):
             f"stage{number}": numbered("block", size)
             for number, size in enumerate(sizes, 1)
         }
+
+    def timm_rules(self) -> Rules:
+        """The rules, in which average pooling comes first in a shortcut."""
+        first = 1 if self.shortcut == "average" else 0
+        return (
+            (r"\bshortcut_conv\b", f"downsample.{first}"),
+            (r"\bshortcut_norm\b", f"downsample.{first + 1}"),
+            *self.timm,
+        )
 
     def width_settings(self) -> dict[str, Width]:
         """The settings that scale its width, which groups and heads restrict."""
@@ -295,6 +332,7 @@ class ResNet(Model):
                 cardinality=self.cardinality,
                 stride=1 if number == 1 else 2,
                 stride_at=self.stride_at,
+                shortcut=self.shortcut,
                 zero_init_residual=self.zero_init_residual,
                 **self.within(f"stage{number}", dtype),
             )
@@ -339,8 +377,17 @@ class ResNet(Model):
     def _stem(self, x: jax.Array, *, train: bool) -> jax.Array:
         size, stride = (7, 2) if self.layout == "imagenet" else (3, 1)
         stride = self.stem_stride or stride
-        x = conv(self, "stem_conv", x, self._widths()[0], size, stride)
-        x = nn.relu(batch_norm(self, "stem_norm", x, train=train))
+        norm = functools.partial(batch_norm, self, train=train)
+        width = self._widths()[0]
+        if self.stem == "plain":
+            x = conv(self, "stem_conv", x, width, size, stride)
+        else:
+            half = max(1, width // 2)
+            first = half if self.stem == "deep" else max(1, 3 * (half // 4))
+            x = conv(self, "stem_conv1", x, first, 3, stride)
+            x = conv(self, "stem_conv2", nn.relu(norm("stem_norm1", x)), half, 3, 1)
+            x = conv(self, "stem_conv3", nn.relu(norm("stem_norm2", x)), width, 3, 1)
+        x = nn.relu(norm("stem_norm", x))
         x = slots.attend(self, "stem", x, train=train)
         if self.layout == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))

@@ -7,6 +7,7 @@ its name, here and in the tests; names and shapes of the state dicts are stored.
 """
 
 import pathlib
+import re
 import zlib
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 SWIN = {"patch_size": 2, "embed_dim": 8, "num_heads": (2, 4), "num_classes": 5}
 TOKENS = {"embed_dim": 12, "depth": 2, "num_heads": 3, "num_classes": 5}
 XCIT = {**TOKENS, "embed_dim": 16, "num_heads": 2, "patch_size": 8}
+RESNET = {"layers": (1, 1, 1, 1), "channels": (8, 12, 16, 24), "num_classes": 5}
+DEEP = {"stem_width": 8, "avg_down": True}
 # Class in timm.models, its settings, and the image, (height, width).
 CASES = {
     "vit": ("VisionTransformer", {**TOKENS, "patch_size": 4}, (8, 12)),
@@ -50,6 +53,25 @@ CASES = {
         {**XCIT, "patch_size": 16, "eta": 0.3, "tokens_norm": False},
         (32, 48),
     ),
+    "se_resnet": (
+        "ResNet",
+        {**RESNET, "block": "Bottleneck", "cardinality": 2, "base_width": 48}
+        | {"block_args": {"attn_layer": "se"}},
+        (37, 50),
+    ),
+    # Stems of three convolutions, and average pooling in the shortcuts.
+    "eca_resnet": (
+        "ResNet",
+        {**RESNET, "block": "BasicBlock", **DEEP, "stem_type": "deep"}
+        | {"block_args": {"attn_layer": "eca"}},
+        (37, 50),
+    ),
+    "cbam_resnet": (
+        "ResNet",
+        {**RESNET, "block": "Bottleneck", **DEEP, "stem_type": "deep_tiered"}
+        | {"block_args": {"attn_layer": "cbam"}},
+        (37, 50),
+    ),
 }
 
 
@@ -63,6 +85,8 @@ def draw(name, shape):
     if name == "patch_embed.proj.bias":
         return 0.01 * rng.normal(size=shape)
     width = np.prod(shape[1:]) ** -0.5 if len(shape) in (2, 4) else 0.3
+    if re.match(r"layer\d|conv1\b", name):  # of a ResNet, which has no norm of tokens
+        return 1.5 * width * rng.normal(size=shape)
     return (3 if len(shape) == 4 else 1.2) * width * rng.normal(size=shape)
 
 
@@ -75,15 +99,26 @@ def images(case):
 def main():
     import timm
     import torch
-    from timm.models import cait, deit, swin_transformer, vision_transformer, xcit
+    from timm.models import (
+        cait,
+        deit,
+        resnet,
+        swin_transformer,
+        vision_transformer,
+        xcit,
+    )
 
     torch.set_default_dtype(torch.float64)
     versions = f"timm {timm.__version__}, torch {torch.__version__}"
     arrays = {"versions": np.array(versions)}
     for case, (kind, settings, size) in CASES.items():
-        homes = (vision_transformer, cait, deit, swin_transformer, xcit)
+        homes = (vision_transformer, cait, deit, swin_transformer, xcit, resnet)
         home = next(home for home in homes if hasattr(home, kind))
-        model = getattr(home, kind)(img_size=size, **settings).eval()
+        if home is resnet:
+            settings = {**settings, "block": getattr(resnet, settings["block"])}
+        else:
+            settings = {**settings, "img_size": size}
+        model = getattr(home, kind)(**settings).eval()
         state = {
             name: torch.tensor(draw(name, tuple(value.shape)))
             for name, value in model.state_dict().items()

@@ -23,7 +23,10 @@ TIMM = {"name": "squeeze_excite", "divisor": 8}
 NON_LOCAL = {"name": "non_local", "reduction": 2}
 FOUR = [f"stage3/block{index}" for index in range(6)]
 imagenet = lambda depth, **more: ("resnet", {"depth": depth, **more})
-residual = lambda depth, attention: imagenet(depth, slots={"block.residual": attention})
+TIERED = {"stem": "tiered", "shortcut": "average"}
+residual = lambda depth, attention, **more: imagenet(
+    depth, slots={"block.residual": attention}, **more
+)
 
 
 def stages(depth, *sizes):
@@ -86,6 +89,11 @@ PARAMETERS = {
     "timm seresnet18": (residual(18, TIMM), 11_779_624),
     "timm seresnet34": (residual(34, TIMM), 21_960_416),
     "timm seresnet50": (residual(50, TIMM), 28_088_024),
+    "timm resnet26": (imagenet(26), 15_995_176),
+    "timm resnet10t": (imagenet(10, **TIERED), 5_435_488),
+    "timm resnet14t": (imagenet(14, **TIERED), 10_081_632),
+    "timm resnet50d": (imagenet(50, stem="deep"), 25_576_264),
+    "timm ecaresnet50t": (residual(50, ECA, **TIERED), 25_573_814),
     "se_resnet50 caffe": (
         imagenet(50, stride_at="conv1", slots={"block.residual": SE}),
         28_088_024,
