@@ -12,9 +12,13 @@ BELOW = {
     "models": {"ops", "modules"},
     "data": {"ops"},
     "explain": {"ops", "modules", "models", "data"},
+    "interop": {"ops", "modules", "models"},
     "tasks": {"ops", "modules", "models", "data"},
     "workdir": set(),
-    "train": {"ops", "modules", "models", "data", "tasks", "explain", "workdir"},
+    "train": {
+        *("ops", "modules", "models", "interop"),
+        *("data", "tasks", "explain", "workdir"),
+    },
     "report": {"modules", "workdir"},
 }
 # The rooms within report, which reads files and never computes: each may import
@@ -22,6 +26,7 @@ BELOW = {
 REPORT = ("read", "analyse", "draw", "sections", "formats")
 # A library, and the files or rooms that may import it.
 DOORS = {
+    "safetensors": ["attn/interop/safetensors.py"],
     "orbax": ["attn/train/store/checkpoint.py"],
     "tensorflow_datasets": ["attn/data/"],
     "grain": ["attn/data/"],

@@ -11,6 +11,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TRAINING = (
     *("grain", "jinja2", "matplotlib", "ml_collections", "mlxtend", "PIL", "skimage"),
     *("sklearn", "tensorboardX", "tensorflow_datasets", "babel", "tokenizers"),
+    "safetensors",
 )
 
 
@@ -24,7 +25,7 @@ def test_mechanisms_and_models_need_nothing_of_training():
     code = (
         "import sys\n"
         f"for name in {TRAINING}: sys.modules[name] = None\n"
-        "import attn, attn.ops, attn.models, jax\n"
+        "import attn, attn.interop, attn.ops, attn.models, jax\n"
         "module = attn.create('squeeze_excite', reduction=2)\n"
         "x = jax.numpy.ones((1, 3, 4, 4))\n"
         "print(module.init(jax.random.key(0), x, train=False).keys())\n"

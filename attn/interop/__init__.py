@@ -21,6 +21,7 @@ The slots of the model are filled as timm's are, with the settings that its card
 """
 
 import functools
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,6 +63,17 @@ def from_timm(
     found = _fit(wanted, timm.sources(model, wanted), arrays).variables()
     found = {path: jnp.asarray(value) for path, value in found.items()}
     return traverse_util.unflatten_dict(found)
+
+
+def read(path: str | pathlib.Path) -> Mapping[str, Any]:
+    """A state dict from a safetensors file, whose arrays are read when needed.
+
+    Raises:
+        Invalid: there is no such file, or it is something else.
+    """
+    from attn.interop import safetensors  # which the models alone do without
+
+    return safetensors.read(pathlib.Path(path))
 
 
 def fit(state_dict: Mapping[str, Any], model: models.Model, variables: Any) -> Fit:

@@ -20,7 +20,7 @@ from attn.train import optimizer as optimizers
 from attn.train import step as steps
 from attn.train.partition import Mode, Partition, Stacked
 from attn.train.state import State
-from attn.train.store import trained
+from attn.train.store import trained, weights
 
 SECTIONS = ("seed", "data", "model", "task", "optimizer", "schedule", "train")
 
@@ -148,6 +148,12 @@ class Program:
         self._check_fields()
         with _section("model"):
             variables = self._variables(self.model)
+            source = config["model"].get("weights")
+            self._weights = (
+                None
+                if source is None
+                else weights.Weights(source, self.model, variables)
+            )
         with _section("task"):
             self._check_outputs(variables)
         self._losses = steps.losses(
@@ -171,7 +177,7 @@ class Program:
         """A model for the data and devices of this program, from a section `model`.
 
         It is told the facts of the data set, such as the number of classes, for which
-        it has a field.
+        it has a field. "weights" in the section are not of the model, see `init_state`.
 
         Raises:
             settings.Invalid: as `models.create` says.
@@ -181,6 +187,7 @@ class Program:
             "dtype": jnp.dtype(self.train.dtype),
             "axis_name": self.partition.axis,
         }
+        section = {k: v for k, v in section.items() if k != "weights"}
         fields = dataclasses.fields(models.find(section.get("name")))
         known = {f.name: offered[f.name] for f in fields if f.name in offered}
         return models.create(**{**known, **section})
@@ -223,10 +230,10 @@ class Program:
     def _seed(self, seed: int) -> np.ndarray:
         return np.asarray(seed, np.uint32)
 
-    def _init(self, seed: jax.Array) -> State:
+    def _init(self, seed: jax.Array, given: Mapping[str, jax.Array]) -> State:
         batch = {n: jnp.zeros(a.shape, a.dtype) for n, a in self.example().items()}
-        key = jax.random.key(seed)
-        return self._start(seed, steps.variables(self.model, key, batch))
+        variables = steps.variables(self.model, jax.random.key(seed), batch)
+        return self._start(seed, weights.replaced(variables, given))
 
     def _start(self, seed: jax.Array, variables: Any) -> State:
         return steps.start(
@@ -313,8 +320,32 @@ class Program:
         return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), self._abstract)
 
     def init_state(self, seed: int) -> State:
-        """The state of one training before its first step, for `partition.stack`."""
-        return self._compiled_init(self._seed(seed))
+        """The state of one training before its first step, for `partition.stack`.
+
+        Its variables are drawn, but for those of `config.model.weights`, if it has any.
+
+        Raises:
+            settings.Invalid: as `check_weights` says.
+        """
+        self.check_weights()
+        given = self._weights.read() if self._weights else {}
+        return self._compiled_init(self._seed(seed), given)
+
+    def check_weights(self) -> None:
+        """Whether `config.model.weights` can be read and fits the model.
+
+        A state that is restored does not need it.
+
+        Raises:
+            settings.Invalid: not, with what is missing, unknown or of another shape.
+        """
+        if self._weights:
+            with _section("model"):
+                self._weights.check()
+
+    def start_notes(self) -> list[str]:
+        """Lines about a state of `init_state`: what it starts with, if it says so."""
+        return [self._weights.note()] if self._weights else []
 
     def with_data(self, config: Mapping[str, Any]) -> "Program":
         """This program on other data, with what was compiled where that fits.

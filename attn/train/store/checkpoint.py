@@ -174,13 +174,45 @@ class Checkpoints:
             )
         return None
 
+    def arrays(self, step: str | None = None) -> dict[str, np.ndarray]:
+        """The arrays of a checkpoint of whatever model, by name.
+
+        Args:
+            step: of the checkpoint; None takes the last.
+
+        Raises:
+            Invalid: there is no such checkpoint, or it is damaged.
+        """
+        steps = self.steps()
+        if not steps or step not in (None, *map(str, steps)):
+            what = "checkpoint" if step is None else f"checkpoint {step}"
+            raise settings.Invalid(f"{self._directory} has no {what}")
+        chosen = steps[-1] if step is None else int(step)
+        try:
+            return self._restore(self._described(chosen), chosen)[0]
+        except Exception as error:  # as in `restore`
+            raise settings.Invalid(
+                f"checkpoint {chosen} in {self._directory} is damaged"
+            ) from error
+
     def _read(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
         expected = _plain(like)
+        _compare(_shapes(self._described(step)), _shapes(expected), step)
+        state, notes = self._restore(expected, step)
+        leaves = [state[name] for name in expected]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
+
+    def _described(self, step: int) -> dict[str, Any]:
+        """Shapes and types of the arrays of a checkpoint, by name."""
         found = self._manager.item_metadata(step).state
         if found is None:
             raise ValueError("its description is unreadable")
-        _compare(_shapes(found), _shapes(expected), step)
-        abstract = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), expected)
+        return dict(found.items())
+
+    def _restore(
+        self, expected: dict[str, Any], step: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        abstract = {n: np.empty(a.shape, a.dtype) for n, a in expected.items()}
         read = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -190,8 +222,7 @@ class Checkpoints:
         notes = dict(read.notes)
         if digest(read.state) != notes.pop("digest"):
             raise ValueError("its checksum does not match its contents")
-        leaves = [read.state[name] for name in expected]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
+        return read.state, notes
 
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of later steps."""

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -71,11 +71,15 @@ def programs(points: Sequence[Point]) -> Iterator[tuple[Point, Program]]:
 
 
 def shapes(
-    points: Sequence[Point], parallel: Parallel, machines: Machines
+    points: Sequence[Point],
+    parallel: Parallel,
+    machines: Machines,
+    begun: Container[str] = (),
 ) -> list[Shape]:
     """What a plan needs to know of each point, which is built for it and dropped.
 
-    Models are looked into only where the plan depends on what is in them.
+    Models are looked into only where the plan depends on what is in them. The weights
+    that points start with are looked at too, but for points whose names are in `begun`.
 
     Raises:
         Invalid: the first point that cannot be built, and why.
@@ -84,7 +88,9 @@ def shapes(
     found: list[Shape] = []
     before: Any = None
     number = 0
-    for _, program in programs(points):
+    for point, program in programs(points):
+        if point.name not in begun:
+            program.check_weights()
         if program.train_step is not before:
             before, number = program.train_step, number + 1
             facts = _facts(program) if looks else (0, False)

@@ -78,7 +78,8 @@ def run(
     if first:
         files.check(directory)
         unchanged(points, directory)
-    shapes = groups.shapes(points, parallel, machines)
+    begun = {p.name for p in points if (directory / p.name / "checkpoints").exists()}
+    shapes = groups.shapes(points, parallel, machines, begun)
     with files.held(directory) if first else contextlib.nullcontext():
         if first:
             describe(experiment, directory)

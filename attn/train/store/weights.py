@@ -1,0 +1,132 @@
+"""The weights that a training starts with: of a file, or of another training."""
+
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax import traverse_util
+
+from attn import interop, settings
+from attn.interop.fitting import Fit, Source
+from attn.train import partition
+from attn.train.store.checkpoint import Checkpoints
+from attn.workdir import files
+
+FILE = "model.safetensors"  # of a published model that is a directory
+
+
+class Weights:
+    """What replaces initial variables, looked at when it is needed.
+
+    Several machines get what the first one finds.
+    """
+
+    def __init__(self, path: str, model: nn.Module, variables: Mapping[str, Any]):
+        """Takes where they are, and reads nothing.
+
+        Args:
+            path: a safetensors file, or a directory with one called FILE; the
+                directory of a point, whose last checkpoint it is, or that of one
+                checkpoint, "POINT/checkpoints/STEP".
+            model: that starts with them.
+            variables: shapes and types of its variables.
+
+        Raises:
+            settings.Invalid: the path is no text.
+        """
+        if not isinstance(path, str):
+            raise settings.Invalid(f"weights must be the path of a file, got {path!r}")
+        self._path, self._model, self._variables = path, model, variables
+
+    def check(self) -> None:
+        """Reads names and shapes, but no array where that can be helped.
+
+        Raises:
+            settings.Invalid: there is no such file or checkpoint, or it does not fit
+                the model; the same on every machine.
+        """
+        said = None
+        if jax.process_index() == 0:
+            try:
+                _ = self._fit
+            except settings.Invalid as error:
+                said = str(error)
+        said = partition.broadcast_json(said)
+        if said is not None:
+            raise settings.Invalid(f"weights: {said}")
+
+    def note(self) -> str:
+        """What the training starts with, for its user, once it is checked."""
+        but = self._fit.note() if jax.process_index() == 0 else ""
+        return f"starts with the weights of {self._path}{but and '; '}{but}"
+
+    def read(self) -> dict[str, np.ndarray]:
+        """The variables that are replaced, by their path, "params/embed/kernel".
+
+        Raises:
+            settings.Invalid: as `check` says.
+        """
+        self.check()
+        first = jax.process_index() == 0
+        found = self._fit.variables() if first else {}
+        found = {"/".join(path): value for path, value in found.items()}
+        names = partition.broadcast_json(list(found))
+        if not first:
+            wanted = traverse_util.flatten_dict(dict(self._variables), sep="/")
+            found = {n: np.zeros(wanted[n].shape, wanted[n].dtype) for n in names}
+        return partition.broadcast({name: found[name] for name in names})
+
+    @functools.cached_property
+    def _fit(self) -> Fit:
+        place = files.local(self._path)
+        if place.parent.name == "checkpoints" and place.is_dir():
+            return self._of_run(place.parent, place.name)
+        if (place / "checkpoints").is_dir():
+            return self._of_run(place / "checkpoints", None)
+        if (place / FILE).is_file():
+            place = place / FILE
+        if place.is_dir():
+            raise settings.Invalid(f"{place} has neither checkpoints nor {FILE}")
+        return interop.fit(interop.read(place), self._model, self._variables)
+
+    def _of_run(self, directory: pathlib.Path, step: str | None) -> Fit:
+        checkpoints = Checkpoints(directory, read_only=True)
+        try:
+            arrays = _variables(checkpoints.arrays(step))
+        finally:
+            checkpoints.close()
+        wanted = traverse_util.flatten_dict(dict(self._variables))
+        same = lambda array: array
+        sources = {
+            path: Source("/".join(path), (tuple(array.shape),), same)
+            for path, array in wanted.items()
+        }
+        layers = getattr(self._model, "task_layers", ())
+        spare = [f"params/{layer}/" for layer in layers]
+        return interop.fitting.fit(
+            wanted, sources, arrays, task_layers=layers, spare=spare
+        )
+
+
+def _variables(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The variables in a checkpoint, the average where there is one, by path."""
+    of_average = any(name.startswith("average.") for name in arrays)
+    plain, averaged = ("params.", "extras."), ("average.0.", "average.1.")
+    params, extras = averaged if of_average else plain
+    found: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        for beginning, collection in ((params, "params."), (extras, "")):
+            if name.startswith(beginning):
+                path = collection + name.removeprefix(beginning)
+                found[path.replace(".", "/")] = array
+    return found
+
+
+def replaced(variables: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables, with those in their place that `Weights.read` gives."""
+    flat = traverse_util.flatten_dict(dict(variables), sep="/")
+    return traverse_util.unflatten_dict({**flat, **given}, sep="/")
