@@ -14,6 +14,7 @@ MODELS: dict[str, str] = {
     "part_stn": "attn.models.part_stn:PartSTN",
     "resnet": "attn.models.resnet:ResNet",
     "swin": "attn.models.swin:Swin",
+    "transformer": "attn.models.transformer:Transformer",
     "vit": "attn.models.vit:ViT",
     "xcit": "attn.models.xcit:XCiT",
 }

@@ -5,6 +5,7 @@ A model that is added needs an entry in CASES and in CHANGES.
 
 import dataclasses
 import functools
+import math
 import re
 
 import jax
@@ -18,7 +19,7 @@ from attn import models, settings
 TOKENS = {"width": 12, "depth": 2, "num_heads": 3, "patch_size": 4}
 TOWER = {"name": "cnn", "filters": [4], "kernel_sizes": 3, "pools": [1]}
 LOCALISER = {"name": "resnet", "depth": 8, "layout": "cifar", "width": 4}
-# Settings of a tiny model, and the shape of its images.
+# Settings of a tiny model, and the shape of its images where it takes some.
 CASES = {
     "cait": ({**TOKENS, "layer_scale": 0.5}, (8, 12, 3)),
     "cnn": (
@@ -51,6 +52,10 @@ CASES = {
         },
         (8, 12, 3),
     ),
+    "transformer": (
+        {"size": "small", "width": 12, "depth": 2, "num_heads": 3, "mlp_dim": 14},
+        None,
+    ),
     "vit": ({**TOKENS, "size": "tiny"}, (8, 12, 3)),
     "xcit": (
         {
@@ -63,6 +68,14 @@ CASES = {
         (16, 24, 3),
     ),
 }
+FACTS = {"num_classes": 5, "vocab_size": 11, "max_length": 7}
+words = lambda rng, count, length: rng.integers(0, 11, (count, length))
+# Fields of text, one of which has padding.
+TEXT = {
+    "source": functools.partial(words, length=6),
+    "source_mask": lambda rng, count: np.arange(6) < rng.integers(3, 7, (count, 1)),
+    "target_in": functools.partial(words, length=5),
+}
 # What replaces a setting: a value, or two lots of settings where that is not enough.
 TRANSFORMER = {
     "width": 24,
@@ -74,7 +87,9 @@ TRANSFORMER = {
 }
 LATE_CLASS = {**TRANSFORMER, "layer_scale": 0.25, "class_layers": 1, "drop_path": 0.25}
 sizes = lambda one, other, **same: ({"size": one, **same}, {"size": other, **same})
-ANY = {"num_classes": 4, "dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
+LEARNED = {"position": "learned"}
+ANY = {"num_classes": 4, "vocab_size": 12}
+ANY |= {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
 ONE_BLOCK = {"width": None, "num_heads": None, "depth": 1}
 CHANGES = {
     "cait": {
@@ -140,6 +155,25 @@ CHANGES = {
         "drop_path": 0.25,
         "fill": {"block.post": "squeeze_excite"},
     },
+    "transformer": {
+        "max_length": (
+            {"position": "learned"},
+            {"position": "learned", "max_length": 8},
+        ),
+        "size": sizes("small", "base", width=None, depth=1),
+        "width": 24,
+        "depth": 1,
+        "num_heads": 2,
+        "mlp_dim": 20,
+        "dropout": 0.25,
+        "key_dim": 2,
+        "position": "none",
+        "norm_first": True,
+        "bias": True,
+        "attention_dropout": 0.25,
+        "activation": "gelu",
+        "fill": {"decoder.self": "linear"},
+    },
     "vit": {
         **TRANSFORMER,
         "size": sizes("tiny", "small", **ONE_BLOCK),
@@ -157,9 +191,21 @@ CHANGES = {
         "local": False,
     },
 }
-# Batch statistics, without which axis_name means nothing, are in the slots of these.
-NORMED = {"cnn": "conv2", "mlp": "input", "swin": "block.post"}
-NORMED |= dict.fromkeys(("cait", "deit", "vit"), "block.post")
+# Slots where an attention has batch statistics, or else axis_name means nothing.
+BATCH, SYNCED = (
+    {"block.post": "cbam"},
+    {"block.post": "tests.models.probe:Synchronised"},
+)
+NORMED = {
+    "bert": SYNCED,
+    "cait": BATCH,
+    "cnn": {"conv2": "cbam"},
+    "deit": BATCH,
+    "mlp": {"input": "cbam"},
+    "swin": BATCH,
+    "transformer": SYNCED,
+    "vit": BATCH,
+}
 FIELDS = [
     (name, field.name)
     for name in CASES
@@ -169,14 +215,25 @@ FIELDS = [
 each = pytest.mark.parametrize("name", list(CASES))
 
 
+def given(name):
+    """The facts of the data that a model has a field for, and its case."""
+    fields = {field.name for field in dataclasses.fields(models.find(name))}
+    facts = {fact: value for fact, value in FACTS.items() if fact in fields}
+    return {**facts, **CASES[name][0]}
+
+
 @functools.cache
 def tiny(name):
-    return models.create(name, num_classes=5, **CASES[name][0])
+    return models.create(name, **given(name))
 
 
-def images_of(name, count=6):
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(count, *CASES[name][1])).astype(np.float32)
+def inputs_of(name, count=6, seed=0):
+    rng = np.random.default_rng(seed)
+    draw = lambda rng, count: rng.normal(size=(count, *CASES[name][1]))
+    draws = {"image": draw, **TEXT}
+    arrays = [draws[field](rng, count) for field in tiny(name).inputs]
+    kinds = {"f": np.float32, "i": np.int32}
+    return [array.astype(kinds.get(array.dtype.kind, bool)) for array in arrays]
 
 
 def behaviour(name, changes):
@@ -184,20 +241,19 @@ def behaviour(name, changes):
 
     A refusal is a behaviour, too.
     """
-    changes = {"num_classes": 5, **CASES[name][0], **changes}
-    images = jnp.zeros((2, *CASES[name][1]))
+    changes = {**given(name), **changes}
 
-    def forward(key, images):
-        variables = model.init(key, images, train=False)
+    def forward(key, inputs):
+        variables = model.init(key, *inputs, train=False)
         rngs = dict.fromkeys(model.streams, key)
         return model.apply(
-            variables, images, train=True, rngs=rngs, mutable=["batch_stats"]
+            variables, *inputs, train=True, rngs=rngs, mutable=["batch_stats"]
         )
 
     try:
         model = models.find(name)(**changes)
         traced = jax.make_jaxpr(forward, axis_env=[("data", 2)])
-        text = str(traced(jax.random.key(0), images))
+        text = str(traced(jax.random.key(0), inputs_of(name, 2)))
     except settings.Invalid as error:
         return str(error)
     return re.sub(r"0x[0-9a-f]+", "", text)
@@ -216,7 +272,7 @@ def test_every_model_has_a_case():
 def test_no_setting_is_dead(name, field):
     """Another value makes another program, or is refused."""
     if field == "axis_name":
-        slots = {NORMED[name]: "cbam"} if name in NORMED else {}
+        slots = NORMED.get(name, {})
         one, other = {"fill": slots}, {"fill": slots, "axis_name": "data"}
     else:
         change = {**ANY, **CHANGES[name]}[field]
@@ -229,21 +285,20 @@ def test_no_setting_is_dead(name, field):
 @functools.cache
 def trained(name):
     """A few steps on one batch: the state before and after, gradients, losses."""
-    model, images = tiny(name), images_of(name)
-    labels = jnp.arange(len(images)) % 5
+    model, inputs = tiny(name), inputs_of(name)
     optimizer = optax.sgd(0.02, momentum=0.9)
 
     @jax.jit
     def step(variables, momentum):
         def loss(params):
-            logits, state = model.apply(
+            outputs, state = model.apply(
                 {**variables, "params": params},
-                images,
+                *inputs,
                 train=True,
+                rngs=dict.fromkeys(model.streams, jax.random.key(1)),
                 mutable=["batch_stats"],
             )
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return losses.mean(), state
+            return sum(map(surprise, jax.tree.leaves(outputs))), state
 
         grad = jax.value_and_grad(loss, has_aux=True)
         (value, state), grads = grad(variables["params"])
@@ -252,12 +307,19 @@ def trained(name):
         return {"params": params, **state}, momentum, value
 
     init = jax.jit(functools.partial(model.init, train=False))
-    before = variables = init(jax.random.key(0), images)
+    before = variables = init(jax.random.key(0), *inputs)
     momentum, losses = optimizer.init(variables["params"]), []
     for _ in range(6):
         variables, momentum, value = step(variables, momentum)
         losses.append(float(value))
     return before, variables, losses
+
+
+def surprise(logits):
+    """The mean cross-entropy of one class after the other."""
+    *places, classes = logits.shape
+    labels = jnp.arange(math.prod(places)).reshape(places) % classes
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 # Softmax does not change where a constant is added to all logits of a target.
@@ -292,11 +354,15 @@ def test_a_few_steps_lower_the_loss(name):
 @each
 def test_an_example_does_not_depend_on_its_batch(name):
     _, variables, _ = trained(name)
-    images = images_of(name)
+    inputs, strange = inputs_of(name), inputs_of(name, seed=1)
     apply = jax.jit(functools.partial(tiny(name).apply, train=False))
-    logits = apply(variables, images)
-    assert logits.dtype == jnp.float32
-    assert logits.shape == (len(images), 5)
-    others = apply(variables, np.concatenate([images[:1], 3 * images[1:] + 1]))
-    np.testing.assert_allclose(others[0], logits[0], rtol=1e-5, atol=1e-6)
-    assert np.abs(others[1:] - logits[1:]).max() > 1e-3
+    pairs = zip(inputs, strange, strict=True)
+    mixed = [np.concatenate([x[:1], other[1:]]) for x, other in pairs]
+    outputs, others = (
+        jax.tree.leaves(apply(variables, *arrays)) for arrays in (inputs, mixed)
+    )
+    for logits, other in zip(outputs, others, strict=True):
+        assert logits.dtype == jnp.float32
+        assert len(logits) == 6
+        np.testing.assert_allclose(other[0], logits[0], rtol=1e-5, atol=1e-6)
+        assert np.abs(other[1:] - logits[1:]).max() > 1e-3

@@ -1,6 +1,7 @@
 """Attention modules that do something known: for finding where a slot is."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 
@@ -61,3 +62,15 @@ class Crop(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         return x[:, :-1]
+
+
+class Synchronised(nn.Module):
+    """A token attention, adds the mean over all devices."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, q, kv=None, *, kv_mask=None, grid=None, train):
+        return q + jnp.mean(
+            q if self.axis_name is None else jax.lax.pmean(q, self.axis_name)
+        )

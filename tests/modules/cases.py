@@ -38,7 +38,15 @@ CASES = {
 MORE = [
     ("cbam", {"spatial": "conv1x1", "order": "parallel"}),
     ("squeeze_excite", {"squeeze": "none"}),
-    ("multi_head", {"num_kv_heads": 2, "gate": "headwise", "normalize": "entmax15"}),
+    (
+        "multi_head",
+        {
+            "num_kv_heads": 2,
+            "key_dim": 3,
+            "gate": "headwise",
+            "normalize": "entmax15",
+        },
+    ),
     ("non_local", {"pairwise": "gaussian", "subsample": "projected"}),
     ("non_local", {"pairwise": "dot_product"}),
     ("non_local", {"pairwise": "concatenation"}),

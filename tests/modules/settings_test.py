@@ -52,6 +52,7 @@ OTHER = {
     "multi_head": HEADS
     | DROPOUT
     | {
+        "key_dim": 3,
         "num_kv_heads": 2,
         "qk_norm": True,
         "gate": ["elementwise", "headwise"],

@@ -14,12 +14,20 @@ LECUN = nn.initializers.lecun_normal()
 NORMAL = nn.initializers.truncated_normal(0.02)
 # torch.nn.Linear's: uniform within 1 / sqrt(inputs).
 TORCH = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# Uniform, of variance 2 / (inputs + outputs): Glorot and Bengio's.
+XAVIER = nn.initializers.xavier_uniform()
 
 
-def dense(parent: nn.Module, name: str, x: jax.Array, features: int) -> jax.Array:
+def dense(
+    parent: nn.Module,
+    name: str,
+    x: jax.Array,
+    features: int,
+    init: nn.initializers.Initializer = NORMAL,
+) -> jax.Array:
     """A linear layer on the channels, as in transformers."""
     kinds = {"dtype": x.dtype, "param_dtype": parent.param_dtype}
-    return nn.Dense(features, kernel_init=NORMAL, name=name, **kinds)(x)
+    return nn.Dense(features, kernel_init=init, name=name, **kinds)(x)
 
 
 def hidden(parent: nn.Module, name: str, x: jax.Array, width: int) -> jax.Array:

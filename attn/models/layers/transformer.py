@@ -15,7 +15,7 @@ https://arxiv.org/abs/1603.09382.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -24,7 +24,7 @@ from flax.core import FrozenDict
 
 from attn.models import slots
 from attn.models.base import Slotted
-from attn.models.layers.dense import dense, drop
+from attn.models.layers.dense import NORMAL, dense, drop
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(nn.gelu, approximate=False),
@@ -47,6 +47,8 @@ class Residual(Slotted):
         layer_scale: what the factors of LayerScale start from; None has no factors.
         epsilon: of the layer norms.
         dropout: rate after attention and after both layers of the MLP.
+        hidden_dropout: rate after the first of these layers; None is `dropout`.
+        mlp_init: how the weights of the MLP start.
         drop_path: rate at which a branch is left out of an example in training.
         other attributes: see `attn.models.base.Slotted`.
     """
@@ -60,6 +62,8 @@ class Residual(Slotted):
     layer_scale: float | None = None
     epsilon: float = 1e-6
     dropout: float = 0.0
+    hidden_dropout: float | None = None
+    mlp_init: nn.initializers.Initializer = NORMAL
     drop_path: float = 0.0
 
     def _add(
@@ -81,7 +85,15 @@ class Residual(Slotted):
         return x if self.norm_first else norm(x)
 
     def _mlp(self, x: jax.Array, train: bool) -> jax.Array:
-        return mlp(self, x, train, self.mlp_dim, self.activation)
+        return mlp(
+            self,
+            x,
+            train,
+            self.mlp_dim,
+            self.activation,
+            hidden_dropout=self.hidden_dropout,
+            init=self.mlp_init,
+        )
 
 
 class Block(Residual):
@@ -92,6 +104,9 @@ class Block(Residual):
 
     Attributes: see `Residual`.
     """
+
+    # The name of the slot in the mixer's place.
+    mixer_slot: ClassVar[str] = "mixer"
 
     @nn.compact
     def __call__(
@@ -115,9 +130,9 @@ class Block(Residual):
             slots.attend_tokens, self, grid=grid, train=train, **options
         )
         x = attend("block.pre", x, given=self.given)
-        if slots.filled(self.fill, "mixer"):
+        if slots.filled(self.fill, self.mixer_slot):
             given = {**self.given, **self.of_mixer}
-            mix = lambda y: drop(self, attend("mixer", y, given=given), train)
+            mix = lambda y: drop(self, attend(self.mixer_slot, y, given=given), train)
             x = self._add(1, x, mix, train)
         x = self._between(x, grid, train)
         x = self._add(2, x, lambda y: self._mlp(y, train), train)
@@ -226,15 +241,20 @@ def mlp(
     train: bool,
     width: int | None = None,
     activation: str = "gelu",
+    *,
+    hidden_dropout: float | None = None,
+    init: nn.initializers.Initializer = NORMAL,
 ) -> jax.Array:
     """Two linear layers with an activation between, and the `dropout` of the parent.
 
     The hidden width is `width`, or the `mlp_ratio` of the parent times the channels.
     """
     channels = x.shape[-1]
-    hidden = dense(parent, "mlp_in", x, width or int(channels * parent.mlp_ratio))
-    hidden = drop(parent, ACTIVATIONS[activation](hidden), train)
-    return drop(parent, dense(parent, "mlp_out", hidden, channels), train)
+    width = width or int(channels * parent.mlp_ratio)
+    hidden = ACTIVATIONS[activation](dense(parent, "mlp_in", x, width, init))
+    rate = parent.dropout if hidden_dropout is None else hidden_dropout
+    hidden = nn.Dropout(rate, deterministic=not train)(hidden)
+    return drop(parent, dense(parent, "mlp_out", hidden, channels, init), train)
 
 
 def drop_paths(rate: float, depth: int) -> list[float]:

@@ -51,6 +51,7 @@ class Alibi2d(Position):
     """
 
     acts: ClassVar[tuple[str, ...]] = ("bias",)
+    of_grid: ClassVar[bool] = True
 
     def bias(
         self, q: jax.Array, k: jax.Array, grid: Grid | None = None

@@ -40,6 +40,8 @@ class Position(nn.Module):
     acts: ClassVar[tuple[str, ...]] = ()
     # How many blocks of a model come before the tokens are changed.
     blocks_before: ClassVar[int] = 0
+    # Whether it needs the grid on which tokens lie.
+    of_grid: ClassVar[bool] = False
     # Whether no token is told of later ones.
     causal: ClassVar[bool] = True
     # What must divide C, if it acts on tokens, or D, if it rotates.
@@ -80,12 +82,19 @@ class Position(nn.Module):
         """The encoding of tokens from `start` on, of `length` in all; None: of all."""
         return self if start is None else Part(self, start, length)
 
+    def part_tokens(
+        self, x: jax.Array, grid: Grid | None, start: jax.Array, length: int
+    ) -> jax.Array:
+        """`tokens` of some tokens, from the place `start` on, of `length` in all."""
+        y = self.tokens(_whole(x, start, length), grid)
+        return part(y, start, x.shape[1])
+
     def part_bias(
         self, q: jax.Array, k: jax.Array, grid: Grid | None, start: jax.Array
     ) -> jax.Array | None:
         """`bias` of queries from the place `start` on and of all keys."""
         whole = self.bias(_whole(q, start, k.shape[1]), k, grid)
-        return None if whole is None else _part(whole, start, q.shape[1], axis=2)
+        return None if whole is None else part(whole, start, q.shape[1], axis=2)
 
     def parameters(
         self,
@@ -145,8 +154,7 @@ class Part:
     def tokens(self, x: jax.Array, grid: Grid | None) -> jax.Array:
         if "tokens" not in self.encoding.acts:
             return x
-        y = self.encoding.tokens(_whole(x, self.start, self.length), grid)
-        return _part(y, self.start, x.shape[1])
+        return self.encoding.part_tokens(x, grid, self.start, self.length)
 
     def rotate(
         self, q: jax.Array, k: jax.Array, grid: Grid | None
@@ -155,7 +163,7 @@ class Part:
             return q, k
         whole = (_whole(x, self.start, self.length) for x in (q, k))
         turned = self.encoding.rotate(*whole, grid)
-        q, k = (_part(x, self.start, q.shape[1]) for x in turned)
+        q, k = (part(x, self.start, q.shape[1]) for x in turned)
         return q, k
 
     def bias(self, q: jax.Array, k: jax.Array, grid: Grid | None) -> jax.Array | None:
@@ -170,7 +178,8 @@ def _whole(x: jax.Array, start: jax.Array, length: int) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(zeros, x, start, axis=1)
 
 
-def _part(x: jax.Array, start: jax.Array, count: int, axis: int = 1) -> jax.Array:
+def part(x: jax.Array, start: jax.Array, count: int, axis: int = 1) -> jax.Array:
+    """So many places of an axis, from `start` on."""
     return jax.lax.dynamic_slice_in_dim(x, start, count, axis)
 
 

@@ -26,6 +26,7 @@ class Conditional(Position):
 
     kernel_size: int = 3
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
+    of_grid: ClassVar[bool] = True
     blocks_before: ClassVar[int] = 1
     causal: ClassVar[bool] = False
 

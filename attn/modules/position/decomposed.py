@@ -28,6 +28,7 @@ class Decomposed(Position):
     """
 
     acts: ClassVar[tuple[str, ...]] = ("bias",)
+    of_grid: ClassVar[bool] = True
 
     @nn.compact
     def bias(

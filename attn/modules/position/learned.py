@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from attn import settings
-from attn.modules.position.base import Grid, Position
+from attn.modules.position.base import Grid, Position, part
 from attn.ops import positions
 
 NORMAL = nn.initializers.truncated_normal(0.02)
@@ -24,35 +24,60 @@ class Learned(Position):
     """Adds a vector of its own to each token of a sequence, those of a prefix too.
 
     T C parameters in one array `position` [1, T, C]. It knows no grid: tokens of
-    another number are refused, unless `trained_grid` says where the vectors lie.
+    another number are refused, unless `trained_grid` says where the vectors lie or
+    `max_length` how many tokens there may be.
 
     Attributes:
+        max_length: T, of which shorter sequences use the first. None takes sequences
+            of the length given to `init`.
         trained_grid: (H, W) of the vectors after the prefix's; for another grid they
-            are interpolated. None takes sequences of the length given to `init`.
+            are interpolated; not beside `max_length`.
         prefix, param_dtype: as in Position.
     """
 
+    max_length: settings.Positive | None = None
     trained_grid: tuple[int, int] | None = None
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
 
-    @nn.compact
     def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:
-        _, length, channels = x.shape
-        wanted = length
+        return x + self._rows(x, x.shape[1], grid)
+
+    def part_tokens(
+        self, x: jax.Array, grid: Grid | None, start: jax.Array, length: int
+    ) -> jax.Array:
+        return x + part(self._rows(x, length, grid), start, x.shape[1])
+
+    @nn.compact
+    def _rows(self, x: jax.Array, length: int, grid: Grid | None) -> jax.Array:
+        """Vectors of so many places, [1, T, C], for tokens such as x."""
+        channels = x.shape[-1]
         if self.trained_grid is not None:
             grid = self._grid(grid, x)
-            wanted = self.prefix + self.trained_grid[0] * self.trained_grid[1]
-        kept = self._kept("position", (1, wanted, channels))
-        if kept[1] != wanted:
-            raise settings.Invalid(
-                f"the position embedding is for {kept[1]} tokens, but the image has"
-                f" {wanted}: it takes images of the size given to init, unless the"
-                f" setting trained_grid tells where its vectors lie"
-            )
-        table = self._table("position", kept, NORMAL)
+            length = self.prefix + self.trained_grid[0] * self.trained_grid[1]
+        kept = self._kept("position", (1, self.max_length or length, channels))
+        self._check_length(kept[1], length)
+        table = self._table("position", kept, NORMAL)[:, :length]
         if grid is not None and self.trained_grid not in (None, grid):
             table = self._moved(table, grid)
-        return x + table.astype(x.dtype)
+        return table.astype(x.dtype)
+
+    def _check_length(self, most: int, length: int) -> None:
+        if self.max_length is not None:
+            if self.trained_grid is not None:
+                raise settings.Invalid(
+                    "a learned position has max_length or trained_grid, got both"
+                )
+            if length > most:
+                raise settings.Invalid(
+                    f"the position embedding is for at most max_length={most} tokens,"
+                    f" got {length}"
+                )
+        elif most != length:
+            raise settings.Invalid(
+                f"the position embedding is for {most} tokens, but the image has"
+                f" {length}: it takes images of the size given to init, unless the"
+                f" setting trained_grid tells where its vectors lie"
+            )
 
     def _moved(self, table: jax.Array, grid: Grid) -> jax.Array:
         """[1, P + H W, C] of the trained grid for another one."""
@@ -64,6 +89,8 @@ class Learned(Position):
 
     def parameters(self, places, *, channels, num_heads, head_dim):
         del num_heads, head_dim
+        if self.max_length is not None:
+            return self.max_length * channels
         places = places if self.trained_grid is None else self.trained_grid
         length = places[0] if len(places) == 1 else places[0] * places[1] + self.prefix
         return length * channels
@@ -80,6 +107,7 @@ class Learned2d(Position):
     """
 
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
+    of_grid: ClassVar[bool] = True
 
     @nn.compact
     def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:

@@ -36,6 +36,7 @@ class LogRelative(Position):
     ceiling: float = 16.0
     trained_grid: tuple[int, int] | None = None
     acts: ClassVar[tuple[str, ...]] = ("bias",)
+    of_grid: ClassVar[bool] = True
 
     @nn.compact
     def bias(

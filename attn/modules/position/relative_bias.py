@@ -30,6 +30,7 @@ class RelativeBias(Position):
     """
 
     acts: ClassVar[tuple[str, ...]] = ("bias",)
+    of_grid: ClassVar[bool] = True
 
     @nn.compact
     def bias(

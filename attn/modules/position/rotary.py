@@ -49,6 +49,7 @@ class Rotary2d(Position):
 
     temperature: float = 100.0
     acts: ClassVar[tuple[str, ...]] = ("rotate",)
+    of_grid: ClassVar[bool] = True
     divisor: ClassVar[int] = 4
 
     def rotate(

@@ -12,7 +12,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from attn.modules.position.base import Grid, Position
+from attn.modules.position.base import Grid, Position, part
 from attn.ops import positions
 
 
@@ -30,9 +30,19 @@ class Sinusoidal(Position):
 
     def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:
         del grid
-        _, length, channels = x.shape
+        return x + self._rows(x, x.shape[1])
+
+    def part_tokens(
+        self, x: jax.Array, grid: Grid | None, start: jax.Array, length: int
+    ) -> jax.Array:
+        del grid
+        return x + part(self._rows(x, length), start, x.shape[1])
+
+    def _rows(self, x: jax.Array, length: int) -> jax.Array:
+        """Of so many places, [1, T, C], for tokens such as x."""
+        channels = x.shape[-1]
         table = positions.sinusoidal(length, channels, temperature=self.temperature)
-        return x + jnp.asarray(table, x.dtype)[None]
+        return jnp.asarray(table, x.dtype)[None]
 
 
 class Sinusoidal2d(Position):
@@ -50,6 +60,7 @@ class Sinusoidal2d(Position):
     normalize: bool = True
     scale: float = 2 * math.pi
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
+    of_grid: ClassVar[bool] = True
     divisor: ClassVar[int] = 4
 
     def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:

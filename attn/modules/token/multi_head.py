@@ -37,6 +37,8 @@ class MultiHead(Heads):
 
     Attributes:
         num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        key_dim: channels of a head of queries and keys, where they differ from the D
+            of values; None is D. Table 3 B of the paper varies it.
         num_kv_heads: K, which must divide N: each head of keys and values serves
             N / K heads of queries in a row. None is N, 1 is multi-query attention.
         qk_norm: whether queries and keys pass through a layer norm (without bias)
@@ -54,6 +56,7 @@ class MultiHead(Heads):
         output_dropout: rate at which outputs are dropped in training.
     """
 
+    key_dim: settings.Positive | None = None
     num_kv_heads: int | None = None
     qk_norm: bool = False
     gate: Literal["elementwise", "headwise"] | None = None
@@ -92,15 +95,16 @@ class MultiHead(Heads):
     def _project(self, call, placed):
         """Queries [B, T, N, D]; keys and values [B, S, K, D], or None if cached."""
         heads, dim = self.head_shape(call.q.shape[-1])
-        shared = (shared_heads(heads, self.num_kv_heads), dim)
+        own, shared = self.key_dim or dim, shared_heads(heads, self.num_kv_heads)
         tokens = placed.tokens(call.q, call.grid)
-        query = self._normed("query_ln", self.linear("query", tokens, (heads, dim)))
+        query = self._normed("query_ln", self.linear("query", tokens, (heads, own)))
         if call.kv is None:
             return query, None
         if call.cross:
             tokens = placed.tokens(call.kv, call.grid)
-        key = self._normed("key_ln", self.linear("key", tokens, shared, like=call.q))
-        value = self.linear("value", call.kv, shared, like=call.q)
+        key = self.linear("key", tokens, (shared, own), like=call.q)
+        key = self._normed("key_ln", key)
+        value = self.linear("value", call.kv, (shared, dim), like=call.q)
         query, key = placed.rotate(query, key, call.grid)
         return query, {"key": key, "value": value}
 
@@ -176,16 +180,17 @@ def _parameters(module: MultiHead, shape: tuple[int, ...]) -> int:
     """Of tokens (T, C), or (H, W, C) on a grid, after the prefix, if positions ask."""
     *places, channels = shape
     heads, dim = module.head_shape(channels)
-    inner = heads * dim
-    shared = 2 * shared_heads(heads, module.num_kv_heads) * dim
+    own, inner = module.key_dim or dim, heads * dim
+    shared = shared_heads(heads, module.num_kv_heads) * (own + dim)
     gates = {None: 0, "headwise": heads, "elementwise": inner}[module.gate]
-    biases = (inner + shared + gates) * module.qkv_bias + channels * module.out_bias
+    made = heads * own + shared + gates
+    biases = made * module.qkv_bias + channels * module.out_bias
     encoding = positions.build(module.position, prefix=module.prefix)
     of_positions = encoding.parameters(
-        tuple(places), channels=channels, num_heads=heads, head_dim=dim
+        tuple(places), channels=channels, num_heads=heads, head_dim=own
     )
-    maps = channels * (2 * inner + shared + gates)
-    return maps + biases + 2 * dim * module.qk_norm + of_positions
+    maps = channels * (made + inner)
+    return maps + biases + 2 * own * module.qk_norm + of_positions
 
 
 MultiHead.card = Card(
