@@ -27,7 +27,7 @@ ATTENTIONS = {
 }
 BASELINE = {"attention": "none"}
 SEEDS = 4
-STEPS = 520
+STEPS = 460
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
