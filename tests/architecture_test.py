@@ -35,6 +35,7 @@ DOORS = {
     "tensorboardX": ["attn/train/store/writers.py"],
     "rich": ["attn/report/formats/console.py", "attn/report/live.py"],
     "matplotlib": ["attn/report/"],
+    "sacrebleu": ["attn/tasks/bleu.py"],
     "jinja2": ["attn/report/"],
     "absl.flags": ["launch.py"],
     "ml_collections": ["experiments/"],

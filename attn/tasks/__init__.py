@@ -5,6 +5,7 @@ frozen dataclass derived from `Task`, and add a line to TASKS; or name a class o
 own in the config, by "package.file:Class".
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,24 +13,37 @@ from attn import settings
 from attn.tasks.base import Batch, Mean, Metric, Task, divide
 from attn.tasks.classification import Classification
 from attn.tasks.distillation import Distillation
+from attn.tasks.masked_language import MaskedLanguage
+from attn.tasks.next_sentence import NextSentence
 from attn.tasks.sequence import Sequence
+from attn.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "distillation": Distillation,
+    "masked_language": MaskedLanguage,
+    "next_sentence": NextSentence,
     "sequence": Sequence,
+    "translation": Translation,
 }
 
 
-def create(config: Mapping[str, Any]) -> Task:
+def create(config: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> Task:
     """Builds the task that `config["name"]` names, with the other entries as settings.
+
+    Args:
+        config: the section `task`.
+        facts: of the data set, for the fields of the task that have their names.
 
     Raises:
         settings.Invalid: unknown task or setting; the message names the valid ones.
     """
     options = dict(config)
     name = options.pop("name", None)
-    return settings.build(settings.choose(TASKS, "task", name), "task", name, options)
+    kind = settings.choose(TASKS, "task", name)
+    known = {field.name for field in dataclasses.fields(kind)} & {*(facts or {})}
+    given = {name: (facts or {})[name] for name in known}
+    return settings.build(kind, "task", name, given | options)
 
 
 __all__ = [
@@ -37,10 +51,13 @@ __all__ = [
     "Batch",
     "Classification",
     "Distillation",
+    "MaskedLanguage",
     "Mean",
     "Metric",
+    "NextSentence",
     "Sequence",
     "Task",
+    "Translation",
     "create",
     "divide",
 ]

@@ -46,6 +46,8 @@ class Metric:
         kind: "share" for a percentage of examples, each of which is 0 or 100;
             "mean" for another mean over examples; "corpus" for a score of the whole
             split, which is no mean over examples, such as BLEU.
+        note: what a reader must know to compare it with other figures, such as the
+            signature of the library that computes it; kept in the record.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Metric:
     better: Direction = "lower"
     digits: int = 2
     kind: Kind = "mean"
+    note: str = ""
 
     def text(self, value: float) -> str:
         """The label with a value: "error 2.10 %"."""
@@ -64,18 +67,24 @@ class Task:
     """What training, evaluation and report ask of a task.
 
     A subclass is a frozen dataclass; its fields are the settings of a config's
-    section `task`.
+    section `task`. A fact of the data set is given to a task that has a field of its
+    name, as it is to models.
 
     Attributes:
         metrics: of an evaluation. The first is the headline: it ranks the rows of a
             table and selects checkpoints.
         fields: of a batch that the task reads, beside the inputs of the model.
+        minimised: names of the losses that are minimised; of several, the sum of their
+            means, which is logged as "loss".
+        methods: of the model, beside its call, that `predict` calls.
         probes: names of `attn.train.probes`, the artefacts that are written of a
             trained model.
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
     fields: ClassVar[tuple[str, ...]] = ()
+    minimised: ClassVar[tuple[str, ...]] = ("loss",)
+    methods: ClassVar[tuple[str, ...]] = ()
     probes: ClassVar[tuple[str, ...]] = ("attention",)
 
     def attach(self, trained: Callable[[str], tuple[nn.Module, Any]]) -> "Task":
@@ -107,8 +116,8 @@ class Task:
             batch: the fields that the model and the task read, [B, ...] each.
 
         Returns:
-            "loss", which is minimised, and what else is to be logged. Totals and
-            weights may have any shape; they are summed.
+            "loss", or all that `minimised` names, and what else is to be logged.
+            Totals and weights may have any shape; they are summed.
         """
         raise NotImplementedError
 
@@ -122,6 +131,15 @@ class Task:
             batch: as in `loss`.
         """
         raise NotImplementedError
+
+    def derive(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Figures that are functions of the means of an evaluation.
+
+        Args:
+            values: the means of what `evaluate` counts, over the split.
+        """
+        del values
+        return {}
 
     def describe(
         self, outputs: Any, batch: Mapping[str, np.ndarray], facts: Mapping[str, Any]

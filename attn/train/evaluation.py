@@ -119,6 +119,7 @@ def _evaluation(
     real = whole["weight"] > 0
     whole = jax.tree.map(lambda array: array[real], whole)
     values = divide(whole["means"])
+    values |= program.task.derive(values)
     if score:
         scores = program.task.score(whole["predictions"], whole["batch"], dataset.facts)
         values |= {name: float(value) for name, value in scores.items()}

@@ -130,12 +130,12 @@ class Program:
             self.partition.check(self.train.batch_size)
             self.eval_batch_size = self.train.eval_batch_size or self.train.batch_size
             self.partition.check(self.eval_batch_size)
-        with _section("task"):
-            task = tasks.create(config["task"])
-            self.task = task.attach(functools.partial(trained.model, Program))
         self._optimizer = self._make_optimizer(config)
         with _section("data"):
             self.dataset = data.open(config["data"])
+        with _section("task"):
+            task = tasks.create(config["task"], self.dataset.facts)
+            self.task = task.attach(functools.partial(trained.model, Program))
         with _section("train"):
             if self.train.select == "best" and "validation" not in self.dataset.splits:
                 raise settings.Invalid(
@@ -193,7 +193,7 @@ class Program:
         return models.create(**{**known, **section})
 
     def _check_fields(self) -> None:
-        """Refuses data that lack a field which is read."""
+        """Refuses data that lack a field which is read, and a model a method."""
         there = self.dataset.example()
         wanted = {"model": self.inputs, "task": self.task.fields}
         for who, names in wanted.items():
@@ -203,6 +203,12 @@ class Program:
                         f"config.data: the {who} reads the field {name!r}, and the data"
                         f" set has {', '.join(there)}"
                     )
+        for name in self.task.methods:
+            if not hasattr(self.model, name):
+                raise settings.Invalid(
+                    f"config.model: the task calls the method {name!r} of a model, and"
+                    f" {type(self.model).__name__} has none"
+                )
 
     def _variables(self, model: Any) -> Any:
         """Shapes and types of the variables of a model for the data."""

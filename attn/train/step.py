@@ -14,6 +14,7 @@ from attn.train import optimizer as optimizers
 from attn.train.state import State
 
 Batch = Mapping[str, jax.Array]
+LOSS = "loss"  # what is minimised, but for losses of modules
 LOSSES = "losses"  # the collection into which modules sow losses of their own
 INPUTS = ("image",)  # of a model that does not say
 STREAMS = ("dropout", "sample")  # of randomness, likewise
@@ -59,7 +60,7 @@ def trained(
 def losses(
     model: nn.Module, task: Task, variables: Any, batch: Batch, axis: str | None
 ) -> tuple[str, ...]:
-    """Names of the losses that a training step has, from shapes alone.
+    """Names of the losses that a training step logs, from shapes alone.
 
     Args:
         model, task: what is trained.
@@ -71,10 +72,12 @@ def losses(
         key = jax.random.fold_in(jax.random.key(0), number)
         return _losses(task, *trained(model, variables, batch, key), batch)
 
-    if axis is None:
-        return tuple(jax.eval_shape(found, np.int32(0), variables, batch))
-    mapped = jax.vmap(found, in_axes=(0, None, None), axis_name=axis)
-    return tuple(jax.eval_shape(mapped, np.zeros(1, np.int32), variables, batch))
+    number: Any = np.int32(0)
+    if axis is not None:
+        found = jax.vmap(found, in_axes=(0, None, None), axis_name=axis)
+        number = np.zeros(1, np.int32)
+    names = jax.eval_shape(found, number, variables, batch)
+    return tuple(dict.fromkeys((LOSS, *names)))
 
 
 def start(
@@ -142,13 +145,16 @@ def train_step(
         means = _losses(task, outputs, changed, batch)
         # what the gradients are divided by is counted on all devices
         weights = _sum({name: mean.weight for name, mean in means.items()}, axis)
-        own = _over(means["loss"].total, weights["loss"])
+        own = sum(_over(means[name].total, weights[name]) for name in task.minimised)
         sown = _over(means[LOSSES].total, weights[LOSSES]) if LOSSES in means else 0.0
         return own + sown, (changed, means)
 
     grads, (extras, means) = jax.grad(objective, has_aux=True)(state.params)
     extras.pop(LOSSES, None)
     grads, means = _sum((grads, means), axis)
+    if LOSS not in means:
+        total = sum(_over(*means[name]) for name in task.minimised)
+        means[LOSS] = Mean(total, jnp.ones(()))
     if axis is not None:
         extras = jax.lax.pmean(extras, axis)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -165,7 +171,7 @@ def train_step(
         average=average,
         totals=jax.tree.map(jnp.add, state.totals, means),
     )
-    return state, _over(*means["loss"])
+    return state, _over(*means[LOSS])
 
 
 def eval_step(

@@ -35,6 +35,7 @@ BLEU = {
     "better": "higher",
     "digits": 1,
     "kind": "corpus",
+    "note": "nrefs:1|case:mixed",
 }
 EXACT = {
     "name": "exact",

@@ -161,6 +161,9 @@ def test_only_a_share_has_a_floor(tmp_path):
     notes = " ".join(summary.notes(sweep, [base, other]))
     assert "test examples allows" not in notes
     assert "over seeds alone, for these test examples, as BLEU is no mean" in notes
+    assert "BLEU: nrefs:1|case:mixed." in notes
+    kept = saved.read(saved.save(sweep, tmp_path / "r.json"))
+    assert "BLEU: nrefs:1|case:mixed." in markdown.text(kept)
 
 
 def test_the_papers_columns_are_metrics_by_name_or_label(tmp_path):

@@ -61,6 +61,7 @@ def notes(sweep: Sweep, rows: Iterable[Row]) -> list[str]:
     return [
         *_on_seeds(rows),
         *verdicts.notes(sweep, rows),
+        *_on_metrics(sweep),
         *_on_match(sweep),
         *(tuning.sentences(sweep.tuning) if sweep.tuning else []),
         *_on_times(sweep),
@@ -81,6 +82,11 @@ def _on_seeds(rows: Sequence[Row]) -> list[str]:
         who = "Every row has" if every else f"{verdicts.named(alone, rows)}:"
         said.append(f"{who} one seed only, so no interval.")
     return said
+
+
+def _on_metrics(sweep: Sweep) -> list[str]:
+    """What is noted of the metrics."""
+    return [f"{m.label}: {m.note}." for m in sweep.metrics if m.note]
 
 
 def _on_match(sweep: Sweep) -> list[str]:

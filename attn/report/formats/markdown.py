@@ -99,6 +99,7 @@ def _foot(sweep: Sweep, comparison: Comparison | None) -> str:
     metric = comparison.metric if comparison else sweep.headline
     said = f"{_described(metric)}, mean over {count} seed{many}"
     said += f" {numbers.PLUS_MINUS} half of a 95 % interval." if many else "."
+    said += f" {metric.label}: {metric.note}." if metric.note else ""
     if comparison:
         said += f" In brackets: {comparison.source}."
         said += " " + " ".join(published.sentences(comparison))

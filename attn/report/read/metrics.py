@@ -20,6 +20,7 @@ class Metric:
         digits: decimals that are shown.
         kind: "share", a percentage of examples; "mean" over examples; or "corpus", a
             score of a whole split.
+        note: what must be known to compare it with other figures.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Metric:
     better: str = "lower"
     digits: int = 2
     kind: str = "mean"
+    note: str = ""
 
     @property
     def head(self) -> str:

@@ -1,0 +1,41 @@
+"""BLEU and chrF, by sacrebleu (Post 2018, https://arxiv.org/abs/1804.08771).
+
+BLEU is that of Papineni et al. 2002, chrF that of Popović 2015. sacrebleu has a
+tokenizer of its own, so that scores of models with other sub-words are comparable; the
+signature says which, and its version.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+SCORES = ("bleu", "chrf")
+
+
+def corpus(said: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """The scores of some texts by name, from 0 to 100."""
+    found = {}
+    for name in SCORES:
+        score = _scorer(name).corpus_score(list(said), [list(references)])
+        found[name] = float(score.score)
+    return found
+
+
+def sentence(said: str, reference: str) -> float:
+    """chrF of one sentence, for which BLEU is not made."""
+    return float(_scorer("chrf").sentence_score(said, [reference]).score)
+
+
+@functools.cache
+def signature(name: str) -> str:
+    """How a score is computed, in sacrebleu's words."""
+    scorer = _scorer(name)
+    scorer.corpus_score(["a"], [["a"]])  # it counts the references
+    return str(scorer.get_signature())
+
+
+@functools.cache
+def _scorer(name: str) -> Any:
+    from sacrebleu import metrics
+
+    return {"bleu": metrics.BLEU, "chrf": metrics.CHRF}[name]()
