@@ -53,7 +53,8 @@ class Model(Slotted, kw_only=True):
     What it returns, one array or a dict of them, is between the model and the task. A
     model declares, in class attributes:
 
-        inputs      fields of a batch that its `__call__` takes, in this order
+        inputs      fields of a batch that its `__call__` takes, in this order; a
+                    property where settings decide it
         streams     random streams that it may draw from, in training and evaluation
         places      its slots, in the order in which data meet them, each with the
                     number of scopes (stage, block) that may narrow it

@@ -7,6 +7,7 @@ from attn.models.base import Model
 
 # Imported when they are asked for, so that models may be made of models.
 MODELS: dict[str, str] = {
+    "bert": "attn.models.bert:BERT",
     "cait": "attn.models.cait:CaiT",
     "cnn": "attn.models.cnn:CNN",
     "deit": "attn.models.deit:DeiT",
@@ -47,7 +48,7 @@ def create(name: str, *, slots: Any = None, **settings: Any) -> Model:
     Returns:
         A module `model(*inputs, train=train)`, see `attn.models.base.Model`. Those of
         MODELS take images [B, H, W, C] and return logits, float32 [B, num_classes],
-        unless a setting of theirs says otherwise.
+        unless they are of text or a setting of theirs says otherwise.
 
     Raises:
         Invalid: an unknown name, setting, slot or attention module, or a

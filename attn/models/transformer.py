@@ -192,11 +192,9 @@ class Transformer(Model):
     def width_settings(self) -> dict[str, Width]:
         """The settings that scale its width, which heads and positions restrict."""
         size, encoding = self.sized(), positions.find(self.position["name"])
-        of_tokens = "tokens" in encoding.acts
-        own = encoding.divisor if of_tokens else 1
-        position = "none" if of_tokens else self.position
-        inside = step_of(self.fill, {**self.given(), "position": position})
-        step = math.lcm(size.num_heads, own, inside)
+        of_tokens, of_mixer = text.divided(self.position)
+        inside = step_of(self.fill, {**self.given(), "position": of_mixer})
+        step = math.lcm(size.num_heads, of_tokens, inside)
         found = {"width": Width(size.width, step), "mlp_dim": Width(size.mlp_dim, 1)}
         if self.key_dim is not None:
             step = encoding.divisor if "rotate" in encoding.acts else 1
@@ -273,20 +271,18 @@ class Transformer(Model):
         for block in self.decoders:
             x = block(x, tokens, memory_mask=mask, decode=decode, train=train)
         x = self.decoder_norm(x) if self.norm_first else x
-        table = self.embedding.embedding.astype(x.dtype)
-        return jnp.einsum("btc,vc->btv", x, table, preferred_element_type=jnp.float32)
+        return text.word_logits(self.embedding, x)
 
     def _embed(self, words: jax.Array) -> jax.Array:
         return self.embedding(words) * math.sqrt(self.sized().width)
 
     def _blocks(self, kind: type, side: str) -> list:
         size = self.sized()
-        acts = positions.find(self.position["name"]).acts
-        position = "none" if "tokens" in acts else self.position
+        _, of_mixer = text.divided(self.position)
         return [
             kind(
                 given=self.given(),
-                of_mixer=FrozenDict(position=positions.check(position)),
+                of_mixer=FrozenDict(position=of_mixer),
                 mlp_dim=size.mlp_dim,
                 activation=self.activation,
                 norm_first=self.norm_first,

@@ -21,6 +21,10 @@ TOWER = {"name": "cnn", "filters": [4], "kernel_sizes": 3, "pools": [1]}
 LOCALISER = {"name": "resnet", "depth": 8, "layout": "cifar", "width": 4}
 # Settings of a tiny model, and the shape of its images where it takes some.
 CASES = {
+    "bert": (
+        {"width": 12, "depth": 2, "num_heads": 3, "mlp_dim": 14, "num_classes": None},
+        None,
+    ),
     "cait": ({**TOKENS, "layer_scale": 0.5}, (8, 12, 3)),
     "cnn": (
         {"filters": (3, 4), "kernel_sizes": (3, 2), "pools": (1,), "dense": (6,)},
@@ -75,6 +79,10 @@ TEXT = {
     "source": functools.partial(words, length=6),
     "source_mask": lambda rng, count: np.arange(6) < rng.integers(3, 7, (count, 1)),
     "target_in": functools.partial(words, length=5),
+    "tokens": functools.partial(words, length=6),
+    "tokens_mask": lambda rng, count: np.arange(6) < rng.integers(3, 7, (count, 1)),
+    "segments": lambda rng, count: rng.integers(0, 2, (count, 6)),
+    "places": lambda rng, count: rng.integers(0, 3, (count, 2)),
 }
 # What replaces a setting: a value, or two lots of settings where that is not enough.
 TRANSFORMER = {
@@ -92,6 +100,23 @@ ANY = {"num_classes": 4, "vocab_size": 12}
 ANY |= {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
 ONE_BLOCK = {"width": None, "num_heads": None, "depth": 1}
 CHANGES = {
+    "bert": {
+        "max_length": 8,
+        "heads": ("masked",),
+        "size": sizes("tiny", "mini", **ONE_BLOCK),
+        "width": 24,
+        "depth": 1,
+        "num_heads": 2,
+        "mlp_dim": None,
+        "segments": 3,
+        "position": "none",
+        "pool": "mean",
+        "norm_first": True,
+        "activation": "relu",
+        "dropout": 0.25,
+        "attention_dropout": 0.25,
+        "fill": {"mixer": "linear"},
+    },
     "cait": {
         **LATE_CLASS,
         "size": sizes("xxs24", "xs24", **ONE_BLOCK),
@@ -227,11 +252,11 @@ def tiny(name):
     return models.create(name, **given(name))
 
 
-def inputs_of(name, count=6, seed=0):
+def inputs_of(name, count=6, seed=0, model=None):
     rng = np.random.default_rng(seed)
     draw = lambda rng, count: rng.normal(size=(count, *CASES[name][1]))
     draws = {"image": draw, **TEXT}
-    arrays = [draws[field](rng, count) for field in tiny(name).inputs]
+    arrays = [draws[field](rng, count) for field in (model or tiny(name)).inputs]
     kinds = {"f": np.float32, "i": np.int32}
     return [array.astype(kinds.get(array.dtype.kind, bool)) for array in arrays]
 
@@ -253,7 +278,7 @@ def behaviour(name, changes):
     try:
         model = models.find(name)(**changes)
         traced = jax.make_jaxpr(forward, axis_env=[("data", 2)])
-        text = str(traced(jax.random.key(0), inputs_of(name, 2)))
+        text = str(traced(jax.random.key(0), inputs_of(name, 2, model=model)))
     except settings.Invalid as error:
         return str(error)
     return re.sub(r"0x[0-9a-f]+", "", text)

@@ -69,6 +69,28 @@ class Placed(nn.Module):
         return start, length
 
 
+def divided(spec: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+    """Where a position encoding acts.
+
+    Args:
+        spec: the encoding, as `attn.modules.position.check` returns it.
+
+    Returns:
+        What must divide the width, where it adds to the tokens of a model, else 1; and
+        the encoding of its mixers, "none" where it does.
+    """
+    encoding = positions.find(spec["name"])
+    if "tokens" in encoding.acts:
+        return encoding.divisor, positions.check("none")
+    return 1, spec
+
+
+def word_logits(words: nn.Embed, x: jax.Array) -> jax.Array:
+    """Products with the embedding of each word, [B, T, C] -> [B, T, V] in float32."""
+    table = words.embedding.astype(x.dtype)
+    return jnp.einsum("btc,vc->btv", x, table, preferred_element_type=jnp.float32)
+
+
 def check_position(spec: Mapping[str, Any], *, causal: bool = False) -> None:
     """Refuses a position encoding that text cannot have.
 
