@@ -1,23 +1,29 @@
-"""Weights of other libraries: state dicts of PyTorch's timm as variables of models.
+"""Weights of other libraries: state dicts of PyTorch as variables of models.
 
     from attn import interop
     variables = interop.from_timm(state_dict, model, image_shape=(224, 224, 3))
+    variables = interop.from_transformers(state_dict, model)
 
 A state dict maps names to arrays. PyTorch itself is not needed: `interop.read` opens a
 safetensors file, or `{k: v.numpy() for k, v in model.state_dict().items()}`. The models
-are those with rules for names: `vit`, `deit`, `swin`, `cait`, `xcit` and `resnet`, with
-the names of timm 1.0 (`Model.timm`); a Swin may have those of its authors too, which
-were timm's before 0.9, and a ResNet torchvision's, which are the same.
+are those with rules for names.
 
-The slots of the model are filled as timm's are, with the settings that its card calls
-"timm". In a `resnet`, "block.residual" may have `squeeze_excite` (seresnet50),
-`efficient_channel` (ecaresnet50d) or `cbam`, for all stages or for some.
+timm 1.0 (`Model.timm`): `vit`, `deit`, `swin`, `cait`, `xcit` and `resnet`. A Swin may
+have the names of its authors too, which were timm's before 0.9, and a ResNet
+torchvision's, which are the same. The slots of the model are filled as timm's are, with
+the settings that their cards call "timm". In a `resnet`, "block.residual" may have
+`squeeze_excite`, `efficient_channel` or `cbam`, for all stages or for some:
 
-    timm                model
     seresnet50          resnet, depth=50
     ecaresnet50d        resnet, depth=50, stem="deep", shortcut="average"
     ecaresnet50t        resnet, depth=50, stem="tiered", shortcut="average"
     seresnext50_32x4d   resnet, depth=50, cardinality=32, group_width=4
+
+transformers 5 (`Model.transformers`), whose settings have other names:
+
+    MarianMTModel       transformer, bias=True, activation="silu", epsilon=1e-5,
+                        output_bias=True,
+                        position={"name": "sinusoidal", "order": "halves"}
 """
 
 import functools
@@ -30,8 +36,8 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from attn import models
-from attn.interop import timm
-from attn.interop.fitting import Fit
+from attn.interop import timm, transformers
+from attn.interop.fitting import Fit, Path
 from attn.interop.fitting import fit as _fit
 from attn.settings import Invalid
 
@@ -55,14 +61,42 @@ def from_timm(
         Invalid: a model without rules, names that are missing or unknown, or an
             array of another shape; the message tells which.
     """
-    _check_rules(model)
+    _check_rules(model, "timm")
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    init = functools.partial(model.init, train=False)
-    wanted = _flat(jax.eval_shape(init, jax.random.key(0), images))
-    arrays = timm.weights(state_dict)
-    found = _fit(wanted, timm.sources(model, wanted), arrays).variables()
-    found = {path: jnp.asarray(value) for path, value in found.items()}
-    return traverse_util.unflatten_dict(found)
+    wanted = _shapes(model, images)
+    return _variables(
+        _fit(wanted, timm.sources(model, wanted), timm.weights(state_dict))
+    )
+
+
+def from_transformers(
+    state_dict: Mapping[str, Any], model: models.Model
+) -> dict[str, Any]:
+    """The variables of `model` that make it compute what that of transformers does.
+
+    Args:
+        state_dict: names to arrays, or to whatever `numpy.asarray` takes; heads that
+            `model` does not have are left out.
+        model: a model of the same settings, its slots as they are by default.
+
+    Returns:
+        The variables, in the types in which the model keeps them.
+
+    Raises:
+        Invalid: as `from_timm` says.
+    """
+    _check_rules(model, "transformers")
+    length = getattr(model, "max_length", None) or 1
+    fields = (
+        jax.ShapeDtypeStruct((1, length), bool if name.endswith("mask") else jnp.int32)
+        for name in model.inputs
+    )
+    wanted = _shapes(model, *fields)
+    sources, arrays = (
+        transformers.sources(model, wanted),
+        transformers.weights(state_dict),
+    )
+    return _variables(_fit(wanted, sources, arrays, spare=transformers.spare(model)))
 
 
 def read(path: str | pathlib.Path) -> Mapping[str, Any]:
@@ -90,24 +124,42 @@ def fit(state_dict: Mapping[str, Any], model: models.Model, variables: Any) -> F
     Raises:
         Invalid: as `from_timm` says.
     """
-    _check_rules(model)
+    library = _library(model)
     wanted = _flat(variables)
     return _fit(
         wanted,
-        timm.sources(model, wanted),
-        timm.weights(state_dict),
+        library.sources(model, wanted),
+        library.weights(state_dict),
         task_layers=model.task_layers,
-        spare=timm.spare(model),
+        spare=library.spare(model),
     )
 
 
-def _check_rules(model: models.Model) -> None:
-    if not getattr(model, "timm", ()):
-        known = ", ".join(name for name in models.names() if models.find(name).timm)
+def _library(model: models.Model) -> Any:
+    """Where the names of the weights of a model come from, transformers or timm."""
+    _check_rules(model, "transformers", "timm")
+    return transformers if model.transformers else timm
+
+
+def _check_rules(model: models.Model, *libraries: str) -> None:
+    has = lambda host: any(getattr(host, library, ()) for library in libraries)
+    if not has(model):
+        known = ", ".join(name for name in models.names() if has(models.find(name)))
         raise Invalid(
-            f"{type(model).__name__} has no rules for weights of timm; {known} have"
+            f"{type(model).__name__} has no rules for weights of"
+            f" {' or '.join(libraries)}; {known} have"
         )
 
 
-def _flat(variables: Any) -> dict[tuple[str, ...], Any]:
+def _shapes(model: models.Model, *inputs: jax.ShapeDtypeStruct) -> dict[Path, Any]:
+    init = functools.partial(model.init, train=False)
+    return _flat(jax.eval_shape(init, jax.random.key(0), *inputs))
+
+
+def _flat(variables: Any) -> dict[Path, Any]:
     return traverse_util.flatten_dict(dict(variables))
+
+
+def _variables(fit: Fit) -> dict[str, Any]:
+    found = {path: jnp.asarray(value) for path, value in fit.variables().items()}
+    return traverse_util.unflatten_dict(found)

@@ -58,4 +58,6 @@ def _layout(
         return (shape[0] * shape[1], shape[2]), lambda a: a
     if leaf == "temperature":
         return (*shape, 1, 1), lambda a: a
+    if leaf == "word_bias":
+        return (1, *shape), lambda a: a
     return (math.prod(shape),) if leaf == "bias" else shape, lambda a: a

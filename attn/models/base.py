@@ -62,6 +62,7 @@ class Model(Slotted, kw_only=True):
         presets     what its setting `size` may be: names of tuples whose fields are
                     settings too; a setting that is not None replaces the preset's
         timm        what makes timm's names of its paths, see `attn.interop`
+        transformers    likewise the names of the package transformers
         task_layers layers of its own that belong to a task: they start anew where the
                     weights that a training starts with have others
 
@@ -78,6 +79,7 @@ class Model(Slotted, kw_only=True):
     usual_fill: ClassVar[Mapping[str, Any]] = {}
     presets: ClassVar[Mapping[str, Any]] = {}
     timm: ClassVar[Rules] = ()
+    transformers: ClassVar[Rules] = ()
     task_layers: ClassVar[tuple[str, ...]] = ("classifier",)
 
     def __post_init__(self):

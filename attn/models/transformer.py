@@ -26,7 +26,7 @@ from attn.models.layers.dense import XAVIER
 from attn.models.layers.transformer import Block, DecoderBlock
 from attn.models.scaling import Width, step_of
 from attn.modules import position as positions
-from attn.settings import Invalid, Positive
+from attn.settings import Invalid, Positive, PositiveFloat
 
 
 class Size(NamedTuple):
@@ -125,6 +125,8 @@ class Transformer(Model):
         bias: whether the linear maps of attention have biases.
         attention_dropout: rate at which single weights of attention are dropped.
         activation: of the MLP.
+        epsilon: of the layer norms.
+        output_bias: whether each word has a bias in its logits, as in Marian.
         other attributes: see `Model`.
 
     Raises:
@@ -141,6 +143,21 @@ class Transformer(Model):
         ("encoder.mixer", "decoder.self", "decoder.cross"), "multi_head"
     )
     presets: ClassVar = SIZES
+    transformers: ClassVar = (
+        (r"^embedding/embedding$", "model.shared.weight"),
+        (r"^word_bias$", "final_logits_bias"),
+        (r"^(en|de)coder(\d+)/", r"model.\1coder.layers.\2."),
+        (r"\.(mixer|self)/", ".self_attn/"),
+        (r"\.cross/", ".encoder_attn/"),
+        (r"\.norm1\b", ".self_attn_layer_norm"),
+        (r"(\.decoder\.\S*)\.norm2\b", r"\1.encoder_attn_layer_norm"),
+        (r"\.norm[23]\b", ".final_layer_norm"),
+        (r"\.mlp_in\b", ".fc1"),
+        (r"\.mlp_out\b", ".fc2"),
+        (r"/(query|key|value)/", lambda m: f"/{m[1][0]}_proj/"),
+        (r"/out/", "/out_proj/"),
+    )
+    task_layers: ClassVar = ()
 
     vocab_size: Positive
     max_length: Positive | None = None
@@ -156,6 +173,8 @@ class Transformer(Model):
     bias: bool = False
     attention_dropout: float = 0.0
     activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "relu"
+    epsilon: PositiveFloat = 1e-6
+    output_bias: bool = False
 
     def __post_init__(self):
         size = self.sized()
@@ -217,8 +236,11 @@ class Transformer(Model):
         self.encoders = self._blocks(EncoderBlock, "encoder")
         self.decoders = self._blocks(DecoderBlock, "decoder")
         if self.norm_first:
-            self.encoder_norm = nn.LayerNorm(epsilon=1e-6, **kinds)
-            self.decoder_norm = nn.LayerNorm(epsilon=1e-6, **kinds)
+            self.encoder_norm = nn.LayerNorm(epsilon=self.epsilon, **kinds)
+            self.decoder_norm = nn.LayerNorm(epsilon=self.epsilon, **kinds)
+        if self.output_bias:
+            shape, zeros = (self.vocab_size,), nn.initializers.zeros
+            self.word_bias = self.param("word_bias", zeros, shape, self.param_dtype)
 
     def __call__(
         self,
@@ -271,7 +293,10 @@ class Transformer(Model):
         for block in self.decoders:
             x = block(x, tokens, memory_mask=mask, decode=decode, train=train)
         x = self.decoder_norm(x) if self.norm_first else x
-        return text.word_logits(self.embedding, x)
+        logits = text.word_logits(self.embedding, x)
+        if self.output_bias:
+            logits += self.word_bias.astype(jnp.float32)[None, None]
+        return logits
 
     def _embed(self, words: jax.Array) -> jax.Array:
         return self.embedding(words) * math.sqrt(self.sized().width)
@@ -285,6 +310,7 @@ class Transformer(Model):
                 of_mixer=FrozenDict(position=of_mixer),
                 mlp_dim=size.mlp_dim,
                 activation=self.activation,
+                epsilon=self.epsilon,
                 norm_first=self.norm_first,
                 dropout=size.dropout,
                 hidden_dropout=0.0,

@@ -197,6 +197,8 @@ CHANGES = {
         "bias": True,
         "attention_dropout": 0.25,
         "activation": "gelu",
+        "epsilon": 0.1,
+        "output_bias": True,
         "fill": {"decoder.self": "linear"},
     },
     "vit": {

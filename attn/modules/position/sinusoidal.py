@@ -7,10 +7,11 @@ https://arxiv.org/abs/2005.12872, appendix A.4, with its code's order and scale.
 """
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from attn.modules.position.base import Grid, Position, part
 from attn.ops import positions
@@ -21,10 +22,13 @@ class Sinusoidal(Position):
 
     Attributes:
         temperature: the wave lengths go from 2 pi to 2 pi times this.
+        order: whether sin and cos are "interleaved" (the paper), or all sin are in the
+            first of two "halves", as in tensor2tensor and in Marian.
         prefix, param_dtype: as in Position; prefix tokens are the first numbers.
     """
 
     temperature: float = 1e4
+    order: Literal["interleaved", "halves"] = "interleaved"
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
     divisor: ClassVar[int] = 2
 
@@ -42,6 +46,8 @@ class Sinusoidal(Position):
         """Of so many places, [1, T, C], for tokens such as x."""
         channels = x.shape[-1]
         table = positions.sinusoidal(length, channels, temperature=self.temperature)
+        if self.order == "halves":
+            table = np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1)
         return jnp.asarray(table, x.dtype)[None]
 
 
