@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from attn import settings
@@ -24,6 +25,20 @@ class Constant:
 
     peak: settings.PositiveFloat
     warmup: settings.Count = 0
+
+    def rate(self, steps: int, accumulate: int) -> optax.Schedule:
+        """The rate by the number of the step, of `steps`, counted from 0.
+
+        Args:
+            steps: of the training.
+            accumulate: how many of them make one update.
+        """
+        rate = self.after_warmup(steps - self.warmup)
+        if not self.warmup:
+            return rate
+        first = self.peak * min(1, accumulate / self.warmup)
+        rise = optax.linear_schedule(first, self.peak, self.warmup)
+        return optax.join_schedules([rise, rate], [self.warmup])
 
     def after_warmup(self, steps: int) -> optax.Schedule:
         """The rate by the number of the step after the warm-up, of `steps`."""
@@ -40,6 +55,28 @@ class Cosine(Constant):
     def after_warmup(self, steps: int) -> optax.Schedule:
         """The rate by the number of the step after the warm-up, of `steps`."""
         return optax.cosine_decay_schedule(self.peak, steps, self.final / self.peak)
+
+
+@dataclasses.dataclass(frozen=True)
+class InverseSqrt(Constant):
+    """A line to the peak at step `warmup`, and then its share sqrt(warmup / step).
+
+    Steps count from 1. With the peak (width * warmup)^-0.5 it is equation 3 of Vaswani
+    et al. 2017 (https://arxiv.org/abs/1706.03762), width^-0.5 min(step^-0.5, step *
+    warmup^-1.5): 6.99e-4 for 512 and 4000.
+    """
+
+    warmup: settings.Positive = 4000
+
+    def rate(self, steps: int, accumulate: int) -> optax.Schedule:
+        """The rate by the number of the step, see `Constant`."""
+        del steps
+
+        def rate(step: Any) -> Any:
+            share = (step + accumulate) / self.warmup
+            return self.peak * jnp.minimum(share, share**-0.5)
+
+        return rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +115,13 @@ class Step(Constant):
         return optax.piecewise_constant_schedule(self.peak, drops)
 
 
-SCHEDULES = {"constant": Constant, "cosine": Cosine, "linear": Linear, "step": Step}
+SCHEDULES = {
+    "constant": Constant,
+    "cosine": Cosine,
+    "inverse_sqrt": InverseSqrt,
+    "linear": Linear,
+    "step": Step,
+}
 
 
 # Words that end the names of parameters which are no weights, with a number or without,
@@ -257,11 +300,7 @@ def schedule(
     if rule.warmup >= steps:
         message = f"warmup must lie in 0..{steps - 1} steps, got {rule.warmup}"
         raise settings.Invalid(message)
-    rate = rule.after_warmup(steps - rule.warmup)
-    if rule.warmup:
-        first = rule.peak * min(1, accumulate / rule.warmup)
-        rise = optax.linear_schedule(first, rule.peak, rule.warmup)
-        rate = optax.join_schedules([rise, rate], [rule.warmup])
+    rate = rule.rate(steps, accumulate)
     return lambda update: rate(update * accumulate)
 
 

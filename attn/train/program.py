@@ -16,6 +16,7 @@ import numpy as np
 
 from attn import data, models, modules, settings, tasks
 from attn.models import cost
+from attn.train import averaging
 from attn.train import optimizer as optimizers
 from attn.train import step as steps
 from attn.train.partition import Mode, Partition, Stacked
@@ -47,6 +48,8 @@ class Train:
             after the last whole update change nothing.
         average: decay, at each update, of the moving average of the parameters with
             which the model is evaluated; None for no average.
+        average_last: instead, how many of the last checkpoints the model is evaluated
+            with the mean of, see `attn.train.averaging`.
         dtype: type of the computation; parameters and statistics are float32.
         partition: how a step is spread over the devices.
     """
@@ -62,6 +65,7 @@ class Train:
     snapshot_every: settings.Positive | None = None
     accumulate: settings.Positive = 1
     average: settings.Decay | None = None
+    average_last: settings.Positive | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     partition: Literal["pmap", "mesh"] = "pmap"
 
@@ -123,6 +127,12 @@ class Program:
         _check_sections(config)
         with _section("train"):
             self.train = settings.build(Train, "section", "train", config["train"])
+            self._average = averaging.create(
+                moving=self.train.average,
+                last=self.train.average_last,
+                steps=self.train.steps,
+                save_every=self.train.save_every,
+            )
             if mode:
                 self.partition: Partition = Stacked(mode, devices)
             else:
@@ -247,7 +257,7 @@ class Program:
             variables,
             losses=self._losses,
             optimizer=self._optimizer,
-            average=self.train.average is not None,
+            average=self._average is not None,
         )
 
     @functools.cached_property
@@ -262,7 +272,7 @@ class Program:
             model=self.model,
             task=self.task,
             optimizer=self._optimizer,
-            decay=self.train.average or 0.0,
+            average=self._average,
             axis=self.partition.axis,
         )
         return self.partition.train_step(step)

@@ -21,7 +21,7 @@ class State(flax.struct.PyTreeNode):
         params: the parameters.
         extras: the other collections of the model, such as batch statistics.
         opt_state: of the optimizer.
-        average: exponential moving average of params and extras, or None.
+        average: of params and extras, see `attn.train.averaging`, or None.
         totals: totals and weights of the losses since they were last logged.
     """
 
@@ -34,6 +34,6 @@ class State(flax.struct.PyTreeNode):
     totals: dict[str, Mean]
 
     def variables(self) -> dict[str, Any]:
-        """What a model is evaluated with: the moving average where there is one."""
+        """What a model is evaluated with: the average where there is one."""
         params, extras = self.average or (self.params, self.extras)
         return {"params": params, **extras}

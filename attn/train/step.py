@@ -11,6 +11,7 @@ import optax
 
 from attn.tasks import Mean, Task
 from attn.train import optimizer as optimizers
+from attn.train.averaging import Share
 from attn.train.state import State
 
 Batch = Mapping[str, jax.Array]
@@ -95,7 +96,7 @@ def start(
         variables: that the model starts with.
         losses: names of those that are logged.
         optimizer: whose state belongs to it.
-        average: whether there is a moving average.
+        average: whether there is an average of the parameters.
     """
     extras = dict(variables)
     params = extras.pop("params")
@@ -118,7 +119,7 @@ def train_step(
     model: nn.Module,
     task: Task,
     optimizer: optax.GradientTransformation,
-    decay: float,
+    average: Share | None,
     axis: str | None,
 ) -> tuple[State, jax.Array]:
     """Takes one step, and returns the new state and the loss.
@@ -130,8 +131,7 @@ def train_step(
         model: the model.
         task: its losses.
         optimizer: what turns gradients into updates.
-        decay: of the moving average of the parameters, if the state has one; it moves
-            with the updates.
+        average: the share by which it moves the average, if the state has one.
         axis: the mapped axis to sum over; None under a mesh, where sums are global
             and the compiler adds the same collectives, and where a training has its
             step for itself.
@@ -159,16 +159,16 @@ def train_step(
         extras = jax.lax.pmean(extras, axis)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    average = state.average
+    averaged = state.average
     if average is not None:
-        share = jnp.where(optimizers.has_updated(opt_state), 1 - decay, 0.0)
-        average = optax.incremental_update((params, extras), average, share)
+        share = average(state.step + 1, optimizers.has_updated(opt_state))
+        averaged = optax.incremental_update((params, extras), averaged, share)
     state = state.replace(
         step=state.step + 1,
         params=params,
         extras=extras,
         opt_state=opt_state,
-        average=average,
+        average=averaged,
         totals=jax.tree.map(jnp.add, state.totals, means),
     )
     return state, _over(*means[LOSS])

@@ -46,10 +46,10 @@ def train(directory, *, stop=None, made=None, listener=None, config=None):
     )
 
 
-def record(directory):
+def record(directory, made=None):
     """What must not depend on interruptions: parameters, metrics, result."""
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
-    state, _, _ = checkpoints.restore(program().abstract_state())
+    state, _, _ = checkpoints.restore((made or program()).abstract_state())
     checkpoints.close()
     result = files.read_json(directory / "result.json")
     for name in ("seconds", "ms_per_step", "examples_per_s"):
@@ -127,6 +127,26 @@ def test_interrupted_and_resumed_is_bit_equal_to_unbroken(tmp_path, unbroken, st
     train(tmp_path, listener=listener)
     assert listener.notes == [f"resumes at step {stops[-1]}"]
     assert_same(record(tmp_path), record(unbroken))
+
+
+def test_interruptions_add_no_checkpoint_to_an_average_of_the_last(tmp_path):
+    """Those of steps 3, 6 and 8 are averaged; it is stopped at 5 and 7."""
+    changes = {"train__average_last": 3}
+    kinds = {"made": program(**changes), "config": small.config(**changes)}
+    train(tmp_path / "whole", **kinds)
+    for stop in (5, 7):
+        with pytest.raises(loop.Stopped):
+            train(tmp_path / "parts", stop=stop, **kinds)
+    train(tmp_path / "parts", **kinds)
+    parts, whole = (
+        record(tmp_path / name, kinds["made"]) for name in ("parts", "whole")
+    )
+    assert_same(parts, whole)
+    assert np.abs(ravelled(whole[0].average[0]) - ravelled(whole[0].params)).max() > 0
+
+
+def ravelled(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def test_a_resumed_run_adds_to_the_seconds_that_it_took_before(tmp_path):

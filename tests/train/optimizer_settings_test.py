@@ -26,8 +26,8 @@ FIELDS = [
 # Two values of each setting that must differ in what they do. A setting that another
 # switches on has that, too.
 VALUES = {
-    "peak": ({"peak": 0.1}, {"peak": 0.2}),
-    "warmup": ({"warmup": 0}, {"warmup": 3}),
+    "peak": ({"peak": 0.1, "warmup": 1}, {"peak": 0.2, "warmup": 1}),
+    "warmup": ({"warmup": 1}, {"warmup": 3}),
     "final": ({"final": 0.0}, {"final": 0.05}),
     "boundaries": ({"boundaries": (4,)}, {"boundaries": (5,)}),
     "factor": (
@@ -284,6 +284,7 @@ def test_weight_decay_goes_by_the_names_of_parameters():
 
 SCHEDULES = [
     {"name": "cosine", "peak": 0.3, "warmup": 4, "final": 0.1},
+    {"name": "inverse_sqrt", "peak": 0.3, "warmup": 4},
     {"name": "linear", "peak": 0.3, "warmup": 4, "final": 0.1},
     {"name": "constant", "peak": 0.3, "warmup": 4},
     {"name": "step", "peak": 0.3, "warmup": 4, "boundaries": (6, 16), "factor": 0.5},

@@ -37,6 +37,13 @@ def test_constant_and_linear():
     np.testing.assert_allclose(found, [1, 0.9, 0.8, 0.7, 0.6], rtol=1e-6)
 
 
+def test_inverse_sqrt_is_the_equation_of_the_transformer():
+    config = {"name": "inverse_sqrt", "peak": (512 * 40) ** -0.5, "warmup": 40}
+    step = np.arange(1, 201)
+    want = 512**-0.5 * np.minimum(step**-0.5, step * 40**-1.5)
+    np.testing.assert_allclose(rates(config, 200), want, rtol=1e-5)
+
+
 def updated(config, params, grads, accumulate=1, times=1):
     rule = optimizer.create(config, optax.constant_schedule(0.1), accumulate=accumulate)
     state = rule.init(params)

@@ -92,6 +92,15 @@ def test_other_data_need_the_split_by_which_the_first_selects():
         ({"train__partition": "pmpa"}, "must be one of 'pmap', 'mesh', got 'pmpa'"),
         ({"train__dtype": "float16"}, "must be one of 'float32', 'bfloat16'"),
         ({"train__average": 1.0}, r"must be a number in \[0, 1\) or None, got 1.0"),
+        (
+            {"train__average": 0.9, "train__average_last": 2},
+            "config.train: one of average and average_last .* average=0.9 and",
+        ),
+        (
+            {"train__average_last": 4},
+            "config.train: average_last must be at most .* checkpoints, 3 in 8 steps"
+            " with save_every=3, got 4",
+        ),
         ({"task__name": "clasification"}, "config.task: .*did you mean"),
         ({"task__label_smoothing": 1.0}, r"config.task: .* \[0, 1\), got 1.0"),
         ({"data__name": "mnist5k"}, "config.data: .*mnist_5k"),

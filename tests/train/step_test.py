@@ -113,6 +113,28 @@ def test_the_moving_average_follows_the_parameters():
     assert_close(found, want)
 
 
+def test_the_average_of_the_last_checkpoints_is_the_mean_of_their_parameters():
+    """Of those at steps 3, 6 and 7; before them it is what the parameters are."""
+    config = small.config(
+        train__average_last=3, train__save_every=3, train__steps=7, train__batch_size=16
+    )
+    program = Program(config, jax.devices()[:1])
+    state, params, averages = small.start(program, 0), [None], [None]
+    for batch in batches(7):
+        state, _ = program.train_step(state, small.fed(program, batch))
+        params.append(partition.fetch(state).params)
+        averages.append(partition.fetch(state.variables())["params"])
+    mean = lambda *steps: jax.tree.map(
+        lambda *a: np.mean(a, axis=0), *(params[step] for step in steps)
+    )
+    for step in (1, 2, 3):
+        jax.tree.map(np.testing.assert_array_equal, averages[step], params[step])
+    for step in (4, 5):
+        jax.tree.map(np.testing.assert_array_equal, averages[step], params[3])
+    assert_close(averages[6], mean(3, 6))
+    assert_close(averages[7], mean(3, 6, 7))
+
+
 def test_accumulating_two_batches_makes_one_update():
     config = small.config(train__accumulate=2)
     program = Program(config, jax.devices()[:1])
