@@ -21,6 +21,8 @@ the settings that their cards call "timm". In a `resnet`, "block.residual" may h
 
 transformers 5 (`Model.transformers`), whose settings have other names:
 
+    BertModel, BertForPreTraining, BertForSequenceClassification
+                        bert, max_length up to theirs, num_classes of the last
     MarianMTModel       transformer, bias=True, activation="silu", epsilon=1e-5,
                         output_bias=True,
                         position={"name": "sinusoidal", "order": "halves"}
@@ -64,13 +66,12 @@ def from_timm(
     _check_rules(model, "timm")
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     wanted = _shapes(model, images)
-    return _variables(
-        _fit(wanted, timm.sources(model, wanted), timm.weights(state_dict))
-    )
+    arrays = timm.weights(state_dict)
+    return _variables(_fit(wanted, timm.sources(model, wanted), arrays))
 
 
 def from_transformers(
-    state_dict: Mapping[str, Any], model: models.Model
+    state_dict: Mapping[str, Any], model: models.Model, initial: Any = None
 ) -> dict[str, Any]:
     """The variables of `model` that make it compute what that of transformers does.
 
@@ -78,6 +79,8 @@ def from_transformers(
         state_dict: names to arrays, or to whatever `numpy.asarray` takes; heads that
             `model` does not have are left out.
         model: a model of the same settings, its slots as they are by default.
+        initial: variables of the model, of which the heads stay that the state dict
+            does not have, or has for other classes; None demands all.
 
     Returns:
         The variables, in the types in which the model keeps them.
@@ -92,11 +95,14 @@ def from_transformers(
         for name in model.inputs
     )
     wanted = _shapes(model, *fields)
-    sources, arrays = (
+    found = _fit(
+        wanted,
         transformers.sources(model, wanted),
         transformers.weights(state_dict),
+        task_layers=model.task_layers if initial else (),
+        spare=transformers.spare(model),
     )
-    return _variables(_fit(wanted, sources, arrays, spare=transformers.spare(model)))
+    return _variables(found, _flat(initial or {}))
 
 
 def read(path: str | pathlib.Path) -> Mapping[str, Any]:
@@ -138,7 +144,7 @@ def fit(state_dict: Mapping[str, Any], model: models.Model, variables: Any) -> F
 def _library(model: models.Model) -> Any:
     """Where the names of the weights of a model come from, transformers or timm."""
     _check_rules(model, "transformers", "timm")
-    return transformers if model.transformers else timm
+    return transformers if getattr(model, "transformers", ()) else timm
 
 
 def _check_rules(model: models.Model, *libraries: str) -> None:
@@ -160,6 +166,6 @@ def _flat(variables: Any) -> dict[Path, Any]:
     return traverse_util.flatten_dict(dict(variables))
 
 
-def _variables(fit: Fit) -> dict[str, Any]:
+def _variables(fit: Fit, initial: Mapping[Path, Any] | None = None) -> dict[str, Any]:
     found = {path: jnp.asarray(value) for path, value in fit.variables().items()}
-    return traverse_util.unflatten_dict(found)
+    return traverse_util.unflatten_dict({**(initial or {}), **found})

@@ -19,11 +19,27 @@ class Source(NamedTuple):
         name: of the array.
         shapes: those that the array may have; errors name the first.
         make: makes the variable of the array, up to its type.
+        cut: an axis along which the array may be longer, of which the first entries
+            are taken, as of places that shorter texts do not have.
     """
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
     make: Callable[[np.ndarray], np.ndarray]
+    cut: int | None = None
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array may have this shape."""
+        if self.cut is not None and len(shape) == len(self.shapes[0]):
+            shape = list(shape)
+            shape[self.cut] = min(shape[self.cut], self.shapes[0][self.cut])
+        return tuple(shape) in self.shapes
+
+    def variable(self, array: np.ndarray, wanted: Any) -> np.ndarray:
+        """The variable, of the shape and type wanted."""
+        if self.cut is not None:
+            array = np.take(array, range(self.shapes[0][self.cut]), self.cut)
+        return self.make(array).reshape(wanted.shape).astype(wanted.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +49,7 @@ class Fit:
     Attributes:
         found: by the path of the variable, its shape and type, and its source.
         new: by the name of a layer that starts anew, why it does.
-        spare: beginnings of the names of arrays that are left out.
+        spare: names of layers whose arrays are left out.
         arrays: by name.
     """
 
@@ -45,9 +61,7 @@ class Fit:
     def variables(self) -> dict[Path, np.ndarray]:
         """The variables that have a source, in the types in which they are kept."""
         return {
-            path: source.make(np.asarray(self.arrays[source.name]))
-            .reshape(wanted.shape)
-            .astype(wanted.dtype)
+            path: source.variable(np.asarray(self.arrays[source.name]), wanted)
             for path, (wanted, source) in self.found.items()
         }
 
@@ -75,7 +89,7 @@ def fit(
         arrays: names to arrays, or to whatever has a shape and `numpy.asarray` takes.
         task_layers: names of the layers that may start anew, such as a classifier:
             where an array is missing or of another shape, the whole layer does.
-        spare: beginnings of names of arrays, "head.", that no variable has to use.
+        spare: names of layers, "head", whose arrays no variable has to use.
 
     Raises:
         Invalid: names that are missing or unknown, or an array of another shape; the
@@ -94,16 +108,20 @@ def fit(
     }
     used = {source.name for source in sources.values()}
     extra = arrays.keys() - used
-    beginnings = {b: [n for n in extra if n.startswith(b)] for b in spare}
-    extra -= {name for names in beginnings.values() for name in names}
+    left = {layer: {n for n in extra if _belongs(n, layer)} for layer in spare}
+    extra -= {name for names in left.values() for name in names}
     needed = {source.name for _, source in found.values()}
     _check_names(needed - arrays.keys(), extra)
     for path, (shape, source) in found.items():
         fault = _fault(path, shape, source, arrays)
         if fault:
             raise Invalid(fault)
-    left = [b.rstrip("./") for b, names in beginnings.items() if names]
-    return Fit(found, new, left, arrays)
+    return Fit(found, new, [layer for layer in left if left[layer]], arrays)
+
+
+def _belongs(name: str, layer: str) -> bool:
+    """Whether "head.weight" or "head" is of the layer "head"."""
+    return name == layer or name.startswith((f"{layer}.", f"{layer}/"))
 
 
 def _fault(
@@ -113,7 +131,7 @@ def _fault(
     if source.name not in arrays:
         return f"there is no {source.name}"
     shape = tuple(np.shape(arrays[source.name]))
-    if shape in source.shapes:
+    if source.fits(shape):
         return None
     return (
         f"{source.name} has shape {shape}, but {'/'.join(path[1:])} of this model, of"

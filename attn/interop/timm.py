@@ -56,9 +56,8 @@ def sources(model: models.Model, wanted: Mapping[Path, Any]) -> dict[Path, Sourc
 
 
 def spare(model: models.Model) -> list[str]:
-    """Beginnings of the names of what belongs to a task, such as "head."."""
-    layers = (_name(model, (layer, "bias"))[0] for layer in model.task_layers)
-    return [name.removesuffix("bias") for name in layers]
+    """The names of what belongs to a task, such as "head"."""
+    return [_name(model, (layer,))[0] for layer in model.task_layers]
 
 
 def weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,14 +29,23 @@ OLD: Rules = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"))
 def sources(model: models.Model, wanted: Mapping[Path, Any]) -> dict[Path, Source]:
     """The source of every variable of a model that has rules."""
     return {
-        path: layout.source(path[1:], array.shape, _name(model, path[1:]))
+        path: _source(path[1:], array.shape, _name(model, path[1:]))
         for path, array in wanted.items()
     }
 
 
+def _source(path: Path, shape: tuple[int, ...], name: str) -> Source:
+    if path[-1] == "position":  # without an axis of examples
+        return Source(name, (shape[1:],), lambda array: array, cut=0)
+    source = layout.source(path, shape, name)
+    if path[0] == "is_next":  # its first class is "follows", our second
+        return source._replace(make=lambda array: source.make(array[::-1]))
+    return source
+
+
 def spare(model: models.Model) -> list[str]:
-    """Beginnings of the names of what belongs to a task, such as "classifier."."""
-    return [_name(model, (layer,)) + "." for layer in model.task_layers]
+    """The names of what belongs to a task, such as "classifier"."""
+    return [_name(model, (layer,)) for layer in model.task_layers]
 
 
 def weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,6 +114,28 @@ class BERT(Model):
     places: ClassVar = dict.fromkeys(NEEDS, 1)
     usual_fill: ClassVar = {"mixer": "multi_head"}
     presets: ClassVar = SIZES
+    task_layers: ClassVar = (
+        *("classifier", "pooler", "masked", "masked_norm", "masked_bias"),
+        "is_next",
+    )
+    transformers: ClassVar = (
+        (r"^embedding\b", "bert.embeddings.word_embeddings"),
+        (r"^token_position/position$", "bert.embeddings.position_embeddings.weight"),
+        (r"^segment_embedding\b", "bert.embeddings.token_type_embeddings"),
+        (r"^embedding_norm\b", "bert.embeddings.LayerNorm"),
+        (r"^block(\d+)/", r"bert.encoder.layer.\1."),
+        (r"\.mixer/out\b", ".attention.output.dense"),
+        (r"\.mixer/", ".attention.self."),
+        (r"\.norm1\b", ".attention.output.LayerNorm"),
+        (r"\.norm2\b", ".output.LayerNorm"),
+        (r"\.mlp_in\b", ".intermediate.dense"),
+        (r"\.mlp_out\b", ".output.dense"),
+        (r"^pooler\b", "bert.pooler.dense"),
+        (r"^masked\b", "cls.predictions.transform.dense"),
+        (r"^masked_norm\b", "cls.predictions.transform.LayerNorm"),
+        (r"^masked_bias$", "cls.predictions.bias"),
+        (r"^is_next\b", "cls.seq_relationship"),
+    )
 
     vocab_size: Positive
     max_length: Positive = 512

@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from attn import interop, settings
-from attn.interop.fitting import Fit, Source
+from attn.interop.fitting import Fit, Path, Source
 from attn.train import partition
 from attn.train.store.checkpoint import Checkpoints
 from attn.workdir import files
@@ -100,16 +100,18 @@ class Weights:
         finally:
             checkpoints.close()
         wanted = traverse_util.flatten_dict(dict(self._variables))
-        same = lambda array: array
-        sources = {
-            path: Source("/".join(path), (tuple(array.shape),), same)
-            for path, array in wanted.items()
-        }
+        sources = {path: self._same(path, array) for path, array in wanted.items()}
         layers = getattr(self._model, "task_layers", ())
-        spare = [f"params/{layer}/" for layer in layers]
+        spare = [f"params/{layer}" for layer in layers]
         return interop.fitting.fit(
             wanted, sources, arrays, task_layers=layers, spare=spare
         )
+
+    def _same(self, path: Path, wanted: Any) -> Source:
+        """The variable itself; vectors of places may be for longer texts."""
+        placed = path[-1] == "position" and hasattr(self._model, "max_length")
+        shape, same = tuple(wanted.shape), lambda array: array
+        return Source("/".join(path), (shape,), same, cut=1 if placed else None)
 
 
 def _variables(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

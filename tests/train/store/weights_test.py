@@ -13,6 +13,8 @@ from attn.interop import timm
 from attn.train import loop
 from attn.train.interruption import Interruption
 from attn.train.program import Program
+from attn.train.state import State
+from attn.train.store import weights
 from attn.train.store.checkpoint import Checkpoints
 from attn.train.sweep import experiment_file, local
 from tests.train import small
@@ -136,11 +138,7 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, name, value, says):
         (VIT, "pickle.bin", r"pickle.bin is no safetensors file .*save_file"),
         (VIT, "empty", r"empty has neither checkpoints nor model.safetensors"),
         (VIT, "gs://bucket/x", r"gs://bucket/x is in an object store"),
-        (
-            MLP,
-            "model.safetensors",
-            r"MLP has no rules for .* timm; cait, deit, resnet",
-        ),
+        (MLP, "model.safetensors", r"MLP has no rules .* bert, cait, deit, resnet"),
     ],
 )
 def test_what_is_no_source_is_one_sentence(file, tmp_path, model, path, says):
@@ -208,6 +206,30 @@ def test_a_run_of_another_model_and_no_checkpoint_are_refused(run):
     with pytest.raises(settings.Invalid, match=r"checkpoint 2 .* is damaged"):
         one(MLP | {"weights": str(path)}).check_weights()
     path.rmdir()
+
+
+def test_a_run_on_longer_texts_gives_its_first_places(tmp_path):
+    shapes = {"token_position": {"position": (1, 9, 6)}, "classifier": {"bias": (4,)}}
+    draw = np.random.default_rng(0).normal
+    is_shape = lambda node: isinstance(node, tuple)
+    params = jax.tree.map(lambda shape: draw(size=shape), shapes, is_leaf=is_shape)
+    state = State(np.int32(7), np.uint32(0), params, {}, {}, None, {})
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(state, notes={})
+    checkpoints.close()
+    wanted = {
+        "token_position": {"position": jax.ShapeDtypeStruct((1, 7, 6), np.float32)},
+        "classifier": {"bias": jax.ShapeDtypeStruct((4,), np.float32)},
+    }
+    bert = models.create("bert", size="tiny", vocab_size=5, max_length=7)
+    found = weights.Weights(str(tmp_path), bert, {"params": wanted}).read()
+    position = params["token_position"]["position"][:, :7]
+    np.testing.assert_array_equal(
+        found["params/token_position/position"], np.float32(position)
+    )
+    vit = models.create("vit", size="tiny", num_classes=4)  # of images, not of texts
+    with pytest.raises(settings.Invalid, match=r"position has shape \(1, 9, 6\)"):
+        weights.Weights(str(tmp_path), vit, {"params": wanted}).check()
 
 
 FILE = '''"""From another training, in a sweep of one point."""
