@@ -31,6 +31,7 @@ from attn.data.pipeline import Batches, Dataset
 from attn.data.source import Batch, Field, Source, Statistics
 from attn.data.text import Sequences
 from attn.data.text.babel import Babel
+from attn.data.text.masked import MaskedText
 from attn.data.transforms import Transform
 
 __all__ = [
@@ -54,6 +55,7 @@ DATASETS = {
     "digits_scene": DigitsScene,
     "fashion_mnist": Digits,
     "kmnist": Digits,
+    "masked_text": MaskedText,
     "mnist": Digits,
     "mnist_5k": Digits,
     "photos": images.Classes,

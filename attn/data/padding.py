@@ -1,6 +1,6 @@
 """Sequences of unlike length as one array and a mask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -26,12 +26,21 @@ def pad(sequences: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.nd
     return array, mask
 
 
-def padded(batch: Batch, length: int) -> Batch:
-    """The batch with each list of sequences as an array, and its mask as NAME_mask."""
+def padded(
+    batch: Batch, length: int, lengths: Mapping[str, Callable[[int], int]]
+) -> Batch:
+    """The batch with each list of sequences as an array, and its mask as NAME_mask.
+
+    Args:
+        batch: whose fields are arrays, or lists of sequences.
+        length: of the sequences.
+        lengths: of some fields, by that of the others (`Source.lengths`).
+    """
     found = {}
     for name, value in batch.items():
         if isinstance(value, np.ndarray):
             found[name] = value
         else:
-            found[name], found[f"{name}_mask"] = pad(value, length)
+            own = lengths[name](length) if name in lengths else length
+            found[name], found[f"{name}_mask"] = pad(value, own)
     return found

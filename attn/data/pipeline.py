@@ -262,7 +262,7 @@ class Dataset:
 
         batch = source.read(rows.rows, numbers("", source.draws))
         if rows.length is not None:
-            batch = padding.padded(batch, rows.length)
+            batch = padding.padded(batch, rows.length, source.lengths)
         for entry in self.transforms:
             if entry.name in counts:
                 draws = numbers(entry.stream(source), counts[entry.name])
@@ -290,7 +290,7 @@ class Dataset:
         source = self.sources["train"]
         batch = source.read(np.zeros(1, np.int64), np.zeros((1, source.draws)))
         if source.buckets is not None:
-            batch = padding.padded(batch, source.buckets.lengths[-1])
+            batch = padding.padded(batch, source.buckets.lengths[-1], source.lengths)
         counts = {}
         for entry in self.transforms:
             batch = {name: _kept(value) for name, value in batch.items()}

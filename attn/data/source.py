@@ -47,6 +47,8 @@ class Source:
             None for data without such images.
         buckets: for examples of unlike length, whose fields `read` gives as lists of
             arrays [n]: they are padded to the length of the bucket.
+        lengths: of fields that are shorter than the others, such as places in a
+            sequence: their length by that of the bucket.
         files: by name, what a model is of no use without, such as a tokenizer. They
             are written into the directory of what is trained.
     """
@@ -58,6 +60,9 @@ class Source:
     threads: int = 1
     statistics: Statistics | None = None
     buckets: Buckets | None = None
+    lengths: Mapping[str, Callable[[int], int]] = dataclasses.field(
+        default_factory=dict
+    )
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 

@@ -79,6 +79,13 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"Tokenizer({self.vocab_size} tokens, {cache.digest([self.file])[:12]})"
 
+    @functools.cached_property
+    def ordinary(self) -> np.ndarray:
+        """The tokens that are not special, int32, ascending."""
+        special = {self._inner.token_to_id(name) for name in self._names}
+        numbers = np.arange(self.vocab_size, dtype=np.int32)
+        return numbers[~np.isin(numbers, list(special))]
+
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """The tokens of a text, without any at its ends.
 
