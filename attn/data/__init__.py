@@ -31,7 +31,10 @@ from attn.data.pipeline import Batches, Dataset
 from attn.data.source import Batch, Field, Source, Statistics
 from attn.data.text import Sequences
 from attn.data.text.babel import Babel
+from attn.data.text.labelled import LabelledText
+from attn.data.text.listops import ListOps
 from attn.data.text.masked import MaskedText
+from attn.data.text.pixels import Pixels
 from attn.data.transforms import Transform
 
 __all__ = [
@@ -55,9 +58,12 @@ DATASETS = {
     "digits_scene": DigitsScene,
     "fashion_mnist": Digits,
     "kmnist": Digits,
+    "labelled_text": LabelledText,
+    "listops": ListOps,
     "masked_text": MaskedText,
     "mnist": Digits,
     "mnist_5k": Digits,
+    "pixels": Pixels,
     "photos": images.Classes,
     "sequences": Sequences,
 }

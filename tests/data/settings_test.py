@@ -38,14 +38,25 @@ MASKED = {
     "packages": ["optax"],
     "most": 60,
     "vocab_size": 300,
-    "length": 128,
-    "buckets": 6,
+    "length": 512,
 }
+LABELLED = {"packages": ["optax"], "most": 60, "length": 128}
+TFDS = ({"source": "imdb_reviews"}, {"directory": "/dev/null/place"})
 OTHERS = {  # further cases
     name: [({"composition": "number"}, {"canvas": 40})]
     for name in ("mnist_5k", "mnist", "fashion_mnist", "kmnist")
 } | {
-    "masked_text": [({"source": "imdb_reviews"}, {"directory": "/dev/null/place"})],
+    "masked_text": [TFDS],
+    "labelled_text": [
+        TFDS,
+        (
+            LABELLED | {"units": "words", "vocab_size": 300},
+            {
+                "vocab_size": 280,
+                "tokenizer": "/dev/null/tokenizer.json",
+            },
+        ),
+    ],
 }
 DATASETS = {
     "mnist_5k": DIGITS,
@@ -68,13 +79,37 @@ DATASETS = {
         "eval_size": 30,
         **PAIRS,
     }),
+    "labelled_text": (LABELLED, {
+        "source": "/dev/null/text",
+        "units": "words",
+        "length": 40,
+        "packages": ["flax"],
+        "most": 40,
+        "buckets": 1,
+        "budget": "examples",
+    }),
+    "listops": ({"train_size": 80, "eval_size": 20, "validation": "validation"}, {
+        "depth": 3,
+        "arguments": 4,
+        "low": 10,
+        "high": 60,
+        "train_size": 70,
+        "eval_size": 30,
+        "buckets": 2,
+        "budget": "examples",
+    }),
+    "pixels": ({}, {
+        "source": "photos",
+        "directory": "/dev/null/place",
+        "shrink": 2,
+    }),
     "masked_text": (MASKED, {
         "source": "/dev/null/text",
         "packages": ["flax"],
         "most": 40,
         "vocab_size": 280,
         "tokenizer": "/dev/null/tokenizer.json",
-        "length": 32,
+        "length": 128,
         "buckets": 1,
         "budget": "examples",
         "next_sentence": False,

@@ -54,12 +54,12 @@ def open_split(name: str, split: str) -> Images:
 
 @functools.lru_cache(maxsize=4)
 def _open(root: pathlib.Path, split: str) -> Images:
-    places = _places(root)
+    places = class_folders(root)
     class_names = tuple(sorted({c.name for place in places.values() for c in place}))
     files = {
         name: sorted(
             (path for folder in place for path in _images(folder)),
-            key=lambda path: _hash(path),
+            key=hash_of,
         )
         for name, place in places.items()
     }
@@ -85,8 +85,8 @@ def _open(root: pathlib.Path, split: str) -> Images:
     ).kept()
 
 
-def _places(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Folders of classes by split."""
+def class_folders(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Folders of classes by split, ROOT/CLASS (all "train") or ROOT/SPLIT/CLASS."""
     folders = list(_folders(root))
     inner = {folder.name: list(_folders(folder)) for folder in folders}
     if any(inner.values()):
@@ -106,7 +106,8 @@ def _images(place: pathlib.Path) -> Iterator[pathlib.Path]:
             yield path
 
 
-def _hash(path: pathlib.Path) -> bytes:
+def hash_of(path: pathlib.Path) -> bytes:
+    """By which files are put in order."""
     return hashlib.blake2b(f"{path.parent.name}/{path.name}".encode()).digest()
 
 

@@ -85,8 +85,12 @@ def sentences(text: str) -> list[str]:
 
 def share(name: str) -> str:
     """The split of what has this name: a tenth each is for validation and test."""
-    number = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return SHARES.get(int.from_bytes(number, "big") % 10, "train")
+    return SHARES.get(number(name) % 10, "train")
+
+
+def number(name: str) -> int:
+    """A number that depends on a name, and looks random."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
 def files(place: pathlib.Path) -> tuple[Documents, dict[str, Any]]:
@@ -139,7 +143,15 @@ def lines(path: pathlib.Path) -> list[str]:
 
 
 def docstrings(packages: Sequence[str]) -> tuple[Documents, dict[str, Any]]:
-    """Running text of docstrings: of some packages that are installed anyway.
+    """Running text of docstrings: of some packages that are installed anyway."""
+    found, notes = by_package(packages)
+    return {name: [d for _, d in docs] for name, docs in found.items()}, notes
+
+
+def by_package(
+    packages: Sequence[str],
+) -> tuple[dict[str, list[tuple[str, list[str]]]], dict[str, Any]]:
+    """The documents of `docstrings`, each with the package that it is of.
 
     A document is a docstring's prose: examples, lists, tables and headings are left
     out, and so is what comes twice. A tenth each of the modules, by a hash of
@@ -158,23 +170,23 @@ def docstrings(packages: Sequence[str]) -> tuple[Documents, dict[str, Any]]:
     return found, {"packages": versions, "split": "by module, without what is in train"}
 
 
-def _docstrings(packages: Sequence[str]) -> Documents:
+def _docstrings(packages: Sequence[str]) -> dict[str, list[tuple[str, list[str]]]]:
     print(
         f"reading the docstrings of {', '.join(packages)} (once, some seconds)",
         file=sys.stderr,
     )
-    found: Documents = {name: [] for name in SPLITS}
+    found: dict[str, Any] = {name: [] for name in SPLITS}
     known: set[str] = set()
     for module, text in _modules(packages):
         for docstring in _of_module(text):
             document = _prose(docstring)
             if document and (whole := "\n".join(document)) not in known:
                 known.add(whole)
-                found[share(module)].append(document)
-    seen = {sentence for document in found["train"] for sentence in document}
+                found[share(module)].append((module.split("/")[0], document))
+    seen = {sentence for _, document in found["train"] for sentence in document}
     for name in SPLITS[1:]:
-        found[name] = [part for d in found[name] for part in _without(d, seen)]
-        seen |= {sentence for document in found[name] for sentence in document}
+        found[name] = [(p, part) for p, d in found[name] for part in _without(d, seen)]
+        seen |= {sentence for _, document in found[name] for sentence in document}
     return found
 
 

@@ -1,6 +1,6 @@
 """Texts of prepared sets of TensorFlow Datasets, read without TensorFlow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attn import settings
@@ -25,8 +25,9 @@ def columns(
     there = dict(getattr(builder.info.features, "items", dict)())
     for field in fields:
         if field not in there:
+            known = ", ".join(sorted(there))
             raise settings.Invalid(
-                f"data set {name!r} has no field {field!r}, but {', '.join(there)}"
+                f"data set {name!r} has no field {field!r}, but {known}"
             )
     found = {}
     for split, info in builder.info.splits.items():
@@ -42,13 +43,30 @@ def columns(
     return found
 
 
-def names(name: str, directory: str, field: str) -> tuple[str, ...]:
-    """Names of the classes of a label."""
+def class_names(name: str, directory: str, field: str) -> tuple[str, ...]:
+    """Names of the classes of a label.
+
+    Raises:
+        Invalid: the field has no classes.
+    """
     feature = prepare.builder(name, directory).info.features[field]
+    if not hasattr(feature, "names"):
+        raise settings.Invalid(f"{field!r} of data set {name!r} has no classes")
     return tuple(feature.names)
 
 
-def languages(name: str, directory: str) -> Mapping[str, Any]:
-    """The languages of a set of translations, the source first."""
-    features = prepare.builder(name, directory).info.features
-    return dict(getattr(features, "items", dict)())
+def languages(name: str, directory: str) -> tuple[str, ...]:
+    """The languages of a set of translations, the source first.
+
+    Raises:
+        Invalid: it is none.
+    """
+    info = prepare.builder(name, directory).info
+    there = dict(getattr(info.features, "items", dict)())
+    first = info.supervised_keys or tuple(there)
+    if len(there) != 2 or set(first) != set(there):
+        raise settings.Invalid(
+            f"data set {name!r} is not one of translation: it needs a text in each of"
+            f" two languages, and has {', '.join(there)}"
+        )
+    return tuple(first)
