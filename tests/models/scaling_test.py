@@ -56,6 +56,17 @@ CASES |= {
         position="none",
     ),
 }
+TEXT = {"width": 24, "depth": 1, "num_heads": 3, "mlp_dim": 29}
+TEXT |= {"vocab_size": 11, "max_length": 8}
+transformer = lambda **more: ("transformer", {**TEXT, **more})
+CASES |= {
+    "transformer": transformer(),
+    "transformer keys": transformer(key_dim=6, position="rotary"),
+    "transformer rotary": transformer(position="rotary"),
+    "transformer learned": transformer(position="learned"),
+    "bert": ("bert", TEXT),
+    "bert sinusoidal": ("bert", {**TEXT, "mlp_dim": None, "position": "sinusoidal"}),
+}
 STEPS = {
     "resnet": 1,
     "resnet in numbers": 1,
@@ -71,13 +82,20 @@ STEPS = {
     "vit head_dim": 24,
     "vit own heads": 3,
     "vit own position": 12,
+    "transformer": 6,
+    "transformer rotary": 6,
+    "transformer learned": 3,
+    "bert": 3,
+    "bert sinusoidal": 6,
 }
 each = pytest.mark.parametrize("name", list(CASES))
 
 
 def made(name, **changes):
     model, settings = CASES[name]
-    settings = {"num_classes": 5, **settings, **changes}
+    settings = {**settings, **changes}
+    if "vocab_size" not in settings:
+        settings = {"num_classes": 5, **settings}
     if model == "vit":
         settings = {"size": "tiny", "patch_size": 4, **settings}
     return models.create(model, **settings)
@@ -85,9 +103,13 @@ def made(name, **changes):
 
 def sizes(model):
     image = jax.ShapeDtypeStruct((1, 16, 24, 3), jnp.float32)
+    words = jax.ShapeDtypeStruct((1, 6), jnp.int32)
+    mask = jax.ShapeDtypeStruct((1, 6), bool)
+    kinds = {"image": image, "source_mask": mask, "tokens_mask": mask}
+    inputs = [kinds.get(field, words) for field in model.inputs]
     init = functools.partial(model.init, train=False)
     key = jax.eval_shape(jax.random.key, 0)
-    return jax.tree.map(jnp.shape, jax.eval_shape(init, key, image)["params"])
+    return jax.tree.map(jnp.shape, jax.eval_shape(init, key, *inputs)["params"])
 
 
 def scaled(width, change):

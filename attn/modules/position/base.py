@@ -89,6 +89,19 @@ class Position(nn.Module):
         y = self.tokens(_whole(x, start, length), grid)
         return part(y, start, x.shape[1])
 
+    def part_rotate(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        grid: Grid | None,
+        start: jax.Array,
+        length: int,
+    ) -> tuple[jax.Array, jax.Array]:
+        """`rotate` of some queries and keys, as `part_tokens`."""
+        turned = self.rotate(*(_whole(x, start, length) for x in (q, k)), grid)
+        q, k = (part(x, start, q.shape[1]) for x in turned)
+        return q, k
+
     def part_bias(
         self, q: jax.Array, k: jax.Array, grid: Grid | None, start: jax.Array
     ) -> jax.Array | None:
@@ -161,10 +174,7 @@ class Part:
     ) -> tuple[jax.Array, jax.Array]:
         if "rotate" not in self.encoding.acts:
             return q, k
-        whole = (_whole(x, self.start, self.length) for x in (q, k))
-        turned = self.encoding.rotate(*whole, grid)
-        q, k = (part(x, self.start, q.shape[1]) for x in turned)
-        return q, k
+        return self.encoding.part_rotate(q, k, grid, self.start, self.length)
 
     def bias(self, q: jax.Array, k: jax.Array, grid: Grid | None) -> jax.Array | None:
         if "bias" not in self.encoding.acts:

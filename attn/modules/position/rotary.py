@@ -9,9 +9,10 @@ https://arxiv.org/abs/2403.13298, section 3.2.
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from attn.modules.position.base import Grid, Position
+from attn.modules.position.base import Grid, Position, part
 from attn.ops import positions
 
 
@@ -33,10 +34,25 @@ class Rotary(Position):
         self, q: jax.Array, k: jax.Array, grid: Grid | None = None
     ) -> tuple[jax.Array, jax.Array]:
         del grid
-        length, dim = max(q.shape[1], k.shape[1]), q.shape[-1]
-        angles = positions.rotary_angles(length, dim, temperature=self.temperature)
+        angles = self._angles(max(q.shape[1], k.shape[1]), q.shape[-1])
         q, k = (positions.rotate(x, angles[: x.shape[1]]) for x in (q, k))
         return q, k
+
+    def part_rotate(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        grid: Grid | None,
+        start: jax.Array,
+        length: int,
+    ) -> tuple[jax.Array, jax.Array]:
+        del grid
+        angles = jnp.asarray(self._angles(length, q.shape[-1]), jnp.float32)
+        angles = part(angles, start, q.shape[1], axis=0)
+        return positions.rotate(q, angles), positions.rotate(k, angles)
+
+    def _angles(self, length: int, dim: int) -> np.ndarray:
+        return positions.rotary_angles(length, dim, temperature=self.temperature)
 
 
 class Rotary2d(Position):
