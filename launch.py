@@ -10,6 +10,8 @@
     python launch.py --tune=schedule.peak=0.003,0.01,0.03   each row takes the best on
                                                        the validation split
     python launch.py evaluate --workdir=DIR [--only=POINT] [--checkpoint=best]
+    python launch.py predict --workdir=DIR [--only=POINT] [FILE]   answers to the lines
+                                                       of a file or standard input
     python launch.py report --workdir=DIR[,DIR...] [--output=FILE.html]
     python launch.py report --workdir=DIR --save=FILE.json      results in one file
     python launch.py report --workdir=DIR --against=FILE.json   then and now
@@ -66,7 +68,9 @@ flags.DEFINE_multi_string(
     [],
     "FIELD=VALUE,VALUE,...: what each row tries on the validation split, or none.",
 )
-flags.DEFINE_string("checkpoint", "last", "For evaluate: last, best or a step.")
+flags.DEFINE_string(
+    "checkpoint", "last", "For evaluate and predict: last, best or a step."
+)
 flags.DEFINE_string(
     "output", None, "For report: the page (default: WORKDIR/report.html)."
 )
@@ -129,13 +133,14 @@ def main(argv: Sequence[str]) -> None:
     words = [word for word in argv[1:] if not word.startswith("config.")]
     given = [word.removeprefix("config.") for word in argv[1:] if word not in words]
     overrides = [(path, text) for path, _, text in (o.partition("=") for o in given)]
-    command = " ".join(words) or "run"
+    command, *rest = words or ["run"]
     from attn import settings
 
-    if command not in COMMANDS:
-        complain(f"unknown command {command!r} (valid: {', '.join(COMMANDS)})")
+    if command not in COMMANDS or (rest and command != "predict"):
+        whole = " ".join(words)
+        complain(f"unknown command {whole!r} (valid: {', '.join(COMMANDS)})")
     try:
-        COMMANDS[command](overrides)
+        COMMANDS[command](overrides, *rest)
     except settings.Invalid as error:
         if FLAGS.traceback:
             raise
@@ -249,17 +254,8 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
         complain("evaluate needs --workdir=DIR, of a sweep or of one point")
     begin()
     from attn.train import evaluation, machines
-    from attn.workdir import files
 
-    found = evaluation.points(files.local(FLAGS.workdir))
-    if FLAGS.only:
-        names = [path.name for path in found]
-        for name in FLAGS.only:
-            if name not in names:
-                known = ", ".join(names)
-                complain(f"no point {name!r} in the workdir (valid: {known})")
-        found = [path for path in found if path.name in FLAGS.only]
-    for path in found:
+    for path in chosen():
         program, step, values = evaluation.evaluate_checkpoint(
             path, FLAGS.checkpoint, overrides
         )
@@ -271,6 +267,54 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
                 f"{path.name}: step {step}, {', '.join(shown)},"
                 f" {values['examples']} examples"
             )
+
+
+def chosen() -> list[pathlib.Path]:
+    """The points of the work directory, or those that --only names."""
+    from attn.train import evaluation
+    from attn.workdir import files
+
+    found = evaluation.points(files.local(FLAGS.workdir))
+    names = [path.name for path in found]
+    for name in FLAGS.only:
+        if name not in names:
+            known = ", ".join(names)
+            complain(f"no point {name!r} in the workdir (valid: {known})")
+    return [path for path in found if path.name in (FLAGS.only or names)]
+
+
+def predict(overrides: Sequence[tuple[str, str]], *names: str) -> None:
+    """Prints what a trained model answers to each line of a file or standard input."""
+    if not FLAGS.workdir:
+        complain("predict needs --workdir=DIR, of a sweep or of one point")
+    if len(names) > 1:
+        complain(f"predict reads one file, got {', '.join(names)}")
+    begin()
+    from attn.train import machines, prediction
+    from attn.workdir import files
+
+    found = chosen()
+    if len(found) != 1:
+        known = ", ".join(path.name for path in found)
+        complain(f"predict takes one point: --only=POINT (valid: {known})")
+    if names and names != ("-",):
+        try:
+            with files.local(names[0]).open("rb") as file:
+                raw = file.readlines()
+        except OSError as error:
+            complain(f"{names[0]} cannot be read: {error.strerror}")
+        lines, most = list(prediction.read(raw, names[0])), prediction.MOST
+    else:
+        lines = prediction.read(sys.stdin.buffer, "standard input")
+        most = 1 if sys.stdin.isatty() else prediction.MOST
+    answers = prediction.respond(
+        found[0], lines, FLAGS.checkpoint, overrides, most=most
+    )
+    for number, answer in enumerate(answers, 1):
+        if machines.first():
+            print(answer.text, flush=most == 1)
+            if answer.note:
+                print(f"line {number}: {answer.note}", file=sys.stderr)
 
 
 def report(overrides: Sequence[tuple[str, str]]) -> None:
@@ -311,7 +355,13 @@ def modules(overrides: Sequence[tuple[str, str]]) -> None:
         live.catalogue(catalogue.rows())
 
 
-COMMANDS = {"run": run, "evaluate": evaluate, "report": report, "modules": modules}
+COMMANDS = {
+    "run": run,
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "modules": modules,
+}
 
 if __name__ == "__main__":
     app.run(main, flags_parser=parse)

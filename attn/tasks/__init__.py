@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attn import settings
+from attn.tasks.answers import Answer
 from attn.tasks.base import Batch, Mean, Metric, Task, divide
 from attn.tasks.classification import Classification
 from attn.tasks.distillation import Distillation
@@ -48,6 +49,7 @@ def create(config: Mapping[str, Any], facts: Mapping[str, Any] | None = None) ->
 
 __all__ = [
     "TASKS",
+    "Answer",
     "Batch",
     "Classification",
     "Distillation",

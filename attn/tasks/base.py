@@ -11,12 +11,15 @@ they are spread over batches and devices.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
+
+from attn import settings
+from attn.tasks.answers import Answer
 
 Batch = Mapping[str, jax.Array]
 Direction = Literal["lower", "higher"]
@@ -187,6 +190,29 @@ class Task:
             facts: of the data set.
         """
         raise NotImplementedError
+
+    def respond(
+        self,
+        model: nn.Module,
+        variables: Any,
+        lines: Iterable[str],
+        facts: Mapping[str, Any],
+        *,
+        most: int,
+    ) -> Iterator[Answer]:
+        """The answers of a trained model to lines of text, one each, in their order.
+
+        Args:
+            model, variables: what answers.
+            lines: read as far as they are needed.
+            facts: of the data set that it was trained on.
+            most: lines that are answered together.
+
+        Raises:
+            settings.Invalid: the task answers no text, or the data set has no
+                tokenizer.
+        """
+        raise settings.Invalid(f"task {type(self).__name__} answers no lines of text")
 
 
 def divide(means: Mapping[str, Mean]) -> dict[str, float]:

@@ -6,13 +6,17 @@ words are masked, and what stands in their place, is the data's.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import flax.linen as nn
+import jax
 import numpy as np
 
 from attn import settings
-from attn.tasks import tokens
+from attn.tasks import answers, tokens
+from attn.tasks.answers import Answer
 from attn.tasks.base import Batch, Mean, Metric, Task
 from attn.tasks.next_sentence import ACCURACY, FIELD, NextSentence, check_output
 from attn.tasks.translation import perplexity
@@ -24,6 +28,7 @@ FIGURES = (
     Metric("masked_accuracy", "masked-word accuracy", unit="%", better="higher"),
 )
 SHOWN = 6  # words in a caption
+GUESSES = 5  # for a mask in an answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +110,85 @@ class MaskedLanguage(Task):
             caption = ", ".join(f"{a} \N{RIGHTWARDS ARROW} {b}" for a, b in pairs)
             found.append((caption, bool((right != guess)[mask].any())))
         return found
+
+    def respond(
+        self,
+        model: nn.Module,
+        variables: Any,
+        lines: Iterable[str],
+        facts: Mapping[str, Any],
+        *,
+        most: int,
+    ) -> Iterator[Answer]:
+        """Each line with its "[MASK]"s filled, and behind tabs the five best for each.
+
+        Raises:
+            settings.Invalid: the data set has no tokenizer, or the scores of the model
+                are NaN.
+        """
+        words = answers.tokenizer(facts)
+        apply = jax.jit(functools.partial(_masked, model))
+        room = facts["max_length"] - 2  # for the first token and the last
+
+        def of(group: list[str]) -> list[Answer]:
+            # sentences are encoded behind a space, as in the data
+            coded = (words.encode(f" {line}", special=True) for line in group)
+            rows, notes = zip(*(answers.cut(row, room) for row in coded), strict=True)
+            rows = [[facts["cls"], *row, facts["sep"]] for row in rows]
+            batch = _batch(rows, facts)
+            logits = np.asarray(apply(variables, batch))
+            found = []
+            for row, note, own in zip(rows, notes, logits, strict=True):
+                text, why = _filled(row, own, facts)
+                found.append(Answer(text, ", ".join(filter(None, (note, why)))))
+            return found
+
+        return answers.by_group(lines, most, of)
+
+
+def _masked(model: nn.Module, variables: Any, batch: Batch) -> jax.Array:
+    given = (batch[name] for name in model.inputs)
+    rngs = {"sample": jax.random.key(0)}
+    return model.apply(variables, *given, train=False, rngs=rngs)[HEAD]
+
+
+def _batch(rows: Sequence[Sequence[int]], facts: Mapping[str, Any]) -> Batch:
+    """What a model reads of rows of tokens, one segment each, and where masks are."""
+    values, mask = answers.padded(rows, facts["max_length"], facts["pad"])
+    masked = [np.flatnonzero(row == facts["mask"]).tolist() for row in values]
+    places, _ = answers.padded(masked, facts["max_length"], 0)
+    segments = np.zeros_like(values)
+    names = ("tokens", "tokens_mask", "segments", "places")
+    return dict(zip(names, (values, mask, segments, places), strict=True))
+
+
+def _filled(
+    row: Sequence[int], logits: np.ndarray, facts: Mapping[str, Any]
+) -> tuple[str, str]:
+    """A row with its masks filled, what else they could be, and a note."""
+    words = facts["tokenizer"]
+    places = np.flatnonzero(np.asarray(row) == facts["mask"])
+    best, chances = guesses(logits[: len(places)], GUESSES)
+    if np.isnan(chances).any():
+        raise answers.broken()
+    whole = np.array(row)
+    whole[places] = best[:, 0]
+    parts = [answers.one_line(words.decode(whole)).strip()]
+    for some, own in zip(best, chances, strict=True):
+        named = zip(words.words(some), own, strict=True)
+        parts.append(
+            ", ".join(f"{word} {100 * chance:.0f} %" for word, chance in named)
+        )
+    return "\t".join(parts), "" if len(places) else "it has no [MASK]"
+
+
+def guesses(logits: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest words by logits [..., V], the best first, and probabilities."""
+    best = np.argsort(-logits, axis=-1)[..., :most]
+    own = np.take_along_axis(logits, best, axis=-1).astype(np.float64)
+    high = logits.max(axis=-1, keepdims=True)
+    total = np.exp(logits - high, dtype=np.float64).sum(axis=-1, keepdims=True)
+    return best, np.exp(own - high) / total
 
 
 def word_names(facts: Mapping[str, Any]) -> Any:

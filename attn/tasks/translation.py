@@ -6,8 +6,9 @@ that captions are translations of images.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -15,9 +16,11 @@ import jax
 import numpy as np
 
 from attn import decoding, settings
-from attn.tasks import bleu, tokens
+from attn.tasks import answers, bleu, tokens
+from attn.tasks.answers import Answer
 from attn.tasks.base import Batch, Mean, Metric, Task
 
+SOURCE = ("source", "source_mask")
 TARGET = "target_in"  # the input of a model that is no source
 FIGURES = (
     Metric("log_perplexity", "log perplexity", unit="nats/token", digits=3),
@@ -172,6 +175,47 @@ class Translation(Task):
         references = self.texts(right, facts)
         same = [a == b for a, b in zip(said, references, strict=True)]
         return {**bleu.corpus(said, references), "exact": 100 * float(np.mean(same))}
+
+    def respond(
+        self,
+        model: nn.Module,
+        variables: Any,
+        lines: Iterable[str],
+        facts: Mapping[str, Any],
+        *,
+        most: int,
+    ) -> Iterator[Answer]:
+        """The translation of each line.
+
+        Raises:
+            settings.Invalid: the data set has no tokenizer, or the model reads more
+                than a text, or its scores are NaN.
+        """
+        words = answers.tokenizer(facts)
+        if tuple(model.inputs) != (*SOURCE, TARGET):
+            raise settings.Invalid(
+                f"a model that translates lines reads {', '.join((*SOURCE, TARGET))};"
+                f" this one reads {', '.join(model.inputs)}"
+            )
+        search = jax.jit(functools.partial(self.search, model))
+        room = facts["max_length"]
+
+        def of(group: list[str]) -> list[Answer]:
+            rows, notes = zip(
+                *(
+                    answers.cut(words.encode(line), facts["max_length"])
+                    for line in group
+                ),
+                strict=True,
+            )
+            batch = dict(zip(SOURCE, answers.padded(rows, room, self.pad), strict=True))
+            found = jax.device_get(search(variables, batch, jax.random.key(0)))
+            if np.isnan(found.scores[:, 0]).any():
+                raise answers.broken()
+            said = map(answers.one_line, self.texts(found.tokens[:, 0], facts))
+            return [Answer(*pair) for pair in zip(said, notes, strict=True)]
+
+        return answers.by_group(lines, most, of)
 
     def texts(self, sentences: np.ndarray, facts: Mapping[str, Any]) -> list[str]:
         """Sentences [n, L] as texts, by the tokenizer, or else the numbers of words."""

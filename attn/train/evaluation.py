@@ -7,7 +7,6 @@ task.
 """
 
 import collections
-import copy
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +18,8 @@ import numpy as np
 from attn import settings
 from attn.data import Dataset
 from attn.tasks import Mean, divide
-from attn.train import partition
+from attn.train import partition, prediction
 from attn.train.program import Program
-from attn.train.store import trained
-from attn.train.sweep import override
 from attn.workdir import files
 
 AHEAD = 2  # batches that may be under way at once
@@ -209,16 +206,7 @@ def evaluate_checkpoint(
         settings.Invalid: no such checkpoint, one that does not fit the config, or
             "best" without a validation split.
     """
-    config = copy.deepcopy(files.read_json(directory / "config.json"))
-    for path, text in overrides:
-        override.override(config, path, text)
-    program = Program(config)
-    if which == "best" and "validation" not in program.dataset.splits:
-        raise settings.Invalid(
-            f"{directory} has no best checkpoint: it was trained without a validation"
-            " split (config.data.validation), and the test split selects nothing"
-        )
-    state = trained.state(directory, program, which)
+    program, state = prediction.restored(directory, which, overrides)
     variables = program.partition.replicate(state.variables())
     (found,) = evaluate(program, variables, [program.dataset], "test", score=True)
     return program, int(state.step), found.values

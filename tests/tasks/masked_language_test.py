@@ -10,6 +10,7 @@ import pytest
 
 from attn import settings, tasks
 from attn.data import Source
+from attn.data.text import tokenizer
 from attn.train import partition
 from attn.train.program import Program
 from tests.train import small
@@ -168,3 +169,35 @@ def test_a_step_is_the_same_on_one_device_and_on_eight():
     _, loss, means, _ = one
     assert loss == pytest.approx(means["masked_loss"] + means["next_loss"], rel=1e-6)
     assert loss == pytest.approx(means["loss"], rel=1e-6)
+
+
+TEXTS = ["one two three two one", "two three four", "four three"]
+
+
+def test_masks_are_filled_with_the_five_best():
+    words = tokenizer.train(TEXTS, 270, ("[PAD]", "[CLS]", "[SEP]", "[MASK]"))
+    facts = {
+        "vocab_size": words.vocab_size,
+        "max_length": 20,
+        "tokenizer": words,
+        **{name: words.special(name) for name in ("pad", "cls", "sep", "mask")},
+    }
+    model = Guesser(words.vocab_size)
+    where = np.zeros((1, 3), np.int32)
+    variables = model.init(jax.random.key(0), where, where, train=False)
+    lines = ["one [MASK] three", "", "four", "[MASK] and [MASK]", "a [MASK]" * 9]
+    found = list(task().respond(model, variables, lines, facts, most=2))
+    mask = facts["mask"]
+    row = [facts["cls"], *words.encode(" one"), mask, *words.encode(" three")]
+    row = np.array([[*row, facts["sep"]]], np.int32)
+    places = np.flatnonzero(row[0] == mask)[None].astype(np.int32)
+    logits = model.apply(variables, row, places, train=False)["masked"][0, 0]
+    chances = np.asarray(jax.nn.softmax(logits))
+    best = np.argsort(-chances)[:5]
+    row[row == mask] = best[0]
+    named = zip(words.words(best), chances[best], strict=True)
+    guesses = ", ".join(f"{word} {100 * chance:.0f} %" for word, chance in named)
+    assert found[0].text.split("\t") == [words.decode(row[0]).strip(), guesses]
+    assert found[1:3] == [("", ""), ("four", "it has no [MASK]")]
+    assert len(found[3].text.split("\t")) == 3
+    assert found[4].note.startswith("cut to 18 of its ")
