@@ -34,6 +34,7 @@ from attn.data.text.babel import Babel
 from attn.data.text.labelled import LabelledText
 from attn.data.text.listops import ListOps
 from attn.data.text.masked import MaskedText
+from attn.data.text.parallel import TRANSLATIONS, Parallel, Translation
 from attn.data.text.pixels import Pixels
 from attn.data.transforms import Transform
 
@@ -52,7 +53,8 @@ __all__ = [
     "open",
 ]
 
-# Every other name is a folder of images, if it is a path, or a set of TFDS.
+# Every other name is a folder of images, if it is a path, or a set of TFDS, of
+# translations if it is called so, or else of images.
 DATASETS = {
     "babel": Babel,
     "digits_scene": DigitsScene,
@@ -63,8 +65,9 @@ DATASETS = {
     "masked_text": MaskedText,
     "mnist": Digits,
     "mnist_5k": Digits,
-    "pixels": Pixels,
+    "parallel": Parallel,
     "photos": images.Classes,
+    "pixels": Pixels,
     "sequences": Sequences,
 }
 
@@ -86,8 +89,11 @@ class Config:
     Attributes:
         name: in `DATASETS`; any prepared image-classification set of TensorFlow
             Datasets ("cifar10", "imagenet2012"; `attn.data.prepare` says where it
-            looks); the path of a folder of images, with a "/" or in front of it "~" or
-            "."; or "package.file:Class".
+            looks), or one of translation ("wmt14_translate/de-en",
+            "ted_hrlr_translate/pt_to_en"); the path of a folder of images, with a "/"
+            or in front of it "~" or "."; or "package.file:Class". Texts by path, or
+            other sets of TFDS with texts, are settings of "parallel", "masked_text"
+            and "labelled_text".
         train, validation, test: splits in the words of TFDS: "train[:90%]",
             "validation"; "" for no validation split.
         test_draws: how often the test split is gone through, with other random
@@ -178,6 +184,8 @@ def _class(name: str) -> Any:
         return images.Folder
     if rest and not re.fullmatch(r"[\d.*]+", rest):  # a version, as in "mnist:3.0.1"
         return settings.choose({}, "data set", name)
+    if TRANSLATIONS.fullmatch(base.partition("/")[0]):
+        return Translation
     return DATASETS.get(base, images.Classes)
 
 

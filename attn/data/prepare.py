@@ -110,6 +110,7 @@ def _silence() -> Iterator[None]:
 def _not_prepared(name: str, directory: str) -> settings.Invalid:
     """The error for a set that is not on disk: unknown, or what prepares it."""
     import tensorflow_datasets as tfds
+    import tensorflow_datasets.translate  # registers wmt14_translate and its like
 
     from attn import data
 
@@ -138,4 +139,6 @@ def _not_prepared(name: str, directory: str) -> settings.Invalid:
 
 def _command(name: str) -> str:
     call = f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
-    return f'`python -c "import tensorflow_datasets as tfds; {call}"`'
+    # those of WMT are registered by a module of their own
+    more = ", tensorflow_datasets.translate" * name.startswith("wmt")
+    return f'`python -c "import tensorflow_datasets as tfds{more}; {call}"`'

@@ -5,6 +5,7 @@ under which all its fields count, and a second value for each.
 """
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -30,6 +31,12 @@ PAIRS = {
 BABEL = {
     "train_size": 120,
     "eval_size": 20,
+    "vocab_size": 300,
+    "longest": 32,
+    "buckets": 2,
+}
+PARALLEL = {
+    "path": str(pathlib.Path(__file__).parent / "text" / "pairs"),
     "vocab_size": 300,
     "longest": 32,
     "buckets": 2,
@@ -97,6 +104,12 @@ DATASETS = {
         "eval_size": 30,
         "buckets": 2,
         "budget": "examples",
+    }),
+    "parallel": (PARALLEL, {
+        "path": "/dev/null/place",
+        "source": "fr",
+        "target": "fr",
+        **PAIRS,
     }),
     "pixels": ({}, {
         "source": "photos",

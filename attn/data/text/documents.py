@@ -4,6 +4,7 @@ All of a source is held in memory.
 """
 
 import ast
+import codecs
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -127,7 +128,7 @@ def lines(path: pathlib.Path) -> list[str]:
         Invalid: no such file, or a line that is not UTF-8.
     """
     try:
-        raw = path.read_bytes().split(b"\n")
+        raw = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     except OSError as error:
         raise settings.Invalid(f"{path} cannot be read: {error.strerror}") from error
     found = []

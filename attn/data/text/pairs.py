@@ -121,6 +121,7 @@ def _prepared(pairs: Pairs) -> Prepared:
         sides = (words.encode_all(side) for side in (split.sources, split.targets))
         found[name], count = _limited(Tokens(*sides, split.kinds), pairs)
         over += count
+    notes |= _overlap(texts)
     if over:
         notes[f"pairs over {pairs.longest} tokens"] = f"{over} ({pairs.over})"
         done = "left out" if pairs.over == "skip" else "cut"
@@ -132,6 +133,17 @@ def _prepared(pairs: Pairs) -> Prepared:
         )
     edges = buckets.boundaries(lengths, pairs.buckets, multiple=MULTIPLE)
     return Prepared(words, found, edges, notes)
+
+
+def _overlap(texts: Mapping[str, Texts]) -> dict[str, int]:
+    """How many sources of other splits are in the training split too."""
+    known = set(texts["train"].sources)
+    counts = {
+        f"sources of {name} in train": sum(one in known for one in split.sources)
+        for name, split in texts.items()
+        if name != "train"
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def _limited(tokens: Tokens, pairs: Pairs) -> tuple[Tokens, int]:
