@@ -6,7 +6,8 @@ SWEEP/tune.json            what each row tried and what was chosen, if asked for
 SWEEP/trials/              the trials, a sweep of their own
 SWEEP/POINT/config.json    everything that decides the training
 SWEEP/POINT/environment.json   versions, machine, code, for each time it was started
-SWEEP/POINT/tokenizer.json     of its data, if they are text: files that they name
+SWEEP/POINT/tokenizer.json     of its data, if they are text
+SWEEP/POINT/data.json      notes on such data: versions, what was left out
 SWEEP/POINT/metrics.jsonl  what was learnt; the same bytes however often killed
 SWEEP/POINT/speed.jsonl    how fast
 SWEEP/POINT/checkpoints/   the state, last and best

@@ -90,7 +90,7 @@ class LabelledText:
             self.budget,
             texts.class_names,
             facts,
-            files={} if isinstance(words, Bytes) else {"tokenizer.json": words.file},
+            files=tokenizer.files(words, texts.notes),
         )
 
 

@@ -168,7 +168,7 @@ class MaskedText:
             draws=sum(made.counts.values()),
             buckets=plan,
             lengths=dict.fromkeys(("places", "masked"), made.places),
-            files={"tokenizer.json": words.file},
+            files=tokenizer.files(words, notes),
         )
 
 

@@ -200,5 +200,5 @@ def _source(pairs: Pairs, found: Prepared, tokens: Tokens) -> Source:
         read,
         facts | ({"kinds": pairs.kinds()} if pairs.kinds() else {}),
         buckets=plan,
-        files={"tokenizer.json": words.file},
+        files=tokenizer.files(words, found.notes),
     )

@@ -11,7 +11,7 @@ import functools
 import importlib.metadata
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,6 +193,19 @@ def load(path: str) -> Tokenizer:
 @functools.lru_cache(maxsize=4)
 def _loaded(file: bytes) -> Tokenizer:
     return Tokenizer(file)
+
+
+def files(words: Any, notes: Mapping[str, Any]) -> dict[str, bytes]:
+    """Files to be kept beside what is trained (`Source.files`).
+
+    Args:
+        words: a `Tokenizer`; another vocabulary needs no file.
+        notes: what there is to know of the data, for data.json.
+    """
+    found = {"data.json": (json.dumps(notes, indent=2) + "\n").encode()}
+    if isinstance(words, Tokenizer):
+        found["tokenizer.json"] = words.file
+    return found
 
 
 def _trained(texts: Sequence[str], vocab_size: int, special: Sequence[str]) -> bytes:

@@ -1,6 +1,7 @@
 """Rule-made pairs: what is held out, one right translation each, batches of them."""
 
 import itertools
+import json
 import re
 
 import numpy as np
@@ -111,7 +112,8 @@ def test_batches_are_the_texts():
 def test_facts_and_files():
     dataset = opened()
     assert dataset.facts["vocab_size"] == 400 and dataset.facts["pad"] == 0
-    assert dataset.files == {"tokenizer.json": dataset.facts["tokenizer"].file}
+    assert dataset.files["tokenizer.json"] == dataset.facts["tokenizer"].file
+    assert json.loads(dataset.files["data.json"]) == dataset.facts["notes"]
     assert dataset.facts["notes"]["babel"] == "2.19.0"
     assert dict(dataset.facts) == dict(opened().facts)
     assert dataset.facts["kinds"] == tuple(phrases.KINDS)
