@@ -3,6 +3,8 @@
     python launch.py                                   the default experiment
     python launch.py --config=experiments/FILE.py:ARG --workdir=DIR
     python launch.py --config.train.steps=200 --config.seed=7 --only=cbam,none
+    python launch.py --config.model.weights=PATH       from a safetensors file, or a
+                                                       point of another work directory
     python launch.py --add=my_file:MyModule            one more row, of your own module
     python launch.py --dry_run                         points, costs and time only
     python launch.py --match=parameters[=400000]       widths of one budget; or macs,

@@ -78,7 +78,8 @@ def run(
     if first:
         files.check(directory)
         unchanged(points, directory)
-    begun = {p.name for p in points if (directory / p.name / "checkpoints").exists()}
+    begun = [p.name for p in points if (directory / p.name / "checkpoints").exists()]
+    begun = partition.broadcast_json(begun)
     shapes = groups.shapes(points, parallel, machines, begun)
     with files.held(directory) if first else contextlib.nullcontext():
         if first:
