@@ -80,6 +80,11 @@ class Babel(Pairs):
         """Names of the kinds of pairs."""
         return tuple(phrases.KINDS)
 
+    def identity(self) -> list[str]:
+        """The package's words, and the code that makes pairs of them."""
+        code = [pathlib.Path(path).read_text() for path in (__file__, phrases.__file__)]
+        return [*code, repr(_locales(("en", self.language)))]
+
     def texts(self) -> tuple[Mapping[str, Texts], dict[str, Any]]:
         """The pairs of each split, from disk if they were written before."""
         notes = {
@@ -97,8 +102,7 @@ class Babel(Pairs):
         found = {}
         for split in PURPOSES:
             size = self.train_size if split == "train" else self.eval_size
-            code = [pathlib.Path(p).read_bytes() for p in (__file__, phrases.__file__)]
-            key = [*code, repr(sorted(data.items())), repr(kinds), split, str(size)]
+            key = [*self.identity(), repr(kinds), split, str(size)]
             write = lambda split=split, size=size: json.dumps(
                 list(zip(*_written(self.language, kinds, split, size), strict=True))
             ).encode()

@@ -229,7 +229,7 @@ def _runs(config: MaskedText) -> tuple[Tokenizer, dict[str, Runs], dict[str, Any
         alone += count
     if alone:
         log.info("%d runs of a single sentence are left out", alone)
-        notes = {**notes, "single sentences left out": alone}
+        notes = {**notes, "left out": {"runs of a single sentence": alone}}
     if not len(runs["train"].starts):
         raise settings.Invalid(
             f"the text {config.source!r} has no two sentences that follow each other"

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import io
+import json
 import logging
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +14,7 @@ import numpy as np
 from attn import settings
 from attn.data import buckets, splits
 from attn.data.source import Batch, Source
-from attn.data.text import tokenizer
+from attn.data.text import cache, tokenizer
 from attn.data.text.ragged import Ragged
 from attn.data.text.tokenizer import Tokenizer
 
@@ -94,6 +97,13 @@ class Pairs:
         """The texts of each split, "train" among them, and what to note of them."""
         raise NotImplementedError
 
+    def identity(self) -> list[str]:
+        """What else tells one set of texts from another, found without reading them.
+
+        With the settings, it is what their tokens are kept on disk by.
+        """
+        raise NotImplementedError
+
     def kinds(self) -> tuple[str, ...]:
         """Names of the kinds of pairs, where there are several."""
         return ()
@@ -109,11 +119,33 @@ class Pairs:
 
 @functools.lru_cache(maxsize=4)
 def _prepared(pairs: Pairs) -> Prepared:
-    """Everything as tokens; remembers the last few, as that takes a moment."""
+    """Everything as tokens; remembers the last few, and on disk what they were."""
+    code = pathlib.Path(__file__).read_bytes()
+    # these have no part in it
+    made = dataclasses.replace(pairs, buckets=1, budget="tokens", tokenizer="")
+    words = tokenizer.load(pairs.tokenizer) if pairs.tokenizer else None
+    key = [code, type(pairs).__name__, repr(made), tokenizer.version()]
+    key += [words.file if words else b"", *pairs.identity()]
+    content = cache.kept("pairs", key, lambda: _packed(*_tokens(pairs, words)))
+    words, found, notes = _unpacked(content)
+    for what in ("left out", "cut"):
+        for name, count in notes.get(what, {}).items():
+            log.warning("%d %s are %s", count, name, what)
+    if not found["train"].sources.size:
+        raise settings.Invalid(
+            f"no pair of the training split has at most longest={pairs.longest} tokens"
+        )
+    lengths = np.concatenate([one.lengths for one in found.values()])
+    edges = buckets.boundaries(lengths, pairs.buckets, multiple=MULTIPLE)
+    return Prepared(words, found, edges, notes)
+
+
+def _tokens(
+    pairs: Pairs, words: Tokenizer | None
+) -> tuple[Tokenizer, dict[str, Tokens], dict[str, Any]]:
+    """The tokenizer, by default a new one, the tokens of each split, and notes."""
     texts, notes = pairs.texts()
-    if pairs.tokenizer:
-        words = tokenizer.load(pairs.tokenizer)
-    else:
+    if words is None:
         seen = [*texts["train"].sources, *texts["train"].targets]
         words = tokenizer.train(seen, pairs.vocab_size, SPECIAL)
     found, over = {}, 0
@@ -121,18 +153,45 @@ def _prepared(pairs: Pairs) -> Prepared:
         sides = (words.encode_all(side) for side in (split.sources, split.targets))
         found[name], count = _limited(Tokens(*sides, split.kinds), pairs)
         over += count
-    notes |= _overlap(texts)
     if over:
-        notes[f"pairs over {pairs.longest} tokens"] = f"{over} ({pairs.over})"
-        done = "left out" if pairs.over == "skip" else "cut"
-        log.warning("%d pairs of over %d tokens are %s", over, pairs.longest, done)
-    lengths = np.concatenate([one.lengths for one in found.values()])
-    if not found["train"].sources.size:
-        raise settings.Invalid(
-            f"no pair of the training split has at most longest={pairs.longest} tokens"
+        what = "left out" if pairs.over == "skip" else "cut"
+        notes.setdefault(what, {})[f"pairs of over {pairs.longest} tokens"] = over
+    return words, found, notes | _overlap(texts)
+
+
+def _packed(
+    words: Tokenizer, found: Mapping[str, Tokens], notes: Mapping[str, Any]
+) -> bytes:
+    """What `_tokens` gives as the bytes of an .npz."""
+    arrays = {"words": np.frombuffer(words.file, np.uint8)}
+    arrays["notes"] = np.frombuffer(json.dumps(notes).encode(), np.uint8)
+    for name, tokens in found.items():
+        for side, ragged in (("s", tokens.sources), ("t", tokens.targets)):
+            arrays[f"{side}/{name}"], arrays[f"{side}ends/{name}"] = ragged
+        if tokens.kinds is not None:
+            arrays[f"kinds/{name}"] = tokens.kinds
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def _unpacked(
+    content: bytes,
+) -> tuple[Tokenizer, dict[str, Tokens], dict[str, Any]]:
+    """What `_packed` made bytes of."""
+    with np.load(io.BytesIO(content)) as file:
+        arrays = dict(file)
+    names = [name[2:] for name in arrays if name.startswith("s/")]
+    found = {
+        name: Tokens(
+            Ragged(arrays[f"s/{name}"], arrays[f"sends/{name}"]),
+            Ragged(arrays[f"t/{name}"], arrays[f"tends/{name}"]),
+            arrays.get(f"kinds/{name}"),
         )
-    edges = buckets.boundaries(lengths, pairs.buckets, multiple=MULTIPLE)
-    return Prepared(words, found, edges, notes)
+        for name in names
+    }
+    words = Tokenizer(arrays["words"].tobytes())
+    return words, found, json.loads(arrays["notes"].tobytes())
 
 
 def _overlap(texts: Mapping[str, Texts]) -> dict[str, int]:

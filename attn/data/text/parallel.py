@@ -1,7 +1,6 @@
 """Pairs of texts from files, and from sets of TensorFlow Datasets."""
 
 import dataclasses
-import logging
 import pathlib
 import re
 from collections.abc import Mapping
@@ -13,9 +12,6 @@ from attn.data.text.pairs import Pairs, Texts
 
 # Sets of TFDS that are translations, by name.
 TRANSLATIONS = re.compile(r"\w*_translate|para_crawl|opus|opus100")
-
-log = logging.getLogger(__name__)
-log.setLevel(logging.INFO)  # launch.py silences libraries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +47,25 @@ class Parallel(Pairs):
             Invalid: a file is missing, has another number of lines than the other, or
                 a line that is not UTF-8.
         """
+        pairs = self._files()
+        found, empty = {}, 0
+        for name, paths in pairs.items():
+            found[name], count = _read(*paths)
+            empty += count
+        notes: dict[str, Any] = {"split": "by file"}
+        if empty:
+            notes["left out"] = {"pairs with an empty side": empty}
+        return found, notes
+
+    def identity(self) -> list[str]:
+        """The files, when they were written, and how long they are."""
+        files = [path for pair in self._files().values() for path in pair]
+        states = [path.stat() for path in files if path.exists()]
+        found = [(state.st_size, state.st_mtime_ns) for state in states]
+        return [repr([path.resolve() for path in files]), repr(found)]
+
+    def _files(self) -> dict[str, list[pathlib.Path]]:
+        """The two files of each split."""
         place = pathlib.Path(self.path).expanduser()
         ends = (f".{self.source}", f".{self.target}")
         if place.is_dir():
@@ -63,15 +78,7 @@ class Parallel(Pairs):
                 f"{self.path!r} has no train{ends[0]} and train{ends[1]}, but"
                 f" {', '.join(pairs) or 'no files in these languages'}"
             )
-        found, empty = {}, 0
-        for name, paths in pairs.items():
-            found[name], count = _read(*paths)
-            empty += count
-        notes: dict[str, Any] = {"split": "by file"}
-        if empty:
-            log.warning("%d pairs with an empty side are left out", empty)
-            notes["pairs with an empty side"] = f"{empty} (skip)"
-        return found, notes
+        return pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +114,10 @@ class Translation(Pairs):
         rows = prepared.columns(self.name, self.directory, (source, target), self.most)
         found = {name: Texts(one[source], one[target]) for name, one in rows.items()}
         return found, {"split": "as in TensorFlow Datasets"}
+
+    def identity(self) -> list[str]:
+        """The set, and what TFDS knows of its files."""
+        return prepared.identity(self.name, self.directory)
 
 
 def _read(first: pathlib.Path, second: pathlib.Path) -> tuple[Texts, int]:

@@ -70,3 +70,13 @@ def languages(name: str, directory: str) -> tuple[str, ...]:
             f" two languages, and has {', '.join(there)}"
         )
     return tuple(first)
+
+
+def identity(name: str, directory: str) -> list[str]:
+    """What tells a prepared set from others, without reading it."""
+    builder = prepare.builder(name, directory)
+    sizes = {
+        split: (info.num_examples, info.num_bytes)
+        for split, info in builder.info.splits.items()
+    }
+    return [builder.info.full_name, str(builder.data_path), repr(sizes)]

@@ -9,6 +9,7 @@ well, and then encodes as it was made to: lower-cased words are not to be had ba
 
 import functools
 import importlib.metadata
+import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 
 from attn import settings
 from attn.data.text import cache
-from attn.data.text.ragged import Ragged, ragged
+from attn.data.text.ragged import Ragged
 
 # What a token is for, and its names: ours, then those of published tokenizers.
 SPECIAL = {
@@ -100,13 +101,15 @@ class Tokenizer:
 
     def encode_all(self, texts: Iterable[str]) -> Ragged:
         """The tokens of each text."""
-        texts, found = list(texts), []
+        texts, parts, lengths = list(texts), [np.zeros(0, np.int32)], []
         for first in range(0, len(texts), BLOCK):
             some = self._inner.encode_batch_fast(
                 texts[first : first + BLOCK], add_special_tokens=False
             )
-            found += [np.array(one.ids, np.int32) for one in some]
-        return ragged(found)
+            ids = [one.ids for one in some]
+            lengths += map(len, ids)
+            parts.append(np.fromiter(itertools.chain.from_iterable(ids), np.int32))
+        return Ragged(np.concatenate(parts), np.cumsum([0, *lengths]))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some tokens, special ones left out."""
@@ -166,10 +169,14 @@ def train(texts: Iterable[str], vocab_size: int, special: Sequence[str]) -> Toke
             f" and {BYTES} bytes, got {vocab_size}"
         )
     texts = list(texts)
-    version = importlib.metadata.version("tokenizers")
-    key = [version, str(vocab_size), repr(list(special)), *texts]
+    key = [version(), str(vocab_size), repr(list(special)), *texts]
     file = cache.kept("tokenizer", key, lambda: _trained(texts, vocab_size, special))
     return Tokenizer(file)
+
+
+def version() -> str:
+    """Of the package that makes the tokens."""
+    return importlib.metadata.version("tokenizers")
 
 
 def load(path: str) -> Tokenizer:

@@ -191,7 +191,7 @@ def test_fields_have_the_lengths_of_their_bucket(place):
     assert len(shapes) > 1 and all(p == m == round(0.15 * n) for n, p, m in shapes)
     assert dataset.example()["places"].shape == (round(0.15 * 48),)
     assert dataset.facts["max_length"] == 48
-    assert dataset.facts["notes"]["single sentences left out"] >= 1
+    assert dataset.facts["notes"]["left out"]["runs of a single sentence"] >= 1
     assert dataset.files["tokenizer.json"] == dataset.facts["tokenizer"].file
 
 

@@ -8,6 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from attn import data, settings
+from attn.data.text import pairs as parallel_pairs
+from attn.data.text import parallel
 
 PAIRS = pathlib.Path(__file__).parent / "pairs"
 LINES = {
@@ -72,7 +74,7 @@ def test_empty_lines_are_dropped_in_pairs_and_counted(tmp_path, caplog):
     assert pairs(dataset, "validation") == [("One.", "Eins."), ("Three", "Drei")]
     assert "4 pairs with an empty side are left out" in caplog.messages
     notes = dataset.facts["notes"]
-    assert notes["pairs with an empty side"] == "4 (skip)"
+    assert notes["left out"] == {"pairs with an empty side": 4}
     assert notes["sources of test in train"] == 1  # "One."
 
 
@@ -124,6 +126,20 @@ def test_what_is_wrong_with_files_is_one_sentence(tmp_path, files, message):
 def test_settings_that_do_not_fit(config, message):
     with pytest.raises(settings.Invalid, match=message):
         opened(**config)
+
+
+def test_tokens_are_kept_until_a_file_changes(tmp_path, monkeypatch):
+    write(tmp_path)
+    before = pairs(opened(path=str(tmp_path)))
+    parallel_pairs._prepared.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(parallel, "_read", lambda *_: pytest.fail("read again"))
+        kept = opened(path=str(tmp_path))
+        assert pairs(kept) == before
+        assert pairs(opened(path=str(tmp_path), buckets=1)) == before
+    (tmp_path / "test.de").write_text("Eins!\nZwei, drei.\nVier.\n")
+    parallel_pairs._prepared.cache_clear()
+    assert pairs(opened(path=str(tmp_path)))[0] == ("One.", "Eins!")
 
 
 class Talks(tfds.core.GeneratorBasedBuilder):
