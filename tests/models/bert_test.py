@@ -229,6 +229,14 @@ def test_computes_in_bfloat16_and_answers_in_float32():
         np.testing.assert_allclose(logits, want[name], atol=0.06 * span)
 
 
+def test_drops_after_the_embedding_each_branch_and_the_pooled_vector():
+    tokens = ((3, 6, 12), 0.1)
+    heads, classes = tiny(depth=2), tiny(depth=2, num_classes=4)
+    assert oracle.dropped(heads, *inputs_of(heads)) == [tokens] * (1 + 2 * 2)
+    found = oracle.dropped(classes, *inputs_of(classes))
+    assert found == [tokens] * (1 + 2 * 2) + [((3, 12), 0.1)]
+
+
 def test_lists_the_slots_in_order():
     assert BERT.slots() == ["block.pre", "mixer", "block.post"]
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -286,6 +287,27 @@ def test_computes_in_bfloat16_and_answers_in_float32():
     assert {a.dtype.name for a in inner} == {"bfloat16"}
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, want, atol=0.05 * np.abs(want).max())
+
+
+def dropped(model, *inputs):
+    """The shapes that dropout acts on, of which rate each."""
+    found = []
+
+    def spy(next_fun, args, kwargs, context):
+        if isinstance(context.module, nn.Dropout) and context.module.rate:
+            found.append((args[0].shape, context.module.rate))
+        return next_fun(*args, **kwargs)
+
+    init = functools.partial(model.init, jax.random.key(0), train=False)
+    with nn.intercept_methods(spy):
+        jax.eval_shape(init, *inputs)
+    return found
+
+
+def test_drops_after_the_embeddings_and_each_branch_and_nowhere_else():
+    source, target = ((3, 6, 12), 0.25), ((3, 5, 12), 0.25)
+    found = dropped(tiny(depth=2, dropout=0.25), SOURCE, REAL, TARGET)
+    assert found == [source] * (1 + 2 * 2) + [target] * (1 + 2 * 3)
 
 
 def test_starts_as_it_says():
