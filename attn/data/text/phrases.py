@@ -170,7 +170,7 @@ def _amount(size: float, digits: float) -> float:
 
 def _rest(amount: float, unit: str) -> str:
     """What an amount is held out with: "", so in training, if it is one of a few."""
-    return f"{amount} {unit}" if amount > 2 else ""
+    return f"{amount:g} {unit}" if amount > 2 else ""
 
 
 def _names(locales: Sequence[Any], table: str) -> list[dict[str, str]]:

@@ -3,8 +3,9 @@
 Byte-pair encoding (Sennrich, Haddow and Birch, 2016, arXiv:1508.07909) joins the most
 frequent pair of pieces again and again, here of bytes (Radford et al. 2019): every text
 can be written, there are no unknown words, and decoding gives the very text back. It is
-trained on the training split. A published tokenizer in a `tokenizer.json` serves as
-well, and then encodes as it was made to: lower-cased words are not to be had back.
+trained on the training split. Numbers are written digit by digit, so that one that
+never came in training can be copied. A published tokenizer in a `tokenizer.json` serves
+as well, and then encodes as it was made to: lower-cased words are not to be had back.
 """
 
 import functools
@@ -30,6 +31,8 @@ SPECIAL = {
     "sep": ("[SEP]", "</s>", "<sep>"),
     "mask": ("[MASK]", "<mask>"),
 }
+# Between what stands alone no pieces are joined: as GPT-2 has it, but digit by digit.
+WORD = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BYTES = 256
 BLOCK = 1 << 16  # texts encoded at a time
 
@@ -175,8 +178,9 @@ def train(texts: Iterable[str], vocab_size: int, special: Sequence[str]) -> Toke
 
 
 def version() -> str:
-    """Of the package that makes the tokens."""
-    return importlib.metadata.version("tokenizers")
+    """Of the package that makes the tokens, and of what asks it to."""
+    code = pathlib.Path(__file__).read_bytes()
+    return f"{importlib.metadata.version('tokenizers')} {cache.digest([code])}"
 
 
 def load(path: str) -> Tokenizer:
@@ -227,7 +231,12 @@ def _trained(texts: Sequence[str], vocab_size: int, special: Sequence[str]) -> b
         for name in special
     ]
     made = tokenizers.Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(WORD), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

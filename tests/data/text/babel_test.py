@@ -66,6 +66,11 @@ def test_whole_sets_of_names_are_held_out(texts):
     assert {babel.side(f"{n}") for n in range(99)} == {"train", "validation", "test"}
 
 
+def test_amounts_are_held_out_as_they_are_written():
+    assert phrases._rest(4.0, "mile") == phrases._rest(4, "mile") == "4 mile"
+    assert phrases._rest(9999.9, "mile") == "9999.9 mile" and not phrases._rest(2, "m")
+
+
 def test_phrases_are_those_of_the_languages():
     split = Babel(**SMALL).texts()[0]["train"]
     kinds = np.array(list(phrases.KINDS))[split.kinds]

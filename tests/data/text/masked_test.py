@@ -127,7 +127,8 @@ def test_random_words_are_any_but_special(place):
         for one in examples(taken(dataset.train(32, seed=1), 60))
     ]
     drawn = set(np.concatenate(found).tolist())
-    assert min(drawn) == 5 and max(drawn) == 419 and len(drawn) > 400
+    words = dataset.facts["vocab_size"]
+    assert drawn <= set(range(5, words)) and len(drawn) > 0.95 * (words - 5)
 
 
 def test_masks_are_new_in_each_epoch_and_fixed_in_an_evaluation(place):

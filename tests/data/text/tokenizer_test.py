@@ -92,6 +92,12 @@ def test_special_tokens_come_first_and_frequent_words_are_whole(words):
         words.special("sep")
 
 
+def test_numbers_are_written_digit_by_digit(words):
+    assert words.words(words.encode("on 1998, 7.")) == [
+        *("on", "▁1", "9", "9", "8", ",", "▁7", "."),
+    ]
+
+
 def test_words_can_be_shown(words):
     assert words.words([0, 3, 9999]) == ["[PAD]", "[MASK]", "<9999>"]
     assert words.words(words.encode("\n日")) == ["\\n", "<E6>", "<97>", "<A5>"]
