@@ -1,6 +1,6 @@
 """CaiT and XCiT, whose class token comes late: slots, errors and what moves in them.
 
-Their logits are checked in interop_test.
+Their logits are checked in interop/timm_test.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Distilled DeiT: its two heads, slots and errors; logits are in interop_test."""
+"""Distilled DeiT: its two heads, slots and errors; logits are in interop/timm_test."""
 
 import functools
 

@@ -31,7 +31,7 @@ class Weights:
         Args:
             path: a safetensors file, or a directory with one called FILE; the
                 directory of a point, whose last checkpoint it is, or that of one
-                checkpoint, "POINT/checkpoints/STEP".
+                checkpoint, "POINT/checkpoints/STEP": its average, if it has one.
             model: that starts with them.
             variables: shapes and types of its variables.
 

@@ -1,7 +1,7 @@
 """Blocks against NumPy in float64: encoder and decoder, normalised first and after.
 
 With the defaults the block is checked with the models that have it, too, in
-interop_test.
+interop/timm_test.
 """
 
 import functools

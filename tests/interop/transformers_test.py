@@ -13,7 +13,7 @@ import pytest
 
 from attn import interop, models, settings
 
-FOLDER = pathlib.Path(__file__).parent / "golden"
+FOLDER = pathlib.Path(__file__).parents[1] / "golden"
 MAKER = runpy.run_path(str(FOLDER / "make_transformers.py"))
 SIZES = {"width": 12, "depth": 2, "num_heads": 3, "mlp_dim": 20}
 BERT = {**SIZES, "vocab_size": 31, "max_length": 11}

@@ -15,7 +15,7 @@ import pytest
 
 from attn import interop, models
 
-FOLDER = pathlib.Path(__file__).parent / "golden"
+FOLDER = pathlib.Path(__file__).parents[1] / "golden"
 MAKER = runpy.run_path(str(FOLDER / "make_timm.py"))
 TOKENS = {"width": 12, "depth": 2, "num_heads": 3, "patch_size": 4}
 SWIN = {"patch_size": 2, "width": 8, "num_heads": (2, 4)}
