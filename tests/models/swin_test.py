@@ -1,4 +1,4 @@
-"""Swin's slots, windows, merges and errors; its logits are checked in interop/timm_test."""
+"""Swin: slots, windows, merges and errors; its logits are in interop/timm_test."""
 
 import functools
 
