@@ -35,6 +35,7 @@ from attn.data.text.labelled import LabelledText
 from attn.data.text.listops import ListOps
 from attn.data.text.masked import MaskedText
 from attn.data.text.parallel import TRANSLATIONS, Parallel, Translation
+from attn.data.text.pathfinder import Pathfinder
 from attn.data.text.pixels import Pixels
 from attn.data.transforms import Transform
 
@@ -66,6 +67,7 @@ DATASETS = {
     "mnist": Digits,
     "mnist_5k": Digits,
     "parallel": Parallel,
+    "pathfinder": Pathfinder,
     "photos": images.Classes,
     "pixels": Pixels,
     "sequences": Sequences,

@@ -41,6 +41,14 @@ PARALLEL = {
     "longest": 32,
     "buckets": 2,
 }
+PATHFINDER = {
+    "side": 24,
+    "dashes": 3,
+    "others": 1,
+    "train_size": 9,
+    "eval_size": 6,
+    "test": "test",
+}
 MASKED = {
     "packages": ["optax"],
     "most": 60,
@@ -110,6 +118,13 @@ DATASETS = {
         "source": "fr",
         "target": "fr",
         **PAIRS,
+    }),
+    "pathfinder": (PATHFINDER, {
+        "side": 30,
+        "dashes": 4,
+        "others": 2,
+        "train_size": 8,
+        "eval_size": 7,
     }),
     "pixels": ({}, {
         "source": "photos",
