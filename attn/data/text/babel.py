@@ -54,8 +54,9 @@ log = logging.getLogger(__name__)
 class Babel(Pairs):
     """babel: pairs of English and another language, written by rules.
 
-    Splits "train", "validation" and "test"; `attn.data.text.babel` says what is in
-    them, `attn.data.text.pairs.Pairs` which fields and facts there are.
+    Splits "train", "validation" and "test", and "test_date", "test_list" and so on, the
+    pairs of "test" of each kind. `attn.data.text.babel` says what is in them,
+    `attn.data.text.pairs.Pairs` which fields and facts there are.
 
     Attributes:
         language: into which English is translated.

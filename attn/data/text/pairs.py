@@ -105,7 +105,10 @@ class Pairs:
         raise NotImplementedError
 
     def kinds(self) -> tuple[str, ...]:
-        """Names of the kinds of pairs, where there are several."""
+        """Names of the kinds of pairs, where there are several.
+
+        Then those of "test" of a kind are the split "test_KIND".
+        """
         return ()
 
     def open(self, split: str) -> Source:
@@ -135,6 +138,9 @@ def _prepared(pairs: Pairs) -> Prepared:
         raise settings.Invalid(
             f"no pair of the training split has at most longest={pairs.longest} tokens"
         )
+    for number, kind in enumerate(pairs.kinds()):
+        rows = np.flatnonzero(found["test"].kinds == number)
+        found[f"test_{kind}"] = _taken(found["test"], rows)
     lengths = np.concatenate([one.lengths for one in found.values()])
     edges = buckets.boundaries(lengths, pairs.buckets, multiple=MULTIPLE)
     return Prepared(words, found, edges, notes)

@@ -114,6 +114,26 @@ def test_batches_are_the_texts():
     assert all(length % 8 == 0 for _, length in shapes) and len(shapes) > 1
 
 
+def test_the_kinds_of_the_test_split_are_splits_of_their_own():
+    dataset = opened()
+    kinds = dataset.facts["kinds"]
+    number = {kind: opened(test=f"test_{kind}").size("test") for kind in kinds}
+    assert sum(number.values()) == 100 and min(number.values()) > 0
+    dates = opened(test="test_date")
+    words, found = dates.facts["tokenizer"], []
+    for batch in taken(dates.split("test", 8)):
+        assert (batch["kind"] == kinds.index("date")).all()
+        found += [words.decode(row) for row in batch["source"][batch["weight"] > 0]]
+    texts = Babel(**SMALL).texts()[0]["test"]
+    assert sorted(found) == sorted(
+        source
+        for source, kind in zip(texts.sources, texts.kinds, strict=True)
+        if kinds[kind] == "date"
+    )
+    with pytest.raises(settings.Invalid, match=r"'test_list' .* is empty"):
+        opened(only=["date"], test="test_list")
+
+
 def test_facts_and_files():
     dataset = opened()
     assert dataset.facts["vocab_size"] == 400 and dataset.facts["pad"] == 0
@@ -175,3 +195,12 @@ def test_long_pairs_are_counted_and_said(over, caplog):
 def test_what_does_not_fit_is_one_sentence(config, message):
     with pytest.raises(settings.Invalid, match=message):
         opened(**config)
+
+
+def test_other_words_of_the_package_are_said(monkeypatch, caplog):
+    monkeypatch.setitem(babel.LOCALES, "fr", "0" * 16)
+    _, notes = Babel(language="fr", **SMALL).texts()
+    assert caplog.messages == [
+        "babel 2.19.0 has other words than the pairs were looked at with"
+    ]
+    assert notes["babel"] == "2.19.0 (other words than 2.19.0)"
