@@ -5,8 +5,7 @@ for Language Understanding", NAACL 2019, https://arxiv.org/abs/1810.04805, secti
 appendix A.2. Sizes below base: Turc, Chang, Lee, Toutanova, "Well-Read Students Learn
 Better", 2019, https://arxiv.org/abs/1908.08962, table 1.
 
-Differs from the paper's code: the maps of attention start as normals of variance
-1 / width, everything else as there, as normals of 0.02 truncated at two deviations.
+As in the paper's code, weights start as normals of 0.02 cut off at two deviations.
 """
 
 import math
@@ -75,9 +74,9 @@ class BERT(Model):
         mixer        the token attention of a block, `multi_head` unless it is filled
         block.post   all tokens, after a block
 
-    An attention that has the settings num_heads, attention_dropout or max_length gets
-    the model's, unless the filling gives them. Slots take token attentions that need
-    no grid and can leave out padding.
+    An attention that has the settings num_heads, kernel_init, attention_dropout or
+    max_length gets the model's, unless the filling gives them. Slots take token
+    attentions that need no grid and can leave out padding.
 
     Attributes:
         vocab_size: V.
@@ -188,6 +187,7 @@ class BERT(Model):
         """The heads, the length, and what is dropped in attention."""
         return FrozenDict(
             num_heads=self.sized().num_heads,
+            kernel_init="normal",
             attention_dropout=self.attention_dropout,
             max_length=self.max_length,
         )

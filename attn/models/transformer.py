@@ -3,10 +3,9 @@
 Vaswani et al., "Attention Is All You Need", NeurIPS 2017,
 https://arxiv.org/abs/1706.03762, section 3 and Table 3.
 
-Differs from the paper: nothing by default. Of what it leaves open, weights start as in
-the authors' tensor2tensor: the embedding as a normal of deviation width^-0.5, the maps
-of the MLP Xavier-uniform and biases at 0; the maps of attention are normal with the
-variance 1 / width, which Xavier's is where they are square.
+Differs from the paper: nothing by default. It leaves open how weights start; here, as
+in the authors' tensor2tensor, the embedding is a normal of deviation width^-0.5, all
+linear maps are Xavier-uniform, and biases 0.
 """
 
 import math
@@ -90,8 +89,8 @@ class Transformer(Model):
         decoder.cross   attention of the target to what the encoder made
 
     "encoder.mixer", "decoder.self" and "decoder.cross" are `multi_head` unless they are
-    filled, and an attention that has the settings num_heads, key_dim,
-    attention_dropout, qkv_bias, out_bias or max_length gets the model's, unless the
+    filled, and an attention that has the settings num_heads, key_dim, qkv_bias,
+    out_bias, kernel_init, attention_dropout or max_length gets the model's, unless the
     filling gives them. Slots take token attentions that need no grid.
 
     `encode` and `decode` are its halves, for decoding word by word: the keys and values
@@ -204,6 +203,7 @@ class Transformer(Model):
             key_dim=self.key_dim,
             qkv_bias=self.bias,
             out_bias=self.bias,
+            kernel_init="xavier",
             attention_dropout=self.attention_dropout,
             max_length=self.max_length,
         )

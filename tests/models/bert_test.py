@@ -237,6 +237,17 @@ def test_drops_after_the_embedding_each_branch_and_the_pooled_vector():
     assert found == [tokens] * (1 + 2 * 2) + [((3, 12), 0.1)]
 
 
+def test_every_weight_starts_as_a_normal_cut_off_at_two_deviations():
+    model = tiny(width=60, vocab_size=300, max_length=40)
+    init = jax.jit(functools.partial(model.init, train=False))
+    params = init(jax.random.key(0), *inputs_of(model))["params"]
+    leaves = [leaf for leaf in jax.tree.leaves(params) if leaf.size >= 600]
+    assert len(leaves) == 10  # two embeddings, four maps, an MLP, pooler, head
+    for leaf in leaves:
+        assert float(jnp.std(leaf)) == pytest.approx(0.88 * 0.02, rel=0.05)
+        assert 0.038 < float(jnp.abs(leaf).max()) <= 0.0401
+
+
 def test_lists_the_slots_in_order():
     assert BERT.slots() == ["block.pre", "mixer", "block.post"]
 

@@ -319,8 +319,10 @@ def test_starts_as_it_says():
     kernel = params["decoder0"]["mlp_in"]["kernel"]
     assert float(jnp.abs(kernel).max()) == pytest.approx((6 / 300) ** 0.5, rel=0.03)
     assert std(kernel) == pytest.approx((2 / 300) ** 0.5, rel=0.03)
-    query = params["encoder0"]["mixer"]["query"]["kernel"]
-    assert std(query) == pytest.approx(60**-0.5, rel=0.03)
+    for name in ("query", "out"):  # uniform, as wide as high
+        kernel = params["encoder0"]["mixer"][name]["kernel"]
+        assert std(kernel) == pytest.approx(60**-0.5, rel=0.03)
+        assert float(jnp.abs(kernel).max()) == pytest.approx((3 / 60) ** 0.5, rel=0.03)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Bases of token modules: the checked call, linear maps around heads, the cache."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -10,6 +10,12 @@ from attn import settings
 from attn.modules.card import Card
 from attn.modules.token import _cache
 from attn.modules.token._call import Call, Visible, check
+
+INITS = {
+    "lecun": nn.initializers.lecun_normal(),
+    "normal": nn.initializers.truncated_normal(0.02),
+    "xavier": nn.initializers.xavier_uniform(),
+}
 
 
 class Token(nn.Module):
@@ -102,6 +108,9 @@ class Heads(Token):
             width N D may differ from C.
         qkv_bias: whether queries, keys and values have biases.
         out_bias: whether the last linear map has one.
+        kernel_init: how linear maps start: "lecun", a normal of variance 1 / inputs;
+            "normal", one of 0.02 truncated at two deviations; or "xavier", uniform,
+            of variance 2 / (inputs + outputs).
         dtype, param_dtype: as in `Token`.
     """
 
@@ -109,6 +118,7 @@ class Heads(Token):
     head_dim: int | None = None
     qkv_bias: bool = True
     out_bias: bool = True
+    kernel_init: Literal["lecun", "normal", "xavier"] = "lecun"
 
     def head_shape(self, channels: int) -> tuple[int, int]:
         """N and D for tokens of so many channels."""
@@ -139,6 +149,7 @@ class Heads(Token):
         return nn.DenseGeneral(
             heads or self.head_shape(x.shape[-1]),
             use_bias=self.qkv_bias,
+            kernel_init=INITS[self.kernel_init],
             name=name,
             **self.dtypes(x if like is None else like),
         )(x)
@@ -160,6 +171,7 @@ class Heads(Token):
             channels,
             axis=(-2, -1),
             use_bias=self.out_bias,
+            kernel_init=INITS[self.kernel_init],
             name="out",
             **self.dtypes(y),
         )(y)

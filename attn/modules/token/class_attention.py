@@ -33,7 +33,8 @@ class ClassAttention(Heads):
         others: what the tokens after the first become without `kv`: "keep" hands them
             on unchanged, "zero" makes them 0, so that inside a residual branch, such as
             the mixer of a ViT, they stay as they are.
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
     """
 
     others: Literal["keep", "zero"] = "keep"

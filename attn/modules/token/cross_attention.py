@@ -35,7 +35,8 @@ class CrossAttention(Heads):
             refused. None takes what comes first.
         kv_norm: whether sources pass through a layer norm of their own, as in the
             Perceiver, where they are another modality.
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
     """
 
     kv_channels: Positive | None = None

@@ -27,7 +27,8 @@ class CrossCovariance(Heads):
     learned temperature for each head. Each token is mixed by the same matrix.
 
     Attributes:
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
     """
 
     card: ClassVar[Card]

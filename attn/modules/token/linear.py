@@ -28,7 +28,8 @@ class LinearAttention(Heads):
     Decoding keeps one state of D x D numbers a head, whatever the length.
 
     Attributes:
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
     """
 
     card: ClassVar[Card]

@@ -37,7 +37,8 @@ class Linformer(Heads):
             is not here: a slot fills each layer with a module of its own.
         max_length: L; shorter sequences use the first S columns of E and F. None is the
             S given to `init`, and no other will do.
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
     """
 
     rank: Positive = 64

@@ -36,7 +36,8 @@ class MultiHead(Heads):
     count of parameters.
 
     Attributes:
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
         key_dim: channels of a head of queries and keys, where they differ from the D
             of values; None is D. Table 3 B of the paper varies it.
         num_kv_heads: K, which must divide N: each head of keys and values serves

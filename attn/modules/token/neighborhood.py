@@ -43,7 +43,8 @@ class Neighborhood(Heads):
         dilation: step between neighbours, or (rows, columns); 1 is NAT.
         relative_bias: whether there is B, (2 k - 1)^2 numbers a head, which start as a
             normal of 0.02 truncated at two standard deviations.
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
     """
 
     window: Side = 7

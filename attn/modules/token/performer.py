@@ -49,7 +49,8 @@ class Performer(Heads):
             itself.
         seed: from which W is made, at least 0. Layers of one network should have
             different ones.
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
     """
 
     num_features: Positive | None = 256

@@ -24,7 +24,8 @@ class ShiftedWindow(Window):
         padding: "masked" or "attended", see `Window`.
         attention_dropout: rate at which single weights are dropped in training.
         output_dropout: rate at which outputs are dropped in training.
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
         shift: by how many tokens the windows are moved down and to the right, one
             number or (y, x), below the window. None is half a window, rounded down.
             Along an axis with a single window they are not moved.

@@ -37,7 +37,8 @@ class TalkingHeads(Heads):
             of the paper have none.
         attention_dropout: rate at which single mixed weights are dropped in training.
         output_dropout: rate at which outputs are dropped in training.
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
             Logits, softmax and both maps over the heads are float32.
     """
 

@@ -43,7 +43,8 @@ class Window(Heads):
             the linear maps, and are read). The same where the windows divide the grid.
         attention_dropout: rate at which single weights are dropped in training.
         output_dropout: rate at which outputs are dropped in training.
-        num_heads, head_dim, qkv_bias, out_bias, dtype, param_dtype: as in `Heads`.
+        num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
+            `Heads`.
     """
 
     window: Side = 7
