@@ -21,7 +21,8 @@ from attn.train import optimizer as optimizers
 from attn.train import step as steps
 from attn.train.partition import Mode, Partition, Stacked
 from attn.train.state import State
-from attn.train.store import trained, weights
+from attn.train.store import trained
+from attn.train.store.weights import Weights, replaced
 
 SECTIONS = ("seed", "data", "model", "task", "optimizer", "schedule", "train")
 
@@ -100,6 +101,7 @@ class Program:
         train: the settings under `config.train`.
         dataset: the data.
         model: the network.
+        weights: that a training starts with; one that goes on does without.
         task: what it is trained for.
         partition: how it is spread over devices.
         fields: of a batch that model and task read.
@@ -158,12 +160,8 @@ class Program:
         self._check_fields()
         with _section("model"):
             variables = self._variables(self.model)
-            source = config["model"].get("weights")
-            self._weights = (
-                None
-                if source is None
-                else weights.Weights(source, self.model, variables)
-            )
+            path = config["model"].get("weights")
+            self.weights = Weights(path, self.model, variables)
         with _section("task"):
             self._check_outputs(variables)
         self._losses = steps.losses(
@@ -249,7 +247,7 @@ class Program:
     def _init(self, seed: jax.Array, given: Mapping[str, jax.Array]) -> State:
         batch = {n: jnp.zeros(a.shape, a.dtype) for n, a in self.example().items()}
         variables = steps.variables(self.model, jax.random.key(seed), batch)
-        return self._start(seed, weights.replaced(variables, given))
+        return self._start(seed, replaced(variables, given))
 
     def _start(self, seed: jax.Array, variables: Any) -> State:
         return steps.start(
@@ -338,30 +336,12 @@ class Program:
     def init_state(self, seed: int) -> State:
         """The state of one training before its first step, for `partition.stack`.
 
-        Its variables are drawn, but for those of `config.model.weights`, if it has any.
+        Its variables are drawn, but for those of `weights`.
 
         Raises:
-            settings.Invalid: as `check_weights` says.
+            settings.Invalid: as `Weights.check` says.
         """
-        self.check_weights()
-        given = self._weights.read() if self._weights else {}
-        return self._compiled_init(self._seed(seed), given)
-
-    def check_weights(self) -> None:
-        """Whether `config.model.weights` can be read and fits the model.
-
-        A state that is restored does not need it.
-
-        Raises:
-            settings.Invalid: not, with what is missing, unknown or of another shape.
-        """
-        if self._weights:
-            with _section("model"):
-                self._weights.check()
-
-    def start_notes(self) -> list[str]:
-        """Lines about a state of `init_state`: what it starts with, if it says so."""
-        return [self._weights.note()] if self._weights else []
+        return self._compiled_init(self._seed(seed), self.weights.read())
 
     def with_data(self, config: Mapping[str, Any]) -> "Program":
         """This program on other data, with what was compiled where that fits.

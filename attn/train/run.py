@@ -99,7 +99,7 @@ class Run:
                 files.write_bytes(self.directory / name, content)
             machine.note_start(self.directory, int(found[0].step) if found else 0)
         if not partition.broadcast(np.asarray(found is not None)):
-            return program.init_state(self.config["seed"]), program.start_notes()
+            return program.init_state(self.config["seed"]), program.weights.notes()
         if found is None:  # another machine has it
             return partition.broadcast(program.zero_state()), []
         state, notes, damaged = found

@@ -47,6 +47,11 @@ def marian(**changes):
     return models.create("transformer", **{**MARIAN, **changes})
 
 
+def test_there_is_a_golden_for_every_model_with_rules():
+    named = {name for name in models.names() if models.find(name).transformers}
+    assert named == {"bert", "transformer"}
+
+
 def bert(**changes):
     return models.create("bert", **{**BERT, **changes})
 

@@ -25,20 +25,23 @@ class Weights:
     Several machines get what the first one finds.
     """
 
-    def __init__(self, path: str, model: nn.Module, variables: Mapping[str, Any]):
+    def __init__(
+        self, path: str | None, model: nn.Module, variables: Mapping[str, Any]
+    ):
         """Takes where they are, and reads nothing.
 
         Args:
             path: a safetensors file, or a directory with one called FILE; the
                 directory of a point, whose last checkpoint it is, or that of one
                 checkpoint, "POINT/checkpoints/STEP": its average, if it has one.
+                None replaces nothing.
             model: that starts with them.
             variables: shapes and types of its variables.
 
         Raises:
             settings.Invalid: the path is no text.
         """
-        if not isinstance(path, str):
+        if not isinstance(path, str | None):
             raise settings.Invalid(f"weights must be the path of a file, got {path!r}")
         self._path, self._model, self._variables = path, model, variables
 
@@ -49,6 +52,8 @@ class Weights:
             settings.Invalid: there is no such file or checkpoint, or it does not fit
                 the model; the same on every machine.
         """
+        if self._path is None:
+            return
         said = None
         if jax.process_index() == 0:
             try:
@@ -57,12 +62,14 @@ class Weights:
                 said = str(error)
         said = partition.broadcast_json(said)
         if said is not None:
-            raise settings.Invalid(f"weights: {said}")
+            raise settings.Invalid(f"config.model.weights: {said}")
 
-    def note(self) -> str:
-        """What the training starts with, for its user, once it is checked."""
+    def notes(self) -> list[str]:
+        """What a training starts with, as a line for its user, if it is replaced."""
+        if self._path is None:
+            return []
         but = self._fit.note() if jax.process_index() == 0 else ""
-        return f"starts with the weights of {self._path}{but and '; '}{but}"
+        return [f"starts with the weights of {self._path}{but and '; '}{but}"]
 
     def read(self) -> dict[str, np.ndarray]:
         """The variables that are replaced, by their path, "params/embed/kernel".
@@ -70,6 +77,8 @@ class Weights:
         Raises:
             settings.Invalid: as `check` says.
         """
+        if self._path is None:
+            return {}
         self.check()
         first = jax.process_index() == 0
         found = self._fit.variables() if first else {}
@@ -130,5 +139,5 @@ def _variables(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def replaced(variables: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Variables, with those in their place that `Weights.read` gives."""
-    flat = traverse_util.flatten_dict(dict(variables), sep="/")
+    flat = traverse_util.flatten_dict(dict(variables), keep_empty_nodes=True, sep="/")
     return traverse_util.unflatten_dict({**flat, **given}, sep="/")

@@ -90,7 +90,7 @@ def shapes(
     number = 0
     for point, program in programs(points):
         if point.name not in begun:
-            program.check_weights()
+            program.weights.check()
         if program.train_step is not before:
             before, number = program.train_step, number + 1
             facts = _facts(program) if looks else (0, False)

@@ -71,7 +71,7 @@ def test_a_file_gives_all_but_the_head_where_the_classes_differ(file):
         np.testing.assert_array_equal(value, expected[path], err_msg=path)
     moved = start(program, 4)["params/classifier/kernel"]
     assert not np.array_equal(moved, found["params/classifier/kernel"])
-    (note,) = program.start_notes()
+    (note,) = program.weights.notes()
     assert note == (
         f"starts with the weights of {file}; the layer classifier is new: head.bias"
         " has shape (7,), but classifier/bias of this model, of shape (10,), needs"
@@ -85,7 +85,7 @@ def test_the_head_stays_where_the_classes_are_the_same(tmp_path):
     program = one(VIT | {"weights": str(path)}, train__average=0.9)
     want = flat(interop.from_timm(arrays(10), program.model, IMAGE))
     jax.tree.map(np.testing.assert_array_equal, start(program), want)
-    assert program.start_notes() == [f"starts with the weights of {path}"]
+    assert program.weights.notes() == [f"starts with the weights of {path}"]
 
 
 def test_a_published_directory_and_another_head_will_do(file, tmp_path):
@@ -127,8 +127,8 @@ def changed(path, name, value):
 def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, name, value, says):
     path = tmp_path / "x.safetensors"
     changed(path, name, value)
-    with pytest.raises(settings.Invalid, match=f"config.model: weights: .*{says}"):
-        one(VIT | {"weights": str(path)}).check_weights()
+    with pytest.raises(settings.Invalid, match=f"config.model.weights: .*{says}"):
+        one(VIT | {"weights": str(path)}).weights.check()
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_what_is_no_source_is_one_sentence(file, tmp_path, model, path, says):
     (tmp_path / "empty").mkdir()
     (tmp_path / "model.safetensors").write_bytes(file.read_bytes())
     path = path if "://" in path else str(tmp_path / path)
-    with pytest.raises(settings.Invalid, match=f"config.model: weights: .*{says}"):
-        one(model | {"weights": path}).check_weights()
+    with pytest.raises(settings.Invalid, match=f"config.model.weights: .*{says}"):
+        one(model | {"weights": path}).weights.check()
     with pytest.raises(settings.Invalid, match=r"must be the path of a file, got 3"):
         one(model | {"weights": 3})
 
@@ -197,14 +197,14 @@ def test_a_run_gives_its_averaged_variables(run, step):
 def test_a_run_of_another_model_and_no_checkpoint_are_refused(run):
     wider = one(MLP | {"widths": [6], "weights": str(run)})
     with pytest.raises(settings.Invalid, match=r"has shape \(5,\).*\(6,\)"):
-        wider.check_weights()
+        wider.weights.check()
     deeper = one(MLP | {"widths": [5, 5], "weights": str(run)})
     with pytest.raises(settings.Invalid, match=r"it lacks params/dense1/bias, par"):
-        deeper.check_weights()
+        deeper.weights.check()
     path = run / "checkpoints" / "2"
     path.mkdir()
     with pytest.raises(settings.Invalid, match=r"checkpoint 2 .* is damaged"):
-        one(MLP | {"weights": str(path)}).check_weights()
+        one(MLP | {"weights": str(path)}).weights.check()
     path.rmdir()
 
 
