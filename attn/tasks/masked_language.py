@@ -46,6 +46,7 @@ class MaskedLanguage(Task):
 
     next_sentence: bool = True
 
+    probes: ClassVar[tuple[str, ...]] = ("attention", "masked_words")
     _next: ClassVar[NextSentence] = NextSentence()
 
     @property

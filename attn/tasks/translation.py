@@ -59,6 +59,7 @@ class Translation(Task):
 
     fields: ClassVar[tuple[str, ...]] = (TARGET, "target", "target_mask")
     methods: ClassVar[tuple[str, ...]] = ("encode", "decode")
+    probes: ClassVar[tuple[str, ...]] = ("attention", "translations")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

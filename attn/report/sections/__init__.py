@@ -21,6 +21,7 @@ from attn.report.sections import (
     examples,
     measures,
     snapshots,
+    token_attention,
 )
 from attn.report.sections.budget import Budget
 
@@ -36,7 +37,14 @@ class Section(Protocol):
         """Content of the template for some rows, or None."""
 
 
-SECTIONS: tuple[Section, ...] = (examples, measures, snapshots, class_gates, attention)
+SECTIONS: tuple[Section, ...] = (
+    examples,
+    token_attention,
+    measures,
+    snapshots,
+    class_gates,
+    attention,
+)
 
 
 def made(drawn: Drawn, sharers: int) -> list[tuple[str, Any]]:
