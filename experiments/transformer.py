@@ -31,7 +31,7 @@ TABLES = (
 )
 # In whichever axis a table has.
 BASELINE = {"variant": "base", "network": "base"}
-STEPS = 500
+STEPS = 300
 BABEL = {"name": "babel", "language": "de", "validation": "validation"}
 # A shared vocabulary of 37,000 byte pairs. A batch has about 25,000 tokens on each
 # side: 200 pairs of the longest, and more of shorter ones.
@@ -144,7 +144,7 @@ def get_config(arg: str = ""):
     config = common.small(BABEL, model, steps=STEPS, size=choice.size)
     config.task = {"name": "translation", "label_smoothing": 0.1}
     config.optimizer = {"name": "adam", "b2": 0.98, "eps": 1e-9}
-    config.schedule = {"name": "inverse_sqrt", "peak": 2e-3, "warmup": STEPS // 6}
+    config.schedule = {"name": "inverse_sqrt", "peak": 2e-3, "warmup": STEPS // 5}
     config.train.batch_size = BATCH
     if choice.size == "tiny":
         config.data.update(train="train[:64]", validation="validation[:16]")
