@@ -203,13 +203,13 @@ def test_it_is_learnt_decoded_and_scored_on_any_number_of_devices():
         },
         task={"name": "translation"},
         optimizer={"name": "adam"},
-        schedule={"name": "constant", "peak": 0.01},
-        train={"steps": 300, "batch_size": 32},
+        schedule={"name": "constant", "peak": 0.005},
+        train={"steps": 400, "batch_size": 32},
     )
     one, eight = (Program(config, jax.devices()[:n]) for n in (1, 8))
     state = small.start(one, 0)
     with one.dataset.train(32, seed=0) as batches:
-        for _ in range(300):
+        for _ in range(400):
             state, _ = one.train_step(state, small.fed(one, next(batches)))
     found = small.evaluate(one, state)
     assert found.values["exact"] > 80
