@@ -67,7 +67,7 @@ def respond(
         if kept.is_file() and kept.read_bytes() != content:
             raise settings.Invalid(
                 f"the data set has another {name} than {kept}, with which the model was"
-                " trained"
+                f" trained; --config.data.{kept.stem}={kept} takes that one"
             )
     return program.task.respond(
         program.model, state.variables(), lines, program.dataset.facts, most=most
