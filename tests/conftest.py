@@ -1,6 +1,7 @@
 """Settings for every test: eight devices on a CPU, exact products, a compile cache."""
 
 import collections
+import ctypes
 import gc
 import hashlib
 import os
@@ -62,6 +63,9 @@ def _drop_above(limit):
     if pages * resource.getpagesize() > limit * 2**30:
         jax.clear_caches()
         gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # of the GNU library: what is free goes back to the system
+            trim(0)
 
 
 def pytest_sessionfinish(session):

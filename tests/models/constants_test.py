@@ -11,7 +11,7 @@ import pytest
 
 from attn import models
 from attn.models.layers.transformer import Block
-from tests.models.conformance_test import CASES, images_of
+from tests.models.conformance_test import CASES, inputs_of
 
 TRANSFORMERS = ["cait", "deit", "swin", "vit", "xcit"]
 
@@ -28,7 +28,7 @@ def met(name, kind, **changes):
 
     init = functools.partial(model.init, train=False)
     with nn.intercept_methods(see):
-        jax.eval_shape(init, jax.random.key(0), images_of(name))
+        jax.eval_shape(init, jax.random.key(0), *inputs_of(name))
     return found
 
 
@@ -126,7 +126,7 @@ def test_weights_start_as_a_truncated_normal_of_two_hundredths(name):
         return {path: leaf(path) for path in paths}
 
     # Cut off at two deviations, a normal of deviation 1 has one of 0.8796.
-    for path, value in jax.jit(init)(jnp.asarray(images_of(name, 1))).items():
+    for path, value in jax.jit(init)(jnp.asarray(inputs_of(name, 1)[0])).items():
         count = math.sqrt(value.size)
         assert abs(np.std(value) - 0.02 * 0.8796) < 0.06 / count, path
         assert np.abs(value).max() <= 0.04
