@@ -6,13 +6,14 @@ shown, spread over kinds and columns, until it is used up; the others are named.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import PIL.Image
 
 from attn.report.analyse.table import Row
 from attn.report.draw import pictures
 from attn.report.draw.style import Drawn, Style
+from attn.report.read.results import Point
 
 Block = TypeVar("Block")
 
@@ -41,6 +42,51 @@ class Budget:
     def pictures(self, some: Sequence[PIL.Image.Image]) -> tuple[Picture, ...]:
         """Some pictures."""
         return tuple(map(self.picture, some))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """The blocks that are shown, and the labels of rows that are not."""
+
+    blocks: tuple[Any, ...]
+    others: tuple[str, ...]
+
+
+def shown(
+    drawn: Drawn,
+    keeper: Callable[[Row], Point | None],
+    make: Callable[[Row, Style, Point], Any],
+    budget: Budget,
+    most: int,
+) -> Shown | None:
+    """A block for each of some rows that keep an artefact; None if no row does.
+
+    Args:
+        drawn: the rows.
+        keeper: the point of a row whose artefact is shown, or None.
+        make: a block, which has a field `row`.
+        budget: of the section.
+        most: rows at most.
+    """
+    points = {row.label: keeper(row) for row, _ in drawn}
+    kept = [pair for pair in drawn if points[pair[0].label] is not None]
+    if not kept:
+        return None
+
+    def block(row: Row, row_style: Style) -> Any:
+        point = points[row.label]
+        assert point is not None
+        return make(row, row_style, point)
+
+    blocks = until_used(few(kept, most), block, budget)
+    labels = {one.row.label for one in blocks}
+    others = tuple(row.label for row, _ in kept if row.label not in labels)
+    return Shown(tuple(blocks), others)
+
+
+def first_with(row: Row, file: str) -> Point | None:
+    """The first finished point of a row that has a file."""
+    return next((p for p in row.done if (p.directory / file).is_file()), None)
 
 
 def until_used(

@@ -15,7 +15,7 @@ from attn.report.draw.style import Drawn, Style
 from attn.report.read.results import Point
 from attn.report.sections import budget as budgets
 from attn.report.sections.attention import warps
-from attn.report.sections.budget import Budget, Picture
+from attn.report.sections.budget import Budget, Picture, Shown
 
 FILE = "snapshots/*.npz"
 EARLIER = "looks/*.npz"  # the name of the folder in older work directories
@@ -56,24 +56,10 @@ class Block:
     remarks: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """The blocks that are shown, and the labels of rows that are not."""
-
-    blocks: tuple[Block, ...]
-    others: tuple[str, ...]
-
-
-def section(drawn: Drawn, budget: Budget, most: int = MOST_ROWS) -> Section | None:
+def section(drawn: Drawn, budget: Budget, most: int = MOST_ROWS) -> Shown | None:
     """The snapshots of rows with a point that has some, finished or not, or None."""
-    kept = [(row, row_style) for row, row_style in drawn if _keeper(row) is not None]
-    if not kept:
-        return None
-    chosen = budgets.few(kept, most)
-    blocks = budgets.until_used(chosen, lambda *pair: _block(*pair, budget), budget)
-    shown = {block.row.label for block in blocks}
-    others = tuple(row.label for row, _ in kept if row.label not in shown)
-    return Section(tuple(blocks), others)
+    make = lambda *of: _block(*of, budget)
+    return budgets.shown(drawn, _keeper, make, budget, most)
 
 
 def _keeper(row: Row) -> Point | None:
@@ -88,10 +74,8 @@ def _kept(point: Point) -> list[tuple[int, pathlib.Path]]:
     return sorted((int(path.stem), path) for path in files if path.stem.isdigit())
 
 
-def _block(row: Row, row_style: Style, budget: Budget) -> Block:
+def _block(row: Row, row_style: Style, point: Point, budget: Budget) -> Block:
     """A line of pictures for each of some steps of one point of a row."""
-    point = _keeper(row)
-    assert point is not None
     remarks = []
     by_step: list[tuple[int, Attention, list[Strip]]] = []
     for step, path in spaced(_kept(point), STEPS):

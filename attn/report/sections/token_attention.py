@@ -20,7 +20,7 @@ from attn.report.draw import maps, pictures, words
 from attn.report.draw.style import Drawn, Style
 from attn.report.read.results import Point
 from attn.report.sections import budget as budgets
-from attn.report.sections.budget import Budget, Picture
+from attn.report.sections.budget import Budget, Picture, Shown
 
 FILE = "token_attention.npz"
 TEMPLATE = "token_attention.html"
@@ -91,24 +91,11 @@ class Block:
     remarks: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """The blocks that are shown, and the labels of rows that are not."""
-
-    blocks: tuple[Block, ...]
-    others: tuple[str, ...]
-
-
-def section(drawn: Drawn, budget: Budget, most: int = MOST_ROWS) -> Section | None:
+def section(drawn: Drawn, budget: Budget, most: int = MOST_ROWS) -> Shown | None:
     """What words read, of rows with a finished point that tells, or None."""
-    kept = [(row, row_style) for row, row_style in drawn if _keeper(row) is not None]
-    if not kept:
-        return None
-    chosen = budgets.few(kept, most)
-    blocks = budgets.until_used(chosen, lambda *pair: _block(*pair, budget), budget)
-    shown = {block.row.label for block in blocks}
-    others = tuple(row.label for row, _ in kept if row.label not in shown)
-    return Section(tuple(blocks), others)
+    keeper = lambda row: budgets.first_with(row, FILE)
+    make = lambda *of: _block(*of, budget)
+    return budgets.shown(drawn, keeper, make, budget, most)
 
 
 def read(path: Any) -> Read:
@@ -132,13 +119,7 @@ def read(path: Any) -> Read:
     return Read(captions, index["words"], found)
 
 
-def _keeper(row: Row) -> Point | None:
-    return next((p for p in row.done if (p.directory / FILE).is_file()), None)
-
-
-def _block(row: Row, row_style: Style, budget: Budget) -> Block:
-    point = _keeper(row)
-    assert point is not None
+def _block(row: Row, row_style: Style, point: Point, budget: Budget) -> Block:
     try:
         found = read(point.directory / FILE)
         aligned, alignments = _alignments(found, row.label)
