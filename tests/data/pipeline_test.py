@@ -1,6 +1,5 @@
 """Batches: the same wherever a run starts, however it is cut, on any machine."""
 
-import itertools
 import threading
 
 import numpy as np
@@ -10,15 +9,11 @@ from attn import data
 from attn.data import order
 from attn.data.digits.distortions import DISTORTIONS
 from attn.data.images import labelled
+from tests.data.streams import taken
 
 
 def opened(directory, **config):
     return data.open({"name": "mnist_5k", "directory": directory, **config})
-
-
-def taken(batches, count):
-    with batches:
-        return list(itertools.islice(batches, count))
 
 
 def assert_same(one, other):

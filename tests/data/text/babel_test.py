@@ -1,6 +1,5 @@
 """Rule-made pairs: what is held out, one right translation each, batches of them."""
 
-import itertools
 import json
 import re
 
@@ -10,17 +9,13 @@ import pytest
 from attn import data, settings
 from attn.data.text import babel, phrases
 from attn.data.text.babel import Babel
+from tests.data.streams import check_resumes_and_is_cut_alike, taken
 
 SMALL = {"train_size": 600, "eval_size": 100, "vocab_size": 400}
 
 
 def opened(**config):
     return data.open({"name": "babel", "validation": "validation", **SMALL, **config})
-
-
-def taken(batches, count=99):
-    with batches:
-        return list(itertools.islice(batches, count))
 
 
 @pytest.fixture(scope="module", params=["de", "fr"])
@@ -147,16 +142,7 @@ def test_facts_and_files():
 
 def test_batches_resume_and_are_cut_alike():
     dataset = opened()
-    whole = taken(dataset.train(8, seed=3), 6)
-    late = taken(dataset.train(8, seed=3, start=4), 2)
-    halves = [taken(dataset.train(8, seed=3, shard=(i, 2)), 6) for i in (0, 1)]
-    for one, other in zip(whole[4:], late, strict=True):
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name])
-    for one, *parts in zip(whole, *halves, strict=True):
-        for name in one:
-            joined = np.concatenate([part[name] for part in parts])
-            np.testing.assert_array_equal(one[name], joined)
+    check_resumes_and_is_cut_alike(dataset, 6, start=4)
 
 
 @pytest.mark.parametrize("over", ["skip", "cut"])

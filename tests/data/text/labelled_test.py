@@ -1,13 +1,12 @@
 """Texts and images as sequences of tokens with a class."""
 
-import itertools
-
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from attn import data, settings
 from attn.data.text.symbols import Bytes
+from tests.data.streams import taken
 
 TEXTS = {
     "good": ["A fine film.", "Très bien, été", "x" * 90],
@@ -30,11 +29,6 @@ def place(tmp_path_factory):
 def opened(source, **config):
     config = {"source": str(source), "buckets": 2, **config}
     return data.open({"name": "labelled_text", **config})
-
-
-def taken(batches, count=999):
-    with batches:
-        return list(itertools.islice(batches, count))
 
 
 def examples(dataset, split="test"):

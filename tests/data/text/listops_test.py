@@ -1,6 +1,5 @@
 """ListOps, against an evaluator that shares no code with it."""
 
-import itertools
 import statistics
 
 import numpy as np
@@ -8,17 +7,13 @@ import pytest
 
 from attn import data, settings
 from attn.data.text import listops
+from tests.data.streams import taken
 
 SMALL = {"train_size": 400, "eval_size": 60}
 
 
 def opened(**config):
     return data.open({"name": "listops", "validation": "validation", **SMALL, **config})
-
-
-def taken(batches, count=999):
-    with batches:
-        return list(itertools.islice(batches, count))
 
 
 def examples(batches):

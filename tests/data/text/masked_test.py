@@ -1,6 +1,5 @@
 """Masked text and pairs of segments, against the sentences that they are made of."""
 
-import itertools
 import re
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from attn import data, settings
 from attn.data.text import masked
+from tests.data.streams import check_resumes_and_is_cut_alike, taken
 
 WORDS = (
     *("red", "green", "blue", "old", "new", "warm", "cold"),
@@ -37,11 +37,6 @@ def place(tmp_path_factory):
 def opened(place, **config):
     config = {"source": place, "vocab_size": 420, "length": 48, **config}
     return data.open({"name": "masked_text", "validation": "test", **config})
-
-
-def taken(batches, count=999):
-    with batches:
-        return list(itertools.islice(batches, count))
 
 
 def examples(batches):
@@ -171,16 +166,7 @@ def test_without_next_sentence_there_is_one_segment_of_the_same_rows(place):
 
 def test_batches_resume_and_are_cut_alike(place):
     dataset = opened(place)
-    whole = taken(dataset.train(8, seed=3), 6)
-    late = taken(dataset.train(8, seed=3, start=4), 2)
-    halves = [taken(dataset.train(8, seed=3, shard=(i, 2)), 6) for i in (0, 1)]
-    for one, other in zip(whole[4:], late, strict=True):
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name])
-    for one, *parts in zip(whole, *halves, strict=True):
-        for name in one:
-            joined = np.concatenate([part[name] for part in parts])
-            np.testing.assert_array_equal(one[name], joined)
+    check_resumes_and_is_cut_alike(dataset, 6, start=4)
 
 
 def test_fields_have_the_lengths_of_their_bucket(place):

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from attn import data, settings
 from attn.data.text import pairs as parallel_pairs
 from attn.data.text import parallel
+from tests.data.streams import taken
 
 PAIRS = pathlib.Path(__file__).parent / "pairs"
 LINES = {
@@ -20,11 +21,6 @@ LINES = {
 
 def opened(**config):
     return data.open({"name": "parallel", "vocab_size": 280, **config})
-
-
-def taken(batches, count=999):
-    with batches:
-        return list(itertools.islice(batches, count))
 
 
 def pairs(dataset, split="test"):

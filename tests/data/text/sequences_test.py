@@ -1,22 +1,16 @@
 """Pairs of sequences: in buckets and packed, against the sequences themselves."""
 
-import itertools
-
 import numpy as np
 import pytest
 
 from attn import data, settings
 from attn.data import text
 from attn.data.text import packing
+from tests.data.streams import check_resumes_and_is_cut_alike, taken
 
 
 def opened(**config):
     return data.open({"name": "sequences", "validation": "validation", **config})
-
-
-def taken(batches, count):
-    with batches:
-        return list(itertools.islice(batches, count))
 
 
 CHANGES = {"copy": list, "reverse": lambda x: x[::-1], "sort": sorted}
@@ -71,16 +65,7 @@ def test_budgets_of_tokens_make_short_batches_large():
 @pytest.mark.parametrize("config", [{}, {"row_length": 30}, {"buckets": 3}])
 def test_batches_resume_and_are_cut_alike(config):
     dataset = opened(**config)
-    whole = taken(dataset.train(8, seed=3), 9)
-    late = taken(dataset.train(8, seed=3, start=5), 4)
-    halves = [taken(dataset.train(8, seed=3, shard=(i, 2)), 9) for i in (0, 1)]
-    for one, other in zip(whole[5:], late, strict=True):
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name])
-    for one, *parts in zip(whole, *halves, strict=True):
-        for name in one:
-            joined = np.concatenate([part[name] for part in parts])
-            np.testing.assert_array_equal(one[name], joined)
+    whole = check_resumes_and_is_cut_alike(dataset, 9, start=5)
     other = taken(dataset.train(8, seed=4), 1)[0]
     assert not np.array_equal(other["index"], whole[0]["index"])
 
