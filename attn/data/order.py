@@ -17,6 +17,8 @@ are. The stream "" is that of a data set's own numbers.
 
 import functools
 import hashlib
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,6 +26,8 @@ WORDS = 4  # that Philox makes at one value of its counter
 
 # The lowest byte of Philox's second key word: no two uses share random numbers.
 ORDER, TRAIN, TEST, VALIDATION = 0, 1, 2, 3
+# By the name of the split whose numbers they are.
+PURPOSES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
 def uniform(
@@ -76,6 +80,17 @@ def permutation(seed: int, epoch: int, size: int, stream: str = "") -> np.ndarra
     order = np.argsort(philox.random_raw(size), kind="stable")
     order.setflags(write=False)
     return order
+
+
+def endless(seed: int, purpose: int, block: int, stream: str) -> Iterator[float]:
+    """The numbers of all positions in turn, WORDS each, for what takes any number.
+
+    Args:
+        seed, purpose, stream: as of `uniform`.
+        block: positions that are drawn at a time.
+    """
+    for start in itertools.count(step=block):
+        yield from uniform(seed, purpose, start, block, WORDS, stream).ravel().tolist()
 
 
 @functools.lru_cache(maxsize=256)

@@ -23,11 +23,6 @@ from attn.data.transforms import Entry
 # Seed of the random numbers of the splits that are evaluated: the same in every run.
 EVALUATION_SEED = 0
 AHEAD = 4  # batches made ahead of time, at least
-PURPOSES = {
-    "train": order.TRAIN,
-    "validation": order.VALIDATION,
-    "test": order.TEST,
-}
 
 
 class Batches:
@@ -108,7 +103,7 @@ class Dataset:
     @property
     def splits(self) -> tuple[str, ...]:
         """Splits that can be evaluated: "validation", where there is one, "test"."""
-        return tuple(name for name in PURPOSES if name in self.sources)[1:]
+        return tuple(name for name in order.PURPOSES if name in self.sources)[1:]
 
     def size(self, split: str) -> int:
         """Examples of "train", "validation" or "test"; the test split's by its draws.
@@ -253,7 +248,7 @@ class Dataset:
         def numbers(stream: str, draws: int) -> np.ndarray:
             return order.uniform(
                 seed,
-                PURPOSES[split],
+                order.PURPOSES[split],
                 rows.first,
                 len(rows.rows),
                 draws,

@@ -1,5 +1,7 @@
 """The order of examples and their random numbers, as functions of a position."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,12 @@ def test_seeds_and_purposes_share_no_numbers():
         for purpose in (order.ORDER, order.TRAIN, order.TEST)
     ]
     assert len(np.unique(parts)) == np.size(parts)
+
+
+def test_endless_numbers_are_those_of_all_positions_in_turn():
+    found = list(itertools.islice(order.endless(5, order.TEST, 3, "s"), 30))
+    wanted = order.uniform(5, order.TEST, 0, 8, order.WORDS, "s").ravel()
+    assert found == wanted[:30].tolist()
 
 
 def test_numbers_are_uniform():

@@ -101,7 +101,7 @@ def test_a_transform_is_of_the_splits_that_it_says():
         for split in ("train", "validation", "test"):
             batch = first({name: {"name": LOG, "splits": splits}}, split)
             seen[name, split] = batch["log"]
-            purpose = data.pipeline.PURPOSES[split]
+            purpose = data.order.PURPOSES[split]
             seed = 5 if split == "train" else 0
             drawn = order.uniform(seed, purpose, 0, 4, 3, name)
             applied = split == "train" or splits == "all"

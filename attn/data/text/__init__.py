@@ -14,11 +14,6 @@ from attn.data.text import packing
 PAD, START, END = 0, 1, 2
 WORDS = 3  # the first token that is a word
 SEED = 0  # of the sequences, the same in every run
-PURPOSES = {
-    "train": order.TRAIN,
-    "validation": order.VALIDATION,
-    "test": order.TEST,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +61,11 @@ class Sequences:
 
     def open(self, split: str) -> Source:
         """One split, such as "train[:90%]"."""
-        sizes = dict.fromkeys(PURPOSES, self.eval_size) | {"train": self.train_size}
+        sizes = dict.fromkeys(order.PURPOSES, self.eval_size)
+        sizes["train"] = self.train_size
         name, part = splits.part(split, sizes, "sequences")
-        examples = self._words(PURPOSES[name], sizes[name])[part.start : part.stop]
+        whole = self._words(order.PURPOSES[name], sizes[name])
+        examples = whole[part.start : part.stop]
         lengths = np.array([len(words) + 1 for words in examples])  # start or end
         edges = buckets.boundaries(np.arange(self.low, self.high + 1) + 1, self.buckets)
         longest = self.row_length or edges[-1]

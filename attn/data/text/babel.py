@@ -35,11 +35,6 @@ SEED = 0  # of the pairs, the same in every run
 DRAWS = 16  # random numbers of a pair
 BLOCK = 4096  # pairs that are drawn at a time
 MOST = 0.6  # of the pairs drawn that may be there already
-PURPOSES = {
-    "train": order.TRAIN,
-    "validation": order.VALIDATION,
-    "test": order.TEST,
-}
 # Of the package's data as it was when the sets were looked at (Babel 2.19.0).
 LOCALES = {
     "en": "1e613e1ac63d11f0",
@@ -101,7 +96,7 @@ class Babel(Pairs):
             notes["babel"] += " (other words than 2.19.0)"
         kinds = [kind for kind in phrases.KINDS if kind in (self.only or phrases.KINDS)]
         found = {}
-        for split in PURPOSES:
+        for split in order.PURPOSES:
             size = self.train_size if split == "train" else self.eval_size
             key = [*self.identity(), repr(kinds), split, str(size)]
             write = lambda split=split, size=size: json.dumps(
@@ -124,7 +119,7 @@ def _written(
     bag = [kind for kind in kinds for _ in range(phrases.KINDS[kind])]
     for block in itertools.count():
         rows = order.uniform(
-            SEED, PURPOSES[split], block * BLOCK, BLOCK, DRAWS, "babel"
+            SEED, order.PURPOSES[split], block * BLOCK, BLOCK, DRAWS, "babel"
         )
         known = 0
         for draws in rows.tolist():

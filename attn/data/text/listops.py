@@ -38,11 +38,6 @@ OPERATIONS: dict[str, Callable[[list[int]], int]] = {
     "[SM": lambda values: sum(values) % 10,
 }
 SYMBOLS = Symbols((*"0123456789", *OPERATIONS, "]"))
-PURPOSES = {
-    "test": order.TEST,
-    "validation": order.VALIDATION,
-    "train": order.TRAIN,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +113,14 @@ def _opened(config: ListOps) -> dict[str, Classified]:
                 Ragged(arrays[f"{name}_flat"], arrays[f"{name}_ends"]),
                 arrays[f"{name}_labels"],
             )
-            for name in PURPOSES
+            for name in order.PURPOSES
         }
 
 
 def _written(config: ListOps) -> bytes:
     """All splits as the bytes of an .npz."""
     arrays, seen = {}, set()
-    for name in PURPOSES:
+    for name in reversed(order.PURPOSES):  # those that are evaluated come first
         size = config.train_size if name == "train" else config.eval_size
         rows, labels = [], []
         for tokens, value in _expressions(config, name, seen):
@@ -149,7 +144,7 @@ def _expressions(
     Raises:
         Invalid: hardly any has a length that is asked for, or is new.
     """
-    draws, tries = _uniform(split), 0
+    draws, tries = order.endless(SEED, order.PURPOSES[split], BLOCK, "listops"), 0
     while tries < TRIES:
         tries += 1
         tokens = bytearray()
@@ -188,12 +183,3 @@ def _draw(
     if len(tokens) > config.high:
         return None
     return list(OPERATIONS.values())[operation](values)
-
-
-def _uniform(split: str) -> Iterator[float]:
-    """The random numbers of a split."""
-    start = 0
-    while True:
-        numbers = order.uniform(SEED, PURPOSES[split], start, BLOCK, 4, "listops")
-        yield from numbers.ravel().tolist()
-        start += BLOCK

@@ -39,11 +39,6 @@ DOT = 1.4  # radius of a dot
 FINE = 4  # pixels that are drawn for one, to each side
 TRIES = 6  # turns at a dash, before a path is begun anew
 TRIES_OF_ALL = 100  # of all paths of an image
-PURPOSES = {
-    "train": order.TRAIN,
-    "validation": order.VALIDATION,
-    "test": order.TEST,
-}
 
 Point = tuple[float, float]
 Path = list[tuple[Point, Point]]  # its dashes
@@ -81,7 +76,8 @@ class Pathfinder:
 
     def open(self, split: str) -> Source:
         """One split, such as "train[:90%]"."""
-        sizes = dict.fromkeys(PURPOSES, self.eval_size) | {"train": self.train_size}
+        sizes = dict.fromkeys(order.PURPOSES, self.eval_size)
+        sizes["train"] = self.train_size
         name, part = splits.part(split, sizes, "pathfinder")
         pixels, labels = _opened(self, name)
 
@@ -123,7 +119,7 @@ def _opened(config: Pathfinder, split: str) -> tuple[np.ndarray, np.ndarray]:
 def _written(config: Pathfinder, split: str, size: int) -> bytes:
     """A split as the bytes of an .npz."""
     print(f"drawing {size} images of pathfinder, {split} (once)", file=sys.stderr)
-    draws = _uniform(split)
+    draws = order.endless(SEED, order.PURPOSES[split], BLOCK, "pathfinder")
     found = [drawn(draws, config) for _ in range(size)]
     pixels = np.stack([np.asarray(image).ravel() for image, _ in found])
     file = io.BytesIO()
@@ -233,12 +229,3 @@ def _free(points: list[Point], side: int, taken: list[Point]) -> bool:
         and all((x - a) ** 2 + (y - b) ** 2 >= APART**2 for a, b in taken)
         for x, y in points
     )
-
-
-def _uniform(split: str) -> Iterator[float]:
-    """The random numbers of a split."""
-    start = 0
-    while True:
-        numbers = order.uniform(SEED, PURPOSES[split], start, BLOCK, 4, "pathfinder")
-        yield from numbers.ravel().tolist()
-        start += BLOCK

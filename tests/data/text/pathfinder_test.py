@@ -7,15 +7,21 @@ import numpy as np
 import pytest
 
 from attn import data, settings
+from attn.data import order
 from attn.data.text import pathfinder
 from attn.data.text.pathfinder import Pathfinder
 
 SMALL = Pathfinder(side=28, dashes=4, others=3)
 
 
+def drawn():
+    """The random numbers of the training images."""
+    return order.endless(pathfinder.SEED, order.TRAIN, pathfinder.BLOCK, "pathfinder")
+
+
 @pytest.fixture(scope="module")
 def scenes():
-    draws = pathfinder._uniform("train")
+    draws = drawn()
     return [pathfinder.scene(draws, SMALL) for _ in range(120)]
 
 
@@ -61,8 +67,8 @@ def test_half_are_joined_and_distance_tells_little(scenes):
 
 
 def test_images_show_dashes_and_dots():
-    draws = pathfinder._uniform("train")
-    again = pathfinder._uniform("train")
+    draws = drawn()
+    again = drawn()
     for _ in range(20):
         paths, dots, joined = pathfinder.scene(again, SMALL)
         image, label = pathfinder.drawn(draws, SMALL)
