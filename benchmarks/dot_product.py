@@ -15,7 +15,6 @@ program needs beside its arguments and results.
 import functools
 import os
 import statistics
-import subprocess
 import sys
 import time
 
@@ -26,6 +25,7 @@ from absl import app, flags
 from flax import linen as nn
 
 from attn.ops import dot_product
+from benchmarks.torch_process import Torch
 
 SIZES = ((32, 3, 197, 64), (8, 8, 1024, 64), (1, 8, 4096, 64), (1, 2, 16384, 64))
 OURS = "attn"
@@ -67,27 +67,6 @@ flags.DEFINE_string("dtype", "float32", "Type of queries, keys and values.")
 flags.DEFINE_list("only", [], "Lengths T to measure; all if empty.")
 flags.DEFINE_string("implementation", None, "Of our function; None lets it choose.")
 FLAGS = flags.FLAGS
-
-
-class Torch:
-    """PyTorch in a process of its own, or nothing if it cannot be imported there."""
-
-    def __init__(self, python: str, dtype: str):
-        command = [python, "-c", TORCH, str(os.cpu_count()), dtype]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
-        )
-        self.note = self._process.stdout.readline().strip()
-
-    def seconds(self, sizes: tuple[int, ...], both: bool) -> float:
-        """One run, timed by PyTorch's own process."""
-        print(*sizes, int(both), file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
 
 
 def peers(both: bool, arguments: tuple[jax.Array, ...]) -> dict[str, object]:
@@ -132,7 +111,7 @@ def measure(sizes: tuple[int, ...], both: bool, torch: Torch | None) -> list[str
     functions = peers(both, arguments)
     runs = {k: functools.partial(seconds, f, arguments) for k, f in functions.items()}
     if torch is not None:
-        runs["torch"] = functools.partial(torch.seconds, sizes, both)
+        runs["torch"] = functools.partial(torch.seconds, *sizes, int(both))
     for run in runs.values():
         run()
     times = {name: [] for name in runs}
@@ -167,7 +146,7 @@ def matrix_peak() -> float:
 
 def main(argv: list[str]) -> None:
     del argv
-    torch = Torch(FLAGS.torch_python, FLAGS.dtype)
+    torch = Torch(FLAGS.torch_python, TORCH, FLAGS.dtype)
     device = jax.devices()[0]
     print(
         f"{device.device_kind}, {os.cpu_count()} cores, {FLAGS.dtype}, jax"

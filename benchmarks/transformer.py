@@ -11,9 +11,7 @@ one of each side after the other; the ratio is the median of the ratios of the t
 """
 
 import functools
-import os
 import statistics
-import subprocess
 import sys
 import time
 
@@ -25,6 +23,7 @@ from absl import app, flags
 
 from attn import decoding, models
 from attn.models.transformer import SIZES
+from benchmarks.torch_process import Torch
 
 # Width, layers, heads and hidden width are those of `size`; vocabulary, examples of a
 # batch, and tokens on each side in training and in decoding.
@@ -143,31 +142,10 @@ def ours(form: str):
     }, {"train": batch * length, "decode": batch * said}
 
 
-class Torch:
-    """PyTorch in a process of its own; `note` is empty if it cannot be imported."""
-
-    def __init__(self, form: str):
-        size, *rest = FORMS[form]
-        sizes = SIZES[size][:4]
-        numbers = [os.cpu_count(), *sizes, *rest, DROPOUT, BEAMS]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            [FLAGS.torch_python, "-c", TORCH, *map(str, numbers)],
-            stdin=pipe,
-            stdout=pipe,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.note = self._process.stdout.readline().strip()
-
-    def seconds(self, what: str) -> float:
-        """One run, timed by PyTorch's own process."""
-        print(what, file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
+def torch_of(form: str) -> Torch:
+    """PyTorch with the same network and batch."""
+    size, *rest = FORMS[form]
+    return Torch(FLAGS.torch_python, TORCH, *SIZES[size][:4], *rest, DROPOUT, BEAMS)
 
 
 def seconds(run) -> float:
@@ -180,7 +158,7 @@ def main(argv: list[str]) -> None:
     del argv
     for form in FLAGS.only or FORMS:
         runs, tokens = ours(form)
-        torch = Torch(form)
+        torch = torch_of(form)
         if not torch.note:
             raise SystemExit(f"{FLAGS.torch_python} cannot import torch")
         for what, run in runs.items():
