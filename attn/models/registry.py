@@ -11,6 +11,7 @@ MODELS: dict[str, str] = {
     "cait": "attn.models.cait:CaiT",
     "cnn": "attn.models.cnn:CNN",
     "deit": "attn.models.deit:DeiT",
+    "detr": "attn.models.detr:DETR",
     "mlp": "attn.models.mlp:MLP",
     "part_stn": "attn.models.part_stn:PartSTN",
     "resnet": "attn.models.resnet:ResNet",

@@ -23,10 +23,11 @@ import jax.numpy as jnp
 
 from attn import settings
 from attn.models import slots
-from attn.models.base import Model, Slotted, numbered
+from attn.models.base import Model, numbered
 from attn.models.layers.checks import check_sizes
-from attn.models.layers.convolution import batch_norm, conv, shrink
+from attn.models.layers.convolution import batch_norm, conv
 from attn.models.layers.dense import TORCH, classify
+from attn.models.layers.residual import Stage
 from attn.models.layers.timm import Rules
 from attn.models.scaling import Width, step_of
 from attn.settings import Invalid
@@ -81,105 +82,6 @@ def plan(
             f" got {depth}; the nearest is {near * step + 2}"
         )
     return kind, (count,) * 3
-
-
-class Block(Slotted):
-    """One residual block: [B, H, W, C] -> [B, H / stride, W / stride, features].
-
-    Attributes:
-        kind: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3 and 1x1.
-        features: channels of the output.
-        inner: channels of the 3x3 convolution of a bottleneck.
-        cardinality: into how many groups that is split.
-        stride: 2 halves the map (sizes are rounded up).
-        other attributes: as in ResNet, `fill` narrowed to this block.
-    """
-
-    kind: str
-    features: int
-    inner: int
-    cardinality: int
-    stride: int
-    stride_at: str
-    shortcut: str
-    zero_init_residual: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        attend = functools.partial(slots.attend, self, train=train)
-        norm = functools.partial(batch_norm, self, train=train)
-        convolutions = self._convolutions()
-        y = attend("block.pre", x)
-        for number, (features, size, stride) in enumerate(convolutions, 1):
-            if number == 2 and slots.filled(self.fill, "block.conv2"):
-                y = shrink(attend("block.conv2", y), stride)
-            else:
-                groups = self.cardinality if number == 2 else 1
-                y = conv(self, f"conv{number}", y, features, size, stride, groups)
-            last = number == len(convolutions)
-            y = norm(f"norm{number}", y, zero=last and self.zero_init_residual)
-            y = y if last else nn.relu(y)
-            if number == 2:
-                y = attend("block.after_conv2", y)
-        y = attend("block.residual", y)
-        if x.shape[-1] != self.features or self.stride != 1:
-            stride = self.stride
-            if self.shortcut == "average":
-                x, stride = shrink(x, stride), 1
-            x = conv(self, "shortcut_conv", x, self.features, 1, stride)
-            x = norm("shortcut_norm", x)
-        x = attend("block.identity", x)
-        if x.shape != y.shape:
-            raise Invalid(
-                f"attention inside a block must keep the shape of its map, but the"
-                f" residual branch is {y.shape} and the identity branch {x.shape}"
-            )
-        return attend("block.post", nn.relu(x + y))
-
-    def _convolutions(self) -> list[tuple[int, int, int]]:
-        """Features, kernel size and stride of each convolution."""
-        if self.kind == "basic":
-            return [(self.features, 3, self.stride), (self.features, 3, 1)]
-        first, second = (
-            (self.stride, 1) if self.stride_at == "conv1" else (1, self.stride)
-        )
-        return [(self.inner, 1, first), (self.inner, 3, second), (self.features, 1, 1)]
-
-
-class Stage(Slotted):
-    """Blocks on maps of one size, the first of which may halve the map.
-
-    Attributes:
-        size: number of blocks.
-        other attributes: as in Block, `fill` narrowed to this stage.
-    """
-
-    size: int
-    kind: str
-    features: int
-    inner: int
-    cardinality: int
-    stride: int
-    stride_at: str
-    shortcut: str
-    zero_init_residual: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        for index in range(self.size):
-            block = Block(
-                kind=self.kind,
-                features=self.features,
-                inner=self.inner,
-                cardinality=self.cardinality,
-                stride=self.stride if index == 0 else 1,
-                stride_at=self.stride_at,
-                shortcut=self.shortcut,
-                zero_init_residual=self.zero_init_residual,
-                **self.within(f"block{index}"),
-            )
-            x = block(x, train=train)
-        return slots.attend(self, "stage.end", x, train=train)
 
 
 class ResNet(Model):
@@ -237,6 +139,11 @@ class ResNet(Model):
         zero_init_residual: whether the last BN scale of each block starts at zero, so
             that the block starts as the identity. False (default) is the paper and
             torchvision; True is Goyal et al. 2017, https://arxiv.org/abs/1706.02677.
+        dilated: whether the last stage is dilated by 2 in place of its stride, as in
+            detectors called DC5; its maps are twice as large, its weights the same.
+        frozen_norm: whether batch normalisation is fixed, statistics, scales and
+            biases: a detector's, which starts with trained weights. All four are in
+            "batch_stats" and no parameters. What is in the slots has its own.
         other attributes: see `Model`; statistics, the pooled features and the
             classifier are float32.
 
@@ -284,6 +191,8 @@ class ResNet(Model):
     stride_at: Literal["conv2", "conv1"] = "conv2"
     shortcut: Literal["stride", "average"] = "stride"
     zero_init_residual: bool = False
+    dilated: bool = False
+    frozen_norm: bool = False
 
     def __post_init__(self):
         names = ("num_classes", "width", "stem_stride", "cardinality", "group_width")
@@ -324,16 +233,19 @@ class ResNet(Model):
         x = self._stem(attend("input", x.astype(dtype)), train=train)
         for number, size in enumerate(sizes, 1):
             width = self._widths()[number]
+            dilated = self.dilated and number == len(sizes)
             stage = Stage(
                 size=size,
                 kind=kind,
                 features=width * EXPANSION[kind],
                 inner=self._inner(width),
                 cardinality=self.cardinality,
-                stride=1 if number == 1 else 2,
+                stride=1 if number == 1 or dilated else 2,
+                dilation=2 if dilated else 1,
                 stride_at=self.stride_at,
                 shortcut=self.shortcut,
                 zero_init_residual=self.zero_init_residual,
+                frozen_norm=self.frozen_norm,
                 **self.within(f"stage{number}", dtype),
             )
             x = stage(x, train=train)
@@ -377,7 +289,7 @@ class ResNet(Model):
     def _stem(self, x: jax.Array, *, train: bool) -> jax.Array:
         size, stride = (7, 2) if self.layout == "imagenet" else (3, 1)
         stride = self.stem_stride or stride
-        norm = functools.partial(batch_norm, self, train=train)
+        norm = functools.partial(batch_norm, self, train=train, frozen=self.frozen_norm)
         width = self._widths()[0]
         if self.stem == "plain":
             x = conv(self, "stem_conv", x, width, size, stride)

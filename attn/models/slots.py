@@ -180,6 +180,17 @@ def contract(module: type[nn.Module]) -> str:
     return "token" if "kv" in inspect.signature(module.__call__).parameters else "map"
 
 
+def supports(module: type[nn.Module]) -> frozenset[str]:
+    """What a token attention can do, as its card says.
+
+    Where there is no card it is what its call takes, and "cross" if that is `kv`.
+    """
+    if hasattr(module, "card"):
+        return module.card.supports
+    taken = frozenset(inspect.signature(module.__call__).parameters)
+    return (taken - {"grid"}) | ({"cross"} if "kv" in taken else set())
+
+
 def build(parent: Any, place: str, **given: Any) -> tuple[nn.Module, ...]:
     """Makes what fills a place, as submodules of `parent` called after the place.
 

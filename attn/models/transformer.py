@@ -22,7 +22,7 @@ from attn.models.base import Model, numbered
 from attn.models.layers import text
 from attn.models.layers.checks import check_heads, check_rates, check_sizes
 from attn.models.layers.dense import XAVIER
-from attn.models.layers.transformer import Block, DecoderBlock
+from attn.models.layers.transformer import DecoderBlock, EncoderBlock
 from attn.models.scaling import Width, step_of
 from attn.modules import position as positions
 from attn.settings import Invalid, Positive, PositiveFloat
@@ -60,15 +60,6 @@ class Memory(NamedTuple):
     """[B, S, C]"""
     mask: jax.Array
     """boolean [B, S], False for padding"""
-
-
-class EncoderBlock(Block):
-    """A block whose mixer is in the slot "encoder.mixer".
-
-    Attributes: see `attn.models.layers.transformer.Block`.
-    """
-
-    mixer_slot: ClassVar[str] = "encoder.mixer"
 
 
 class Transformer(Model):

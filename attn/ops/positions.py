@@ -65,6 +65,36 @@ def sinusoidal_2d(
     )
 
 
+def sinusoidal_of_mask(
+    mask: jax.Array,
+    channels: int,
+    *,
+    temperature: float = 1e4,
+    scale: float = 2 * math.pi,
+) -> jax.Array:
+    """`sinusoidal_2d` of that part of each map where the image is, [B, H, W, C].
+
+    Rows and columns are counted in the mask, [B, H, W], False for padding: a place in
+    the image has the same vector however large the map is padded. Float32. Those of
+    padding mean nothing.
+
+    Raises:
+        ValueError: channels that 4 does not divide.
+    """
+    _divisible("sinusoidal_2d", channels, 4)
+    frequencies = jnp.asarray(_frequencies(channels // 2, temperature), jnp.float32)
+    waves = []
+    for axis in (1, 2):
+        places = jnp.cumsum(mask, axis, dtype=jnp.float32)
+        last = jax.lax.slice_in_dim(places, -1, None, axis=axis)
+        angles = (places / (last + 1e-6) * scale)[..., None] * frequencies[
+            None, None, None
+        ]
+        pairs = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        waves.append(pairs.reshape(*mask.shape, channels // 2))
+    return jnp.concatenate(waves, axis=-1)
+
+
 def _waves(places: np.ndarray, channels: int, temperature: float) -> np.ndarray:
     """[L, C], sin and cos in turn."""
     angles = places[:, None] * _frequencies(channels, temperature)

@@ -39,6 +39,22 @@ CASES = {
         (9, 11, 3),
     ),
     "deit": (TOKENS, (8, 12, 3)),
+    "detr": (
+        {
+            "masked": True,
+            "backbone": {"depth": 8, "layout": "cifar", "width": 4},
+            "frozen_norm": False,
+            "width": 12,
+            "num_heads": 3,
+            "encoder_depth": 1,
+            "decoder_depth": 2,
+            "mlp_dim": 14,
+            "num_queries": 3,
+            # Of queries that start as zeros the first layer learns no attention.
+            "position_at": "input",
+        },
+        (8, 12, 3),
+    ),
     "mlp": ({"widths": (7, 6)}, (6, 7, 3)),
     "part_stn": (
         {
@@ -149,6 +165,25 @@ CHANGES = {
         "drop_path": 0.25,
         "distilled_training": True,
     },
+    "detr": {
+        "masked": False,
+        "backbone": {"depth": 8, "layout": "cifar", "width": 5},
+        "dilated": True,
+        "frozen_norm": True,
+        "width": 24,
+        "num_heads": 2,
+        "encoder_depth": 2,
+        "decoder_depth": 1,
+        "mlp_dim": 0,
+        "num_queries": 4,
+        "dropout": 0.25,
+        "position": "learned",
+        "position_at": "attention",
+        "encoder_position": "none",
+        "encoder_position_at": "attention",
+        "auxiliary": False,
+        "fill": {"decoder.cross": "linear"},
+    },
     "mlp": {"widths": (7,), "pool": 2, "fill": {"input": "squeeze_excite"}},
     "part_stn": {
         "parts": 3,
@@ -174,6 +209,8 @@ CHANGES = {
         "shortcut": "average",
         "stride_at": "conv1",
         "zero_init_residual": True,
+        "dilated": True,
+        "frozen_norm": True,
         "fill": {"block.residual": "squeeze_excite"},
     },
     "swin": {
@@ -262,10 +299,20 @@ def tiny(name):
     return models.create(name, **given(name))
 
 
+def padded(rng, count, shape):
+    """Where images of at least half that height and width are."""
+    rows, columns = (
+        np.arange(side) < rng.integers(side // 2, side + 1, (count, 1))
+        for side in shape[:2]
+    )
+    return rows[:, :, None] & columns[:, None]
+
+
 def inputs_of(name, count=6, seed=0, model=None):
     rng = np.random.default_rng(seed)
     draw = lambda rng, count: rng.normal(size=(count, *CASES[name][1]))
-    draws = {"image": draw, **TEXT}
+    shown = lambda rng, count: padded(rng, count, CASES[name][1])
+    draws = {"image": draw, "image_mask": shown, **TEXT}
     arrays = [draws[field](rng, count) for field in (model or tiny(name)).inputs]
     kinds = {"f": np.float32, "i": np.int32}
     return [array.astype(kinds.get(array.dtype.kind, bool)) for array in arrays]

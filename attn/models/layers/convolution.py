@@ -6,6 +6,7 @@ compact `__call__` they stand.
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from attn.modules.convolution import Conv
 from attn.settings import Invalid
@@ -21,14 +22,19 @@ def conv(
     size: int,
     stride: int,
     groups: int = 1,
+    dilation: int = 1,
 ) -> jax.Array:
-    """A convolution without bias, padded by half its kernel on every side."""
+    """A convolution without bias, padded by half its kernel on every side.
+
+    Weights of a dilated one are `dilation` pixels apart, and so is its padding.
+    """
     # Not "SAME", which pads a strided convolution on one side only.
     return Conv(
         features,
         (size, size),
         stride,
-        padding=size // 2,
+        padding=size // 2 * dilation,
+        kernel_dilation=dilation,
         feature_group_count=groups,
         use_bias=False,
         kernel_init=HE_NORMAL,
@@ -38,16 +44,66 @@ def conv(
     )(x)
 
 
+class FrozenBatchNorm(nn.Module):
+    """Batch normalisation that is never trained: x [..., C] -> [..., C].
+
+    (x - mean) / sqrt(var + epsilon) * scale + bias, all four in the collection
+    "batch_stats", as torchvision's FrozenBatchNorm2d has them in buffers: they are for
+    the weights of a trained network, and are no parameters. At first it is the
+    identity, but for epsilon.
+
+    Attributes:
+        epsilon: see above.
+        scale_init: what the scale starts from.
+        dtype: computation type; None takes the type of the input.
+    """
+
+    epsilon: float = 1e-5
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        starts = {"mean": zeros, "var": ones, "scale": self.scale_init, "bias": zeros}
+        shape = (x.shape[-1],)
+        kept = {
+            name: self.variable("batch_stats", name, start, None, shape).value
+            for name, start in starts.items()
+        }
+        factor = kept["scale"] * jax.lax.rsqrt(kept["var"] + self.epsilon)
+        offset = kept["bias"] - kept["mean"] * factor
+        # One multiply-add in the type of the map, as in torchvision.
+        dtype, places = self.dtype or x.dtype, tuple(range(x.ndim - 1))
+        factor, offset = (
+            jnp.expand_dims(a, places).astype(dtype) for a in (factor, offset)
+        )
+        return x.astype(dtype) * factor + offset
+
+
 def batch_norm(
-    parent: nn.Module, name: str, x: jax.Array, *, train: bool, zero: bool = False
+    parent: nn.Module,
+    name: str,
+    x: jax.Array,
+    *,
+    train: bool,
+    zero: bool = False,
+    frozen: bool = False,
 ) -> jax.Array:
-    """Batch normalisation, whose scale starts at one, or at zero if `zero`."""
+    """Batch normalisation, whose scale starts at one, or at zero if `zero`.
+
+    If `frozen`, neither statistics nor scale and bias are trained.
+    """
+    start = nn.initializers.zeros if zero else nn.initializers.ones
+    dtype = parent.dtype or x.dtype
+    if frozen:
+        return FrozenBatchNorm(scale_init=start, dtype=dtype, name=name)(x)
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=0.9,
         epsilon=1e-5,
-        scale_init=nn.initializers.zeros if zero else nn.initializers.ones,
-        dtype=parent.dtype or x.dtype,
+        scale_init=start,
+        dtype=dtype,
         param_dtype=parent.param_dtype,
         axis_name=parent.axis_name,
         name=name,

@@ -1,7 +1,6 @@
 """What models of text share: places of tokens, and checks of what text cannot have."""
 
 import dataclasses
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -170,15 +169,7 @@ def _unfit(module: type[nn.Module], wanted: tuple[str, ...]) -> str:
     """Why a module cannot be at a place of text, or "" where it can."""
     if slots.contract(module) == "map":
         return "attends to maps, and text is none"
-    supports = _supports(module)
+    supports = slots.supports(module)
     if "grid" in supports:
         return "needs a grid, and text has none"
     return next((LACKS[option] for option in wanted if option not in supports), "")
-
-
-def _supports(module: type[nn.Module]) -> frozenset[str]:
-    """From the card, or from the signature where there is none."""
-    if hasattr(module, "card"):
-        return module.card.supports
-    taken = frozenset(inspect.signature(module.__call__).parameters)
-    return (taken - {"grid"}) | ({"cross"} if "kv" in taken else set())

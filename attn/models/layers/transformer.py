@@ -41,7 +41,8 @@ class Residual(Slotted):
         given: settings of the model for modules that have them, such as num_heads.
         of_mixer: such settings for the mixer alone, or for self-attention.
         mlp_ratio: hidden width of the MLP over C.
-        mlp_dim: that width itself, instead of `mlp_ratio`.
+        mlp_dim: that width itself, instead of `mlp_ratio`; 0 has no MLP, and leaves
+            the norm of its branch.
         activation: of the MLP; "gelu" is exact, "gelu_tanh" its approximation.
         norm_first: whether a branch normalises its input, or the sum with it.
         layer_scale: what the factors of LayerScale start from; None has no factors.
@@ -70,13 +71,18 @@ class Residual(Slotted):
         self,
         number: int,
         x: jax.Array,
-        branch: Callable[[jax.Array], jax.Array],
+        branch: Callable[[jax.Array], jax.Array] | None,
         train: bool,
     ) -> jax.Array:
-        """The sum of x and a branch, whose norm and factors bear this number."""
+        """The sum of x and a branch, whose norm and factors bear this number.
+
+        Without a branch it is x, normalised where norms come after.
+        """
         norm = functools.partial(
             layer_norm, self, f"norm{number}", epsilon=self.epsilon
         )
+        if branch is None:
+            return x if self.norm_first else norm(x)
         y = branch(norm(x) if self.norm_first else x)
         if self.layer_scale is not None:
             y = layer_scale(self, f"scale{number}", y, self.layer_scale)
@@ -84,8 +90,10 @@ class Residual(Slotted):
         x = x + nn.Dropout(self.drop_path, whole, deterministic=not train)(y)
         return x if self.norm_first else norm(x)
 
-    def _mlp(self, x: jax.Array, train: bool) -> jax.Array:
-        return mlp(
+    def _mlp(self, train: bool) -> Callable[[jax.Array], jax.Array] | None:
+        if self.mlp_dim == 0:
+            return None
+        return lambda x: mlp(
             self,
             x,
             train,
@@ -115,6 +123,7 @@ class Block(Residual):
         *,
         grid: tuple[int, int] | None = None,
         train: bool,
+        position: jax.Array | None = None,
         **options: Any,
     ) -> jax.Array:
         """Applies the block.
@@ -123,6 +132,8 @@ class Block(Residual):
             x: the tokens.
             grid: (rows, columns) on which the last tokens lie, if they do.
             train: whether to drop.
+            position: vectors of their places, [B or 1, T, C], that the mixer adds to
+                what queries and keys are made of.
             **options: mask, kv_mask, causal and decode, for all attention modules in
                 its slots; see `attn.models.slots.on_tokens`.
         """
@@ -132,10 +143,12 @@ class Block(Residual):
         x = attend("block.pre", x, given=self.given)
         if slots.filled(self.fill, self.mixer_slot):
             given = {**self.given, **self.of_mixer}
-            mix = lambda y: drop(self, attend(self.mixer_slot, y, given=given), train)
-            x = self._add(1, x, mix, train)
+            read = functools.partial(
+                attend, self.mixer_slot, given=given, q_position=position
+            )
+            x = self._add(1, x, lambda y: drop(self, read(y), train), train)
         x = self._between(x, grid, train)
-        x = self._add(2, x, lambda y: self._mlp(y, train), train)
+        x = self._add(2, x, self._mlp(train), train)
         return attend("block.post", x, given=self.given)
 
     def _between(
@@ -144,6 +157,15 @@ class Block(Residual):
         """What a model has between the mixer and the MLP."""
         del grid, train
         return x
+
+
+class EncoderBlock(Block):
+    """A block whose mixer is in the slot "encoder.mixer".
+
+    Attributes: see `Residual`.
+    """
+
+    mixer_slot: ClassVar[str] = "encoder.mixer"
 
 
 class DecoderBlock(Residual):
@@ -167,6 +189,8 @@ class DecoderBlock(Residual):
         causal: bool = True,
         decode: bool = False,
         train: bool,
+        position: jax.Array | None = None,
+        memory_position: jax.Array | None = None,
     ) -> jax.Array:
         """Applies the block.
 
@@ -180,6 +204,9 @@ class DecoderBlock(Residual):
             decode: whether earlier tokens, and the memory, are kept in the cache; see
                 `attn.modules.token`.
             train: whether to drop.
+            position: vectors of the places of the tokens, [B or 1, T, C], added to
+                what queries and keys are made of, and memory_position [B or 1, S, C],
+                of the places of the memory, to what keys are.
         """
         if slots.filled(self.fill, "decoder.self"):
             read = functools.partial(
@@ -190,6 +217,7 @@ class DecoderBlock(Residual):
                 causal=causal,
                 decode=decode,
                 train=train,
+                q_position=position,
             )
             x = self._add(1, x, read, train)
         if slots.filled(self.fill, "decoder.cross"):
@@ -201,9 +229,11 @@ class DecoderBlock(Residual):
                 kv_mask=memory_mask,
                 decode=decode,
                 train=train,
+                q_position=position,
+                k_position=memory_position,
             )
             x = self._add(2, x, read, train)
-        return self._add(3, x, lambda y: self._mlp(y, train), train)
+        return self._add(3, x, self._mlp(train), train)
 
     def _attention(
         self,

@@ -1,7 +1,7 @@
 """Token modules, and the contract that all of them keep.
 
     module(q, kv=None, *, mask=None, kv_mask=None, causal=False, grid=None,
-           decode=False, train) -> [B, T, C]
+           decode=False, train, q_position=None, k_position=None) -> [B, T, C]
 
     q        queries: tokens [B, T, C] that attend.
     kv       keys and values: tokens [B, S, C] that are attended to. None takes `q`:
@@ -15,6 +15,11 @@
              before the grid and are not counted.
     decode   whether `q` continues the tokens of the calls before, see below.
     train    whether to drop; draws from the random stream "dropout".
+    q_position, k_position
+             vectors of places, [B or 1, T, C] and [B or 1, S, C]: queries are made of
+             q + q_position, keys of kv + k_position, values of kv alone, as in DETR
+             (https://arxiv.org/abs/2005.12872, figure 10). For self-attention
+             k_position is q_position unless it is given.
 
 A target that may attend to nothing reads zeros: the output is what the last linear map
 makes of zeros. `Card.supports` names those of "mask", "kv_mask", "causal", "decode" and

@@ -31,6 +31,8 @@ class Call:
         cross: whether sources and targets are other tokens.
         start: place of the first target, where a filled cache is continued.
         length: number of places in that cache.
+        q_position: as given.
+        k_position: as given, `q_position` for self-attention without it.
     """
 
     q: jax.Array
@@ -44,6 +46,18 @@ class Call:
     cross: bool
     start: jax.Array | None = None
     length: int | None = None
+    q_position: jax.Array | None = None
+    k_position: jax.Array | None = None
+
+    @property
+    def queries(self) -> jax.Array:
+        """What queries are made of, [B, T, C]."""
+        return _placed(self.q, self.q_position)
+
+    @property
+    def keys(self) -> jax.Array | None:
+        """What keys are made of, [B, S, C]; values are made of `kv`."""
+        return None if self.kv is None else _placed(self.kv, self.k_position)
 
 
 class Visible(NamedTuple):
@@ -74,6 +88,8 @@ def check(
     grid: tuple[int, int] | None,
     decode: bool,
     train: bool,
+    q_position: jax.Array | None = None,
+    k_position: jax.Array | None = None,
 ) -> Call:
     """Checks a call of `module`, a `Token`.
 
@@ -97,6 +113,10 @@ def check(
             f" {q.shape[1]}"
         )
     batch, targets, channels = q.shape
+    if itself and k_position is None:
+        k_position = q_position
+    _check_position("q_position", q_position, q)
+    _check_position("k_position", k_position, q if itself else kv)
     if mask is not None:
         shape = (batch, module.mask_heads(channels), targets, sources)
         mask = _checked_mask(mask, shape)
@@ -119,6 +139,8 @@ def check(
         cross=not itself,
         start=state.start,
         length=state.length if itself else None,
+        q_position=q_position,
+        k_position=k_position,
     )
 
 
@@ -144,6 +166,21 @@ def _checked_mask(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             f"mask of shape {mask.shape} does not broadcast to [B, N, T, S] = {shape}"
         )
     return jnp.reshape(mask, own)
+
+
+def _placed(x: jax.Array, position: jax.Array | None) -> jax.Array:
+    return x if position is None else x + position.astype(x.dtype)
+
+
+def _check_position(name: str, position: jax.Array | None, x: jax.Array | None) -> None:
+    if position is None:
+        return
+    if x is None:
+        raise ValueError(f"{name} is of sources that are in the cache already")
+    if position.shape not in (x.shape, (1, *x.shape[1:])):
+        raise ValueError(
+            f"{name} of shape {position.shape} does not fit tokens of shape {x.shape}"
+        )
 
 
 def _without_padding(q, kv, kv_mask, itself):

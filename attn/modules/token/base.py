@@ -45,6 +45,8 @@ class Token(nn.Module):
         grid: tuple[int, int] | None = None,
         decode: bool = False,
         train: bool,
+        q_position: jax.Array | None = None,
+        k_position: jax.Array | None = None,
     ) -> jax.Array:
         """Attends, as `attn.modules.token` says.
 
@@ -62,6 +64,8 @@ class Token(nn.Module):
             grid=grid,
             decode=decode,
             train=train,
+            q_position=q_position,
+            k_position=k_position,
         )
         y = self.attend(call)
         if call.length is None:
@@ -157,12 +161,12 @@ class Heads(Token):
     def project(self, call: Call) -> tuple[jax.Array, dict[str, jax.Array] | None]:
         """Queries [B, T, N, D]; keys and values [B, S, N, D], or None if cached."""
         heads = self.head_shape(call.q.shape[-1])
-        query = self.linear("query", call.q, heads)
+        query = self.linear("query", call.queries, heads)
         if call.kv is None:
             return query, None
         return query, {
-            name: self.linear(name, call.kv, heads, like=call.q)
-            for name in ("key", "value")
+            name: self.linear(name, x, heads, like=call.q)
+            for name, x in (("key", call.keys), ("value", call.kv))
         }
 
     def merge(self, y: jax.Array, channels: int) -> jax.Array:

@@ -45,7 +45,9 @@ class ClassAttention(Heads):
         alone = not call.cross  # the first token is the only one with a query
         mask = call.mask
         if alone:
-            call = dataclasses.replace(call, q=call.q[:, :1])
+            place = call.q_position
+            place = place if place is None else place[:, :1]
+            call = dataclasses.replace(call, q=call.q[:, :1], q_position=place)
             mask = mask if mask is None else mask[:, :, :1]
         query, made = self.project(call)
         key, value = made["key"], made["value"]

@@ -97,12 +97,12 @@ class MultiHead(Heads):
         """Queries [B, T, N, D]; keys and values [B, S, K, D], or None if cached."""
         heads, dim = self.head_shape(call.q.shape[-1])
         own, shared = self.key_dim or dim, shared_heads(heads, self.num_kv_heads)
-        tokens = placed.tokens(call.q, call.grid)
+        tokens = placed.tokens(call.queries, call.grid)
         query = self._normed("query_ln", self.linear("query", tokens, (heads, own)))
         if call.kv is None:
             return query, None
-        if call.cross:
-            tokens = placed.tokens(call.kv, call.grid)
+        if call.cross or call.k_position is not call.q_position:
+            tokens = placed.tokens(call.keys, call.grid)
         key = self.linear("key", tokens, (shared, own), like=call.q)
         key = self._normed("key_ln", key)
         value = self.linear("value", call.kv, (shared, dim), like=call.q)

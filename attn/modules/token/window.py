@@ -59,9 +59,14 @@ class Window(Heads):
         grid = self._check(call)
         batch, length, channels = call.q.shape
         window, shift = pair(self.window), self._shift(grid)
-        x = call.q.reshape(batch, *grid, channels)
-        x = windows.partition_windows(x, window, shift)
-        y = self._attend(_flat(x), call, grid)
+
+        def cut(x: jax.Array) -> jax.Array:
+            x = x.reshape(batch, *grid, channels)
+            return windows.partition_windows(x, window, shift)
+
+        x = cut(call.q)
+        tokens = (_flat(cut(call.queries)), _flat(cut(call.keys)), _flat(x))
+        y = self._attend(tokens, call, grid)
         y = windows.merge_windows(y.reshape(x.shape), grid, window, shift)
         y = y.reshape(batch, length, channels)
         return nn.Dropout(self.output_dropout, deterministic=not call.train)(y)
@@ -71,10 +76,18 @@ class Window(Heads):
         del grid
         return 0, 0
 
-    def _attend(self, x: jax.Array, call: Call, grid: tuple[int, int]) -> jax.Array:
-        """Attention inside windows, [B L, M, C] -> [B L, M, C]."""
-        batch = call.q.shape[0]
-        query, key, value = (self.linear(name, x) for name in ("query", "key", "value"))
+    def _attend(
+        self, tokens: tuple[jax.Array, ...], call: Call, grid: tuple[int, int]
+    ) -> jax.Array:
+        """Attention inside windows, of tokens for queries, keys and values.
+
+        Each is [B L, M, C], as what it returns.
+        """
+        batch, channels = call.q.shape[0], call.q.shape[-1]
+        query, key, value = (
+            self.linear(name, x)
+            for name, x in zip(("query", "key", "value"), tokens, strict=True)
+        )
         options = {
             "bias": self._bias(query.shape[2]),
             "mask": self._mask(call.mask, grid, batch),
@@ -90,7 +103,7 @@ class Window(Heads):
             dropped["dropout_rate"] = self.attention_dropout
             dropped["dropout_rng"] = self.make_rng("dropout")
         y = ops.dot_product_attention(query, key, value, **options, **dropped)
-        return self.merge(y, x.shape[-1])
+        return self.merge(y, channels)
 
     def _bias(self, num_heads: int) -> jax.Array | None:
         """The bias of the logits, [N, M, M]."""
