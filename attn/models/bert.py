@@ -46,8 +46,7 @@ SIZES = {
     "base": Size(768, 12, 12),
     "large": Size(1024, 24, 16),
 }
-# What the attention at each place must support.
-NEEDS = dict.fromkeys(("block.pre", "mixer", "block.post"), ("kv_mask",))
+PLACES = ("block.pre", "mixer", "block.post")
 
 
 class BERT(Model):
@@ -62,7 +61,8 @@ class BERT(Model):
                   the pooled vector
 
     With `num_classes` it returns logits [B, num_classes] of the pooled vector alone,
-    which is tanh of a linear map of the first token, [CLS], or of the mean token.
+    which is tanh of a linear map of the first token, [CLS], of the last one, or of the
+    mean token.
 
     The inputs are tokens and tokens_mask, segments unless there are none, and places
     where there is the head `masked`. LayerNorm has eps 1e-12. The embeddings have a
@@ -92,8 +92,11 @@ class BERT(Model):
         position: name of an encoding in `attn.modules.position`, or a mapping with
             "name" and its settings. One that adds to tokens is part of the embedding;
             others act in the mixers.
-        pool: what is pooled, the first token ("class") or the mean of those that are
-            no padding ("mean").
+        pool: what is pooled, the first token ("class"), the last one ("last") or the
+            mean of those that are no padding ("mean").
+        causal: whether tokens attend to those up to them alone, so that they may
+            predict the next one; "LTR" in section 5.1. [CLS] then knows nothing, and
+            cannot be pooled. Data for next words say so themselves.
         norm_first: whether blocks normalise what they read, and not their sums, with
             one more norm at the end.
         activation: of the MLP and of the masked head; "gelu" is exact.
@@ -104,13 +107,14 @@ class BERT(Model):
 
     Raises:
         Invalid: when it is made, heads that do not divide the width, a size below 1,
-            an unknown slot, attention or setting, one that text cannot have, a
-            position encoding that needs a grid or that no mixer takes, or neither
-            classes nor heads of pre-training.
+            an unknown slot, attention or setting, one that text cannot have or that
+            is not causal where the model is, a position encoding that needs a grid or
+            that no mixer takes, neither classes nor heads of pre-training, or a first
+            token to be pooled that knows no other.
     """
 
     streams: ClassVar = ("dropout",)
-    places: ClassVar = dict.fromkeys(NEEDS, 1)
+    places: ClassVar = dict.fromkeys(PLACES, 1)
     usual_fill: ClassVar = {"mixer": "multi_head"}
     presets: ClassVar = SIZES
     task_layers: ClassVar = (
@@ -147,7 +151,8 @@ class BERT(Model):
     mlp_dim: Positive | None = None
     segments: Count = 2
     position: str | Mapping[str, Any] = "learned"
-    pool: Literal["class", "mean"] = "class"
+    pool: Literal["class", "last", "mean"] = "class"
+    causal: bool = False
     norm_first: bool = False
     activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
     dropout: float = 0.1
@@ -165,10 +170,16 @@ class BERT(Model):
                 "BERT has num_classes or some of the heads 'masked' and 'is_next', got"
                 " neither"
             )
+        if self.causal and self.pool == "class" and self._pools():
+            raise Invalid(
+                "pool='class' of a causal BERT is of a token that has seen no other"
+                " (valid: 'last', 'mean')"
+            )
         self.position = positions.check(self.position)
         super().__post_init__()
-        text.check_position(self.position)
-        text.check_slots(self.fill, NEEDS)
+        text.check_position(self.position, causal=self.causal)
+        needs = ("kv_mask", "causal") if self.causal else ("kv_mask",)
+        text.check_slots(self.fill, dict.fromkeys(PLACES, needs))
         fills = [slots.narrow(self.fill, scope) for scope in self.scopes()]
         text.check_reach(fills, "mixer", self.position)
 
@@ -231,7 +242,7 @@ class BERT(Model):
                 hidden_dropout=0.0,
                 **self.within(f"block{index}", dtype),
             )
-            x = block(x, kv_mask=mask, train=train)
+            x = block(x, kv_mask=mask, causal=self.causal, train=train)
         if self.norm_first:
             x = layer_norm(self, "norm", x, EPSILON)
         if self.num_classes is not None:
@@ -241,12 +252,14 @@ class BERT(Model):
         if self._has("masked"):
             outputs["masked"] = self._masked(words, x, batch["places"])
         if self._has("is_next"):
-            pooled = self._pool(x, mask)
-            outputs["is_next"] = classify(self, pooled, 2, name="is_next")
+            outputs["is_next"] = classify(self, self._pool(x, mask), 2, name="is_next")
         return outputs
 
     def _has(self, head: str) -> bool:
         return self.num_classes is None and head in self.heads
+
+    def _pools(self) -> bool:
+        return self.num_classes is not None or self._has("is_next")
 
     def _embed(self, words: nn.Embed, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Words, their places and segments, [B, T, C]."""
@@ -270,6 +283,9 @@ class BERT(Model):
         """The pooled vector, [B, C]."""
         if self.pool == "class":
             y = x[:, 0]
+        elif self.pool == "last":
+            last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
+            y = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
         else:
             real = mask[:, :, None]
             total = jnp.sum(jnp.where(real, x, 0), axis=1, dtype=jnp.float32)

@@ -141,6 +141,7 @@ DATASETS = {
         "buckets": 1,
         "budget": "examples",
         "next_sentence": False,
+        "predict": "next",
         "rate": 0.3,
         "mask": 0.5,
         "random": 0.2,

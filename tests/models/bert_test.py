@@ -64,7 +64,7 @@ def linear(x, p):
     return x @ p["kernel"] + p["bias"]
 
 
-def hidden(p, first):
+def hidden(p, first, causal=False):
     """The tokens after the only block, [B, T, C]."""
     real = BATCH["tokens_mask"]
     add = lambda x, branch, q: (
@@ -76,6 +76,7 @@ def hidden(p, first):
         x + p["segment_embedding"]["embedding"][BATCH["segments"]], p["embedding_norm"]
     )
     q, seen = p["block0"], np.broadcast_to(real[:, None], (3, 6, 6))
+    seen = np.tril(seen) if causal else seen
     read = lambda y: oracle.attention(y, y, q["mixer"], seen)
     x = add(x, read, q["norm1"])
     x = add(x, lambda y: linear(gelu(linear(y, q["mlp_in"])), q["mlp_out"]), q["norm2"])
@@ -105,14 +106,21 @@ def test_equals_the_equations(first):
     close(got["masked"], want)
 
 
-@pytest.mark.parametrize("pool", ["class", "mean"])
-def test_classifies_the_pooled_vector(pool):
-    model = tiny(num_classes=4, pool=pool)
+@pytest.mark.parametrize(
+    "pool, causal",
+    [("class", False), ("last", False), ("mean", False), ("last", True)],
+)
+def test_classifies_the_pooled_vector(pool, causal):
+    model = tiny(num_classes=4, pool=pool, causal=causal)
     assert model.inputs == ("tokens", "tokens_mask", "segments")
     variables = made(model)
     p = in_numpy(variables)
-    x, real = hidden(p, first=False), BATCH["tokens_mask"][:, :, None]
-    y = x[:, 0] if pool == "class" else (x * real).sum(1) / real.sum(1)
+    x, real = hidden(p, False, causal), BATCH["tokens_mask"][:, :, None]
+    y = {
+        "class": x[:, 0],
+        "last": x[np.arange(3), [5, 3, 1]],
+        "mean": (x * real).sum(1) / real.sum(1),
+    }[pool]
     want = linear(np.tanh(linear(y, p["pooler"])), p["classifier"])
     close(run(model, variables), want)
 
@@ -177,6 +185,17 @@ def test_inputs_are_those_that_it_reads():
     assert not {"segment_embedding", "masked"} & set(variables["params"])
     assert set(jax.eval_shape(functools.partial(run, bare), variables)) == {"is_next"}
     assert hash(bare) == hash(bare.clone())
+
+
+def test_a_causal_one_is_told_of_no_later_word():
+    model = tiny(depth=2, causal=True, heads=["masked"], segments=0)
+    variables, tokens = made(model), BATCH["tokens"]
+    places, mask = np.tile(np.arange(6), (3, 1)), np.ones((3, 6), bool)
+    read = functools.partial(run, model, variables, places=places, tokens_mask=mask)
+    want = read(tokens=tokens)["masked"]
+    other = np.where(np.arange(6) > 2, (tokens + 3) % 11, tokens)
+    moved = np.abs(read(tokens=other)["masked"] - want).max(axis=(0, 2))
+    assert (moved[:3] < 1e-5).all() and (moved[3:] > 1e-2).all()
 
 
 @pytest.mark.parametrize("name", list(POSITIONS))
@@ -264,6 +283,11 @@ def test_lists_the_slots_in_order():
         ({"slots": {"mixer": "neighborhood"}}, "neighborhood needs a grid, and text"),
         ({"slots": {"block.pre": "cbam"}}, "cbam attends to maps, and text is none"),
         ({"slots": {"block1/mixer": "linear"}}, r"'block1'.*\(valid: block0\)"),
+        ({"causal": True}, r"pool='class' of a causal BERT .*valid: 'last', 'mean'"),
+        (
+            {"causal": True, "pool": "last", "slots": {"mixer": "linformer"}},
+            r"slot 'mixer': linformer cannot be causal \(valid: .*linear",
+        ),
     ],
 )
 def test_says_what_would_fit(options, message):

@@ -135,6 +135,7 @@ CHANGES = {
         "segments": 3,
         "position": "none",
         "pool": "mean",
+        "causal": ({"pool": "mean"}, {"pool": "mean", "causal": True}),
         "norm_first": True,
         "activation": "relu",
         "dropout": 0.25,

@@ -1,4 +1,4 @@
-"""Documents of sentences: docstrings of installed packages, files, or sets of TFDS.
+"""Documents of sentences: of installed packages, of files, or of sets of TFDS.
 
 All of a source is held in memory.
 """
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from attn import settings
-from attn.data.text import cache, prepared
+from attn.data.text import babel, cache, prepared
 
 # A document is its sentences, in order.
 Documents = dict[str, list[list[str]]]  # by split
@@ -33,6 +33,7 @@ PACKAGES = {  # and what they are called where they are installed from
     "skimage": "scikit-image",
     "matplotlib": "matplotlib",
 }
+TRANSLATED = babel.Babel(train_size=20_000, eval_size=2000)
 SPLITS = ("train", "validation", "test")
 SHARES = {0: "validation", 1: "test"}  # of ten parts; the others are "train"
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z])")
@@ -46,8 +47,8 @@ def read(
     """The documents of each split, and what to note of them.
 
     Args:
-        source: "docstrings", the path of a file or folder (`files`), or the name of a
-            set of TensorFlow Datasets with a "text".
+        source: "docstrings", "babel", the path of a file or folder (`files`), or the
+            name of a set of TensorFlow Datasets with a "text".
         packages: whose docstrings are read.
         directory: of TFDS.
         most: documents that are read of each split; None for all.
@@ -57,6 +58,8 @@ def read(
     """
     if source == "docstrings":
         found, notes = docstrings(packages)
+    elif source == "babel":
+        found, notes = translations()
     elif is_path(source):
         found, notes = files(pathlib.Path(source).expanduser())
     else:
@@ -147,6 +150,20 @@ def docstrings(packages: Sequence[str]) -> tuple[Documents, dict[str, Any]]:
     """Running text of docstrings: of some packages that are installed anyway."""
     found, notes = by_package(packages)
     return {name: [d for _, d in docs] for name, docs in found.items()}, notes
+
+
+def translations() -> tuple[Documents, dict[str, Any]]:
+    """Phrases of `attn.data.text.babel`, each a document with its German translation.
+
+    What is masked in one language can be read in the other, as in the translation
+    language modelling of Lample and Conneau 2019, arXiv:1901.07291, section 3.3; and
+    what follows a phrase is its translation, or that of another one.
+    """
+    found, notes = TRANSLATED.texts()
+    return {
+        name: [list(pair) for pair in zip(side.sources, side.targets, strict=True)]
+        for name, side in found.items()
+    }, notes
 
 
 def by_package(

@@ -7,6 +7,11 @@ either what follows or, every other time, sentences of another document. 15 % of
 positions are chosen anew each time; of these 80 % become [MASK], 10 % a random word,
 and 10 % stay as they are. Every sentence is encoded with a space before it.
 
+The other objective predicts the next word from those before it, of a model that is
+causal ("LTR" in section 5.1). It trains on all words of a row, none of them masked, and
+is evaluated on the words that are masked for the first, so that a perplexity is of the
+same words: given all words before them, and not those around them.
+
 What differs from the authors' code: masks are drawn at each step, not ten times
 beforehand. Runs of one sentence, which have nothing to follow, are left out instead of
 becoming random pairs, which keeps the pairs half and half. What does not follow is the
@@ -20,7 +25,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -30,6 +35,7 @@ from attn.data.draws import integers, named
 from attn.data.source import Batch, Source
 from attn.data.text import documents, tokenizer
 from attn.data.text.ragged import Ragged
+from attn.data.text.runs import Runs, cut
 from attn.data.text.tokenizer import Tokenizer
 
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
@@ -43,37 +49,6 @@ log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)  # launch.py silences libraries
 
 
-class Runs(NamedTuple):
-    """Runs of sentences of one split.
-
-    sentences: tokens of all of them.
-    starts, stops: first sentence of each run, and the one behind its last, int [n].
-    document: of each run, ascending, int [n].
-    """
-
-    sentences: Ragged
-    starts: np.ndarray
-    stops: np.ndarray
-    document: np.ndarray
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """How many each run has, int [n]."""
-        return self.sentences.ends[self.stops] - self.sentences.ends[self.starts]
-
-    def part(self, rows: range) -> "Runs":
-        """Some of the runs."""
-        at = np.s_[rows.start : rows.stop]
-        return self._replace(
-            starts=self.starts[at], stops=self.stops[at], document=self.document[at]
-        )
-
-    def span(self, start: int, stop: int) -> np.ndarray:
-        """The tokens of sentences `start` to `stop` - 1."""
-        ends = self.sentences.ends
-        return self.sentences.flat[ends[start] : ends[stop]]
-
-
 @dataclasses.dataclass(frozen=True)
 class MaskedText:
     """masked_text: running text with masked words, and pairs of segments.
@@ -82,18 +57,21 @@ class MaskedText:
 
         tokens    int32 [L]: [CLS] A [SEP] B [SEP], with tokens_mask
         segments  int32 [L]: 0 for [CLS] A [SEP], 1 for B [SEP]
-        places    int32 [P]: where words are masked, ascending, with places_mask
-        masked    int32 [P]: the words that were there
+        places    int32 [P]: where words are masked, ascending, with places_mask; or,
+                  to predict next words, the places before them
+        masked    int32 [P]: the words that were there, or come next
         is_next   int32: 1 if B follows A, else 0
 
-    Facts: vocab_size, max_length, pad, cls, sep, mask, tokenizer, notes. Splits are
-    those of the source; `attn.data.text.documents` says which. Validation and test
-    have the same masks each time, in the proportions `eval_mask` and `eval_random`,
-    so that models that were trained with other ones can be compared.
+    Facts: vocab_size, max_length, pad, cls, sep, mask, tokenizer, notes, and causal,
+    whether a place must not be told of later ones. Splits are those of the source;
+    `attn.data.text.documents` says which. Validation and test have the same masks each
+    time, in the proportions `eval_mask` and `eval_random`, so that models that were
+    trained with other ones can be compared.
 
     Attributes:
-        source: "docstrings", the path of a text file or of a folder of them, or the
-            name of a set of TensorFlow Datasets with a "text", such as "lm1b".
+        source: "docstrings"; "babel", phrases with their translations; the path of a
+            text file or of a folder of them; or the name of a set of TensorFlow
+            Datasets with a "text", such as "lm1b".
         packages: whose docstrings are read.
         directory: where sets of TFDS lie; "" for its usual place.
         most: documents read of each split; None for all.
@@ -104,6 +82,7 @@ class MaskedText:
         budget: as of `attn.data.text.pairs.Pairs`.
         next_sentence: whether B follows A only half of the time; else there is one
             segment, [CLS] A [SEP], from the same rows, and no is_next.
+        predict: "masked" words, or the "next" word at every place, unmasked.
         rate: share of the positions that are masked.
         mask: share of these that become [MASK], in "train" and parts of it.
         random: share of these that become a random word; the others stay.
@@ -120,6 +99,7 @@ class MaskedText:
     buckets: settings.Positive = 3
     budget: Literal["tokens", "examples"] = "tokens"
     next_sentence: bool = True
+    predict: Literal["masked", "next"] = "masked"
     rate: Annotated[float, settings.Range("above 0, up to 0.5", 0, 0.5, "low")] = 0.15
     mask: Share = 0.8
     random: Share = 0.1
@@ -159,6 +139,7 @@ class MaskedText:
             "max_length": edges[-1],
             "tokenizer": words,
             "notes": notes,
+            "causal": self.predict == "next",
         }
         roles = ("pad", "cls", "sep", "mask")
         return Source(
@@ -225,7 +206,7 @@ def _runs(config: MaskedText) -> tuple[Tokenizer, dict[str, Runs], dict[str, Any
     )
     runs, alone = {}, 0
     for name, (sentences, ends) in found.items():
-        runs[name], count = _cut(sentences, ends, config.length - ENDS)
+        runs[name], count = cut(sentences, ends, config.length - ENDS)
         alone += count
     if alone:
         log.info("%d runs of a single sentence are left out", alone)
@@ -235,35 +216,6 @@ def _runs(config: MaskedText) -> tuple[Tokenizer, dict[str, Runs], dict[str, Any
             f"the text {config.source!r} has no two sentences that follow each other"
         )
     return words, {name: one for name, one in runs.items() if len(one.starts)}, notes
-
-
-def _cut(sentences: Ragged, ends: np.ndarray, most: int) -> tuple[Runs, int]:
-    """Documents cut into runs of two sentences or more, and how many had only one.
-
-    Args:
-        sentences: of all documents.
-        ends: the sentence behind the last one of each document.
-        most: tokens; a run ends where it has so many.
-    """
-    starts, stops, document, alone = [], [], [], 0
-    lengths, first = sentences.lengths.tolist(), 0
-    for number, end in enumerate(ends.tolist()):
-        while first < end:
-            stop, total = first, 0
-            while stop < end and total < most:
-                total += lengths[stop]
-                stop += 1
-            # a long sentence is not alone where another follows
-            stop = min(max(stop, first + 2), end)
-            if stop - first > 1:
-                starts.append(first)
-                stops.append(stop)
-                document.append(number)
-            else:
-                alone += 1
-            first = stop
-    columns = (np.array(column, np.int64) for column in (starts, stops, document))
-    return Runs(sentences, *columns), alone
 
 
 class _Maker:
@@ -282,6 +234,8 @@ class _Maker:
             np.array([words.special(role)], np.int32) for role in ("cls", "sep", "mask")
         )
         self._words = words.ordinary
+        self._next = config.predict == "next"
+        self._all = self._next and train  # words are predicted
         self._shares = (
             (config.mask, config.random)
             if train
@@ -304,7 +258,9 @@ class _Maker:
         }
 
     def places(self, length: int) -> int:
-        """How many places of masked words a row of some length has."""
+        """How many places of words to be predicted a row of some length has."""
+        if self._all:
+            return length - ENDS + 1
         return max(1, round(self._config.rate * length))
 
     def read(self, rows: np.ndarray, draws: np.ndarray) -> Batch:
@@ -362,7 +318,7 @@ class _Maker:
     def _masked(
         self, first: np.ndarray, second: np.ndarray, draws: Mapping[str, np.ndarray]
     ) -> Batch:
-        """A row of two segments, or one if the second is empty, with masked words."""
+        """A row of two segments, or of one if B is empty, and the words to predict."""
         ends = [second, self._sep] if len(second) else []
         tokens = np.concatenate([self._cls, first, self._sep, *ends])
         segments = np.zeros(len(tokens), np.int32)
@@ -373,16 +329,25 @@ class _Maker:
         chosen = np.argsort(draws["place"][: len(words)], kind="stable")[:count]
         places = np.sort(words[chosen])
         masked = tokens[places]
+        if self._next:
+            places = places - 1
+            return _row(tokens, segments, places, masked)
         kind, mask, random = draws["kind"][:count], *self._shares
         some = self._words[integers(draws["word"][:count], len(self._words))]
         changed = np.where(kind < mask + random, some, masked)
         tokens[places] = np.where(kind < mask, self._mask, changed)
-        return {
-            "tokens": tokens,
-            "segments": segments,
-            "places": places.astype(np.int32),
-            "masked": masked,
-        }
+        return _row(tokens, segments, places, masked)
+
+
+def _row(
+    tokens: np.ndarray, segments: np.ndarray, places: np.ndarray, masked: np.ndarray
+) -> Batch:
+    return {
+        "tokens": tokens,
+        "segments": segments,
+        "places": places.astype(np.int32),
+        "masked": masked,
+    }
 
 
 def _fit(

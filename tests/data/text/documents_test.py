@@ -3,7 +3,7 @@
 import pytest
 
 from attn import settings
-from attn.data.text import documents
+from attn.data.text import babel, documents
 
 CODE = '''
 """A module of examples. It has two sentences here.
@@ -126,6 +126,21 @@ def test_what_is_wrong_with_files_is_one_sentence(tmp_path, content, message):
         (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(settings.Invalid, match=message):
         documents.read(str(tmp_path), (), "", None)
+
+
+def test_phrases_are_followed_by_their_translations(monkeypatch):
+    few = babel.Babel(train_size=60, eval_size=10)
+    monkeypatch.setattr(documents, "TRANSLATED", few)
+    found, notes = documents.read("babel", (), "", None)
+    assert {name: len(docs) for name, docs in found.items()} == {
+        "train": 60,
+        "validation": 10,
+        "test": 10,
+    }
+    texts, same = few.texts()
+    assert notes == same and "held out" in notes["split"]
+    sides = zip(texts["test"].sources, texts["test"].targets, strict=True)
+    assert found["test"] == [list(pair) for pair in sides]
 
 
 def test_other_names(tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from attn import data, settings
-from attn.data.text import masked
+from attn.data.text.ragged import Ragged
+from attn.data.text.runs import cut
 from tests.data.streams import check_resumes_and_is_cut_alike, taken
 
 WORDS = (
@@ -164,6 +165,40 @@ def test_without_next_sentence_there_is_one_segment_of_the_same_rows(place):
             assert len(whole) < 46 or len(whole) == 48 or words.decode(whole)[-1] == "."
 
 
+def test_next_words_are_those_behind_their_places(place):
+    """All words in training, and in an evaluation those that would be masked."""
+    config = {"next_sentence": False}
+    masked, following = opened(place, **config), opened(place, predict="next", **config)
+    assert following.facts["causal"] and not masked.facts["causal"]
+    special = [following.facts[name] for name in ("cls", "sep", "pad", "mask")]
+    for batch in taken(following.train(16, seed=0), 4):
+        for row, words in enumerate(batch["masked"]):
+            there = batch["places_mask"][row]
+            whole = batch["tokens"][row][batch["tokens_mask"][row]]
+            assert batch["places"][row][there].tolist() == [*range(len(whole) - 2)]
+            np.testing.assert_array_equal(words[there], whole[1:-1])
+            assert not np.isin(whole[1:-1], special).any()
+    pairs = (taken(dataset.split("test", 16)) for dataset in (masked, following))
+    for one, other in zip(*pairs, strict=True):
+        there = one["places_mask"]
+        for name in ("masked", "places_mask", "tokens_mask"):
+            np.testing.assert_array_equal(one[name], other[name])
+        np.testing.assert_array_equal(one["places"][there] - 1, other["places"][there])
+
+
+def test_next_words_of_two_segments(place):
+    dataset = opened(place, predict="next")
+    sep = dataset.facts["sep"]
+    for batch in taken(dataset.train(16, seed=0), 4):
+        assert set(batch["is_next"].tolist()) <= {0, 1}
+        for row, words in enumerate(batch["masked"]):
+            there = batch["places_mask"][row]
+            whole = batch["tokens"][row][batch["tokens_mask"][row]]
+            kept = np.flatnonzero(whole != sep)[1:]
+            assert batch["places"][row][there].tolist() == (kept - 1).tolist()
+            np.testing.assert_array_equal(words[there], whole[kept])
+
+
 def test_batches_resume_and_are_cut_alike(place):
     dataset = opened(place)
     check_resumes_and_is_cut_alike(dataset, 6, start=4)
@@ -191,8 +226,8 @@ def test_a_text_of_one_document_has_only_what_follows(tmp_path):
 
 
 def test_runs_end_where_they_are_full():
-    sentences = masked.Ragged(np.arange(40), np.array([0, 9, 12, 15, 18, 30, 31, 40]))
-    runs, alone = masked._cut(sentences, np.array([5, 6, 7]), 14)
+    sentences = Ragged(np.arange(40), np.array([0, 9, 12, 15, 18, 30, 31, 40]))
+    runs, alone = cut(sentences, np.array([5, 6, 7]), 14)
     assert list(zip(runs.starts, runs.stops, runs.document, strict=True)) == [
         (0, 3, 0),
         (3, 5, 0),
