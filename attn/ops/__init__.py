@@ -10,6 +10,7 @@ from attn.ops.dot_product import (
     dot_product_attention,
     masked_softmax,
 )
+from attn.ops.doubly_stochastic import doubly_stochastic_penalty
 from attn.ops.grid import (
     affine_grid,
     control_grid,
@@ -17,24 +18,38 @@ from attn.ops.grid import (
     regular_grid,
     thin_plate_grid,
 )
+from attn.ops.gumbel import draw_one_hot, straight_through_gumbel
 from attn.ops.programs import plain
 from attn.ops.ring import ring_attention
 from attn.ops.sample import bilinear_sample
+from attn.ops.score_function import (
+    baseline_loss,
+    leave_one_out,
+    moving_average,
+    score_function_loss,
+)
 from attn.ops.sparsemax import entmax15, sparsemax
 
 __all__ = [
     "additive_logits",
     "affine_grid",
     "attention_weights",
+    "baseline_loss",
     "bilinear_sample",
     "control_grid",
     "dot_product_attention",
+    "doubly_stochastic_penalty",
+    "draw_one_hot",
     "entmax15",
+    "leave_one_out",
     "masked_softmax",
+    "moving_average",
     "plain",
     "projective_grid",
     "regular_grid",
     "ring_attention",
+    "score_function_loss",
     "sparsemax",
+    "straight_through_gumbel",
     "thin_plate_grid",
 ]
