@@ -26,7 +26,7 @@ from typing import Any
 from attn import settings
 from attn.data import images, transforms
 from attn.data.digits import Digits, DigitsScene
-from attn.data.images import augment, normalise
+from attn.data.images import augment, normalise, rescale
 from attn.data.pipeline import Batches, Dataset
 from attn.data.source import Batch, Field, Source, Statistics
 from attn.data.text import Sequences
@@ -76,11 +76,13 @@ DATASETS = {
 TRANSFORMS = {
     "crop": augment.Crop,
     "flip": augment.Flip,
+    "multi_scale": rescale.MultiScale,
     "noise": augment.Noise,
     "normalise": normalise.Normalise,
     "pad_crop_flip": augment.PadCropFlip,
     "random_resized_crop_flip": augment.RandomResizedCropFlip,
     "resize_pad": augment.ResizePad,
+    "resize_shorter": rescale.ResizeShorter,
 }
 
 
@@ -89,13 +91,13 @@ class Config:
     """Section `data` of a config. Other fields are settings of the data set's class.
 
     Attributes:
-        name: in `DATASETS`; any prepared image-classification set of TensorFlow
-            Datasets ("cifar10", "imagenet2012"; `attn.data.prepare` says where it
-            looks), or one of translation ("wmt14_translate/de-en",
-            "ted_hrlr_translate/pt_to_en"); the path of a folder of images, with a "/"
-            or in front of it "~" or "."; or "package.file:Class". Texts by path, or
-            other sets of TFDS with texts, are settings of "parallel", "masked_text"
-            and "labelled_text".
+        name: in `DATASETS`; any prepared set of TensorFlow Datasets of image
+            classification ("cifar10", "imagenet2012"; `attn.data.prepare` says where
+            it looks), of detection ("coco/2017", "voc/2007") or of translation
+            ("wmt14_translate/de-en", "ted_hrlr_translate/pt_to_en"); the path of a
+            folder of images, with a "/" or in front of it "~" or "."; or
+            "package.file:Class". Texts by path, or other sets of TFDS with texts, are
+            settings of "parallel", "masked_text" and "labelled_text".
         train, validation, test: splits in the words of TFDS: "train[:90%]",
             "validation"; "" for no validation split.
         test_draws: how often the test split is gone through, with other random

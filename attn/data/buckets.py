@@ -24,17 +24,18 @@ class Rows(NamedTuple):
     """Rows of a batch, and where they stand.
 
     rows: of the split, int64 [B].
-    first: position of the first in the stream of its bucket, the others following;
-        it settles their random numbers.
+    places: positions in the stream of its bucket, int64 [B], which settle the random
+        numbers of the rows.
     stream: name of that stream, to be added to the name of whose numbers are drawn.
-    length: to which examples are padded; None where all have one length.
+    length: to which examples are padded, of images height and width; None where all
+        have one length.
     weight: float32 [B], 0 for rows that only fill the last batch of an evaluation.
     """
 
     rows: np.ndarray
-    first: int
+    places: np.ndarray
     stream: str
-    length: int | None
+    length: int | tuple[int, int] | None
     weight: np.ndarray
 
 
@@ -44,12 +45,13 @@ class Buckets:
 
     Attributes:
         members: rows of each bucket, int64 [n]. Buckets without rows are left out.
-        lengths: to which the examples of each bucket are padded, ascending.
+        lengths: to which the examples of each bucket are padded, ascending; of images
+            height and width.
         multiples: how many times `batch_size` examples a batch of each bucket has.
     """
 
     members: tuple[np.ndarray, ...]
-    lengths: tuple[int | None, ...]
+    lengths: tuple[int | tuple[int, int] | None, ...]
     multiples: tuple[int, ...]
 
     def count(self, batch_size: int, passes: int = 1) -> int:
@@ -65,7 +67,8 @@ class Buckets:
         members, stream = self.members[bucket], self._stream(bucket)
         rows = members[order.rows(seed, first, local, len(members), stream)]
         weight = np.ones(local, np.float32)
-        return Rows(rows, first, stream, self.lengths[bucket], weight)
+        places = np.arange(first, first + local)
+        return Rows(rows, places, stream, self.lengths[bucket], weight)
 
     def evaluation(
         self, number: int, batch_size: int, shard: tuple[int, int], passes: int = 1
@@ -87,7 +90,7 @@ class Buckets:
         places = np.arange(first, first + local)
         rows = members[np.minimum(places, total - 1) % len(members)]
         weight = (places < total).astype(np.float32)
-        return Rows(rows, first, self._stream(bucket), self.lengths[bucket], weight)
+        return Rows(rows, places, self._stream(bucket), self.lengths[bucket], weight)
 
     def _counts(self, batch_size: int, passes: int) -> list[int]:
         sizes = [batch_size * multiple for multiple in self.multiples]

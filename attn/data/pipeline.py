@@ -6,6 +6,7 @@ for batches ahead of time in threads and to hand them out in order; NumPy and Pi
 let go of the interpreter while they work, so that the accelerator does not wait.
 """
 
+import copy
 import dataclasses
 import functools
 import sys
@@ -15,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from attn import settings
-from attn.data import buckets, order, padding
+from attn.data import buckets, canvases, order, padding
 from attn.data.images import normalise
 from attn.data.source import Batch, Field, Source, abstract
-from attn.data.transforms import Entry
+from attn.data.transforms import Entry, Transform
 
 # Seed of the random numbers of the splits that are evaluated: the same in every run.
 EVALUATION_SEED = 0
@@ -67,6 +68,11 @@ class Dataset:
         image    float32 [B, H, W, C], normalised (`picture` undoes that)
         label    int32 [B]
         objects  bool [B, H, W], where the object is, if the data set knows
+
+    Images of unlike size are padded at the right and at the bottom, with zeros behind
+    the normalisation, to one of a few sizes (`attn.data.canvases`); then there is
+
+        image_mask  bool [B, H, W], where there is image
 
     `example` has all fields but these, which tell of the batch itself:
 
@@ -127,7 +133,8 @@ class Dataset:
 
         Every example comes once an epoch; a batch may reach into the next epoch.
         Where examples are of unlike length, a batch has those of one bucket
-        (`attn.data.buckets`) and a multiple of `batch_size` examples.
+        (`attn.data.buckets`) and a multiple of `batch_size` examples; where images are
+        of unlike size it has those of like shape (`attn.data.canvases`).
 
         Args:
             batch_size: examples of a global batch.
@@ -231,9 +238,57 @@ class Dataset:
     def _passes(self, split: str) -> int:
         return self.test_draws if split == "test" else 1
 
-    def _plan(self, split: str) -> buckets.Buckets:
+    def _plan(self, split: str) -> buckets.Buckets | canvases.Canvases:
         source = self.sources[split]
-        return source.buckets or buckets.single(source.size)
+        if source.buckets is not None:
+            return source.buckets
+        if not self._unlike:
+            return buckets.single(source.size)
+        if split not in self._plans:
+            evaluated = self._behind(self._sizes(split), lambda entry: None)
+            found = canvases.plan(source.size, self._training_sizes, evaluated)
+            self._plans[split] = found
+        return self._plans[split]
+
+    @functools.cached_property
+    def _plans(self) -> dict[str, canvases.Canvases]:
+        return {}
+
+    @functools.cached_property
+    def _unlike(self) -> bool:
+        """Whether images that are known to differ in size do so behind transforms."""
+        ends = [batch.get("image") for _, batch in (self._training, self._evaluation)]
+        unlike = any(isinstance(end, list) for end in ends)
+        return unlike and self._sizes("train") is not None
+
+    def _sizes(self, split: str) -> np.ndarray | None:
+        """Height and width of the images of a split before transforms, if known."""
+        source, image = self.sources[split], self._first["image"]
+        if source.sizes is None and isinstance(image, np.ndarray):
+            return np.broadcast_to(image.shape[1:3], (source.size, 2))
+        return source.sizes
+
+    def _training_sizes(self, seed: int, rows: np.ndarray, first: int) -> np.ndarray:
+        """Height and width of training images behind all transforms: int [n, 2]."""
+        counts, _ = self._training
+        places = np.arange(first, first + len(rows))
+
+        def draws(entry: Entry) -> np.ndarray | None:
+            if entry.name not in counts:
+                return None
+            stream = entry.stream(self.sources["train"])
+            return _numbers(seed, "train", places, stream, counts[entry.name])
+
+        return self._behind(self._sizes("train")[rows], draws)
+
+    def _behind(
+        self, sizes: np.ndarray, draws: Callable[[Entry], np.ndarray | None]
+    ) -> np.ndarray:
+        """Sizes of images behind all transforms, given those before them."""
+        for entry in self.transforms:
+            if type(entry.transform).sizes is not Transform.sizes:
+                sizes = entry.transform.sizes(sizes, draws(entry))
+        return sizes
 
     def _batches(
         self, split: str, load: Callable[[int], Batch], start: int, stop: int
@@ -242,21 +297,14 @@ class Dataset:
 
     def _made(self, split: str, rows: buckets.Rows, seed: int) -> Batch:
         """The batch of some rows, without a weight."""
-        source, train = self.sources[split], split == "train"
-        counts, _ = self._traced(train=train)
+        source = self.sources[split]
+        counts, _ = self._training if split == "train" else self._evaluation
 
         def numbers(stream: str, draws: int) -> np.ndarray:
-            return order.uniform(
-                seed,
-                order.PURPOSES[split],
-                rows.first,
-                len(rows.rows),
-                draws,
-                stream + rows.stream,
-            )
+            return _numbers(seed, split, rows.places, stream + rows.stream, draws)
 
         batch = source.read(rows.rows, numbers("", source.draws))
-        if rows.length is not None:
+        if isinstance(rows.length, int):
             batch = padding.padded(batch, rows.length, source.lengths)
         for entry in self.transforms:
             if entry.name in counts:
@@ -264,6 +312,8 @@ class Dataset:
                 batch = entry.transform.apply(batch, draws)
             else:
                 batch = entry.transform.otherwise(batch)
+        if isinstance(rows.length, tuple):
+            batch = padding.on_canvas(batch, rows.length)
         return {**batch, "index": rows.rows}
 
     def _traced(self, *, train: bool) -> tuple[dict[str, int], dict[str, Field]]:
@@ -271,22 +321,34 @@ class Dataset:
 
         Found by sending the first training example through all transforms.
         """
-        return self._training if train else self._evaluation
+        counts, batch = self._training if train else self._evaluation
+        if self._unlike:
+            height, width = self._plan("test").largest
+            for name, value in batch.items():
+                if not isinstance(value, np.ndarray):  # training may be larger
+                    batch = {**batch, name: [one[:height, :width] for one in value]}
+            batch = padding.on_canvas(batch, (height, width))
+        return counts, abstract(batch)
 
     @functools.cached_property
-    def _training(self) -> tuple[dict[str, int], dict[str, Field]]:
+    def _training(self) -> tuple[dict[str, int], Batch]:
         return self._trace(train=True)
 
     @functools.cached_property
-    def _evaluation(self) -> tuple[dict[str, int], dict[str, Field]]:
+    def _evaluation(self) -> tuple[dict[str, int], Batch]:
         return self._trace(train=False)
 
-    def _trace(self, *, train: bool) -> tuple[dict[str, int], dict[str, Field]]:
+    @functools.cached_property
+    def _first(self) -> Batch:
+        """The first training example before all transforms."""
         source = self.sources["train"]
         batch = source.read(np.zeros(1, np.int64), np.zeros((1, source.draws)))
         if source.buckets is not None:
             batch = padding.padded(batch, source.buckets.lengths[-1], source.lengths)
-        counts = {}
+        return {name: _kept(value) for name, value in batch.items()}
+
+    def _trace(self, *, train: bool) -> tuple[dict[str, int], Batch]:
+        batch, counts = copy.deepcopy(self._first), {}
         for entry in self.transforms:
             batch = {name: _kept(value) for name, value in batch.items()}
             if train or entry.transform.splits == "all":
@@ -295,12 +357,21 @@ class Dataset:
                 batch = entry.transform.apply(batch, draws)
             else:
                 batch = entry.transform.otherwise(batch)
-        batch = {name: _kept(value) for name, value in batch.items()}
-        return counts, abstract(batch)
+        return counts, {name: _kept(value) for name, value in batch.items()}
 
     def _draws_in_evaluation(self) -> bool:
         counts, _ = self._traced(train=False)
         return self.sources["test"].draws > 0 or any(counts.values())
+
+
+def _numbers(
+    seed: int, split: str, places: np.ndarray, stream: str, draws: int
+) -> np.ndarray:
+    """Random numbers of some positions of a stream of a split: [n, draws]."""
+    first, count = int(places.min()), int(np.ptp(places)) + 1
+    purpose = order.PURPOSES[split]
+    found = order.uniform(seed, purpose, first, count, draws, stream)
+    return found if (np.diff(places) == 1).all() else found[places - first]
 
 
 def _kept(value: Any) -> Any:

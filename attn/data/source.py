@@ -47,6 +47,9 @@ class Source:
             None for data without such images.
         buckets: for examples of unlike length, whose fields `read` gives as lists of
             arrays [n]: they are padded to the length of the bucket.
+        sizes: height and width of each "image", int [size, 2], where they differ and
+            are known: `read` gives them as a list, and they are padded behind all
+            transforms (`attn.data.canvases`) if they differ then.
         lengths: of fields that are shorter than the others, such as places in a
             sequence: their length by that of the bucket.
         files: by name, what a model is of no use without, such as a tokenizer. They
@@ -60,6 +63,7 @@ class Source:
     threads: int = 1
     statistics: Statistics | None = None
     buckets: Buckets | None = None
+    sizes: np.ndarray | None = None
     lengths: Mapping[str, Callable[[int], int]] = dataclasses.field(
         default_factory=dict
     )

@@ -48,6 +48,19 @@ class Transform:
         del example
         return 0
 
+    def sizes(self, sizes: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        """Height and width of the images behind it, int [B, 2]; here as before it.
+
+        By these, images of unlike size are grouped before any of them is read.
+
+        Args:
+            sizes: of the images that it is applied to, int [B, 2].
+            draws: as of `apply`; None for what the other splits get, `otherwise`, or
+                `apply` where `splits` is "all".
+        """
+        del draws
+        return sizes
+
     def apply(self, batch: Batch, draws: np.ndarray) -> Batch:
         """The batch transformed; `draws` is float64 [B, draws] in [0, 1).
 

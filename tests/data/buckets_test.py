@@ -32,7 +32,7 @@ def test_every_row_of_a_bucket_comes_once_in_its_epoch():
     plan, seen = made(), collections.defaultdict(list)
     for number in range(400):
         rows = plan.training(1, number, 4, (0, 1))
-        assert rows.first == len(seen[rows.length])
+        assert rows.places[0] == len(seen[rows.length])
         seen[rows.length].extend(rows.rows.tolist())
     for members, length in zip(plan.members, plan.lengths, strict=True):
         stream, size = seen[length], len(members)
@@ -50,7 +50,7 @@ def test_a_batch_is_a_function_of_seed_and_number():
     for number in numbers:
         one, other = (p.training(2, number, 4, (0, 1)) for p in (plan, again))
         np.testing.assert_array_equal(one.rows, other.rows)
-        assert one.length == other.length and one.first == other.first
+        assert one.length == other.length and (one.places == other.places).all()
     turns = [
         [plan.training(seed, n, 4, (0, 1)).length for n in range(30)] for seed in (0, 1)
     ]
@@ -70,7 +70,7 @@ def test_shards_are_the_parts_of_a_batch(count):
             for field in ("rows", "weight"):
                 joined = np.concatenate([getattr(part, field) for part in parts])
                 np.testing.assert_array_equal(joined, getattr(whole, field))
-            assert [part.first - whole.first for part in parts] == [
+            assert [part.places[0] - whole.places[0] for part in parts] == [
                 i * len(parts[0].rows) for i in range(count)
             ]
 

@@ -170,6 +170,25 @@ COMMON = {
 TRANSFORMS = {
     "crop": ({"size": 20}, {"splits": "all", "size": 12, "padding": 4}),
     "flip": ({}, {"splits": "all", "probability": 0.9}),
+    "multi_scale": (
+        {
+            "sides": [24, 33],
+            "longest": 70,
+            "before": [30],
+            "parts": [15, 28],
+            "shorter": 40,
+            "crop": 0.6,
+        },
+        {
+            "splits": "all",
+            "sides": [20],
+            "longest": 40,
+            "crop": 0.1,
+            "before": [36],
+            "parts": [10, 20],
+            "shorter": 36,
+        },
+    ),
     "noise": ({}, {"splits": "all", "deviation": 5.0, "into": "noisy"}),
     "normalise": ({}, {"splits": "train", "mean": [0.7], "deviation": [2.0]}),
     "pad_crop_flip": ({}, {"splits": "all", "padding": 2}),
@@ -181,6 +200,11 @@ TRANSFORMS = {
         "margin": 1.5,
     }),
     "resize_pad": ({"size": 24}, {"splits": "train", "size": 20}),
+    "resize_shorter": ({"shorter": 40, "longest": 60}, {
+        "splits": "train",
+        "shorter": 30,
+        "longest": 39,  # refused: what is to be resized are squares
+    }),
 }  # fmt: skip
 FIELDS = {  # which images a transform is of: another field that is not there
     "fields": ["other"],

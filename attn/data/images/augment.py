@@ -61,6 +61,13 @@ class Crop(Transform):
         corners = np.tile(room // 2, (len(batch[self.fields[0]]), 1))
         return geometry.crop(batch, self.fields, corners, size, self.padding)
 
+    def sizes(self, sizes: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        """Those of the crops."""
+        del draws
+        if self.size is None:
+            return sizes
+        return np.full_like(sizes, self.size)
+
     def _room(self, batch: Batch) -> tuple[Size, np.ndarray]:
         """Size of a crop, and the last row and column at which one may begin."""
         geometry.planes(batch, self.fields)
@@ -169,6 +176,11 @@ class RandomResizedCropFlip(Transform):
             found["objects"] = np.stack(objects)
         return geometry.mirror(found, IMAGE, draws[:, -1] < 0.5)
 
+    def sizes(self, sizes: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        """Those of squares."""
+        del draws
+        return np.full_like(sizes, self.size)
+
     def otherwise(self, batch: Batch) -> Batch:
         """The centres."""
         return centre_crops(batch, (self.size, self.size), self.margin)
@@ -195,6 +207,11 @@ class ResizePad(Transform):
         del draws
         size = (self.size, self.size)
         return _placed(batch, size, lambda shape: self.size / max(shape))
+
+    def sizes(self, sizes: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        """Those of squares."""
+        del draws
+        return np.full_like(sizes, self.size)
 
 
 @dataclasses.dataclass(frozen=True)

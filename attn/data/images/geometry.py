@@ -3,10 +3,11 @@
 The fields of a batch that move together are its images (as many as a transform names),
 "objects" (bool [B, H, W]), and "boxes" (float32 [B, n, 4]: the edges x0, y0, x1, y1 in
 pixels, zeros where "boxes_mask" [B, n] has none). A box is cut off at the edge of the
-image; one that lies outside is left out. Captions do not follow.
+image; one that lies outside is left out, and its class in "labels" [B, n] is -1 then.
+Captions do not follow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -23,15 +24,26 @@ def planes(batch: Batch, fields: Sequence[str]) -> list[str]:
     Raises:
         Invalid: a field that is not there, or whose images differ in size.
     """
+    present(batch, fields)
     for name in fields:
-        if name not in batch:
-            raise settings.unknown("field", name, batch)
         if not isinstance(batch[name], np.ndarray):
             raise settings.Invalid(
                 f"images of field {name!r} differ in size: set image_size, or put a"
                 " transform before it that gives all one size"
             )
     return [*fields, *(["objects"] if "objects" in batch else [])]
+
+
+def present(batch: Batch, fields: Sequence[str]) -> None:
+    """Refuses a field that is not there."""
+    for name in fields:
+        if name not in batch:
+            raise settings.unknown("field", name, batch)
+
+
+def kept(images: Iterable[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    """Images as an array, or as a list where they are of unlike size."""
+    return images if isinstance(images, np.ndarray) else list(images)
 
 
 def crop(
@@ -61,11 +73,22 @@ def crop(
 
 
 def mirror(batch: Batch, fields: Sequence[str], which: np.ndarray) -> Batch:
-    """Images mirrored left to right, in place, where `which`, bool [B], says so."""
-    for name in planes(batch, fields):
-        batch[name][which] = batch[name][which, :, ::-1]
+    """Images mirrored left to right, in place, where `which`, bool [B], says so.
+
+    They may be of unlike size.
+    """
+    present(batch, fields)
+    objects = ["objects"] if "objects" in batch else []
+    batch = {**batch, **{name: kept(batch[name]) for name in (*fields, *objects)}}
+    for name in (*fields, *objects):
+        images = batch[name]
+        if isinstance(images, np.ndarray):
+            images[which] = images[which, :, ::-1]
+        else:
+            for i in np.flatnonzero(which):
+                images[i] = images[i][:, ::-1]
     if "boxes" in batch:
-        width = batch[fields[0]].shape[2]
+        width = np.array([image.shape[1] for image in batch[fields[0]]])[which, None]
         left, top, right, bottom = np.moveaxis(batch["boxes"][which], -1, 0)
         boxes = np.stack([width - right, top, width - left, bottom], axis=-1)
         there = batch["boxes_mask"][which, :, None]
@@ -74,25 +97,29 @@ def mirror(batch: Batch, fields: Sequence[str], which: np.ndarray) -> Batch:
 
 
 def moved_boxes(
-    batch: Batch, scale: float | np.ndarray, shift: np.ndarray, size: Size
+    batch: Batch, scale: float | np.ndarray, shift: np.ndarray, size: Size | np.ndarray
 ) -> Batch:
-    """Boxes and their mask when images are scaled, then moved, then cut off.
+    """Boxes, their mask and labels when images are scaled, then moved, then cut off.
 
     Args:
         batch: with or without boxes.
         scale: of x and y, broadcast against [B, 2].
         shift: [B, 2], of x and y, in pixels.
-        size: of the result.
+        size: height and width of the result, or of each, int [B, 2].
     """
     if "boxes" not in batch:
         return {}
     scale = np.broadcast_to(scale, shift.shape)
     boxes = batch["boxes"].reshape(*batch["boxes"].shape[:2], 2, 2)
     boxes = boxes * scale[:, None, None] + shift[:, None, None]
-    boxes = np.clip(boxes, 0, np.array(size[::-1]))
+    ends = np.broadcast_to(size, shift.shape)[:, ::-1]
+    boxes = np.clip(boxes, 0, ends[:, None, None])
     there = batch["boxes_mask"] & (boxes[:, :, 1] > boxes[:, :, 0]).all(axis=-1)
     boxes = np.where(there[..., None, None], boxes, 0).astype(np.float32)
-    return {"boxes": boxes.reshape(batch["boxes"].shape), "boxes_mask": there}
+    found = {"boxes": boxes.reshape(batch["boxes"].shape), "boxes_mask": there}
+    if "labels" in batch:
+        found["labels"] = np.where(there, batch["labels"], -1)
+    return found
 
 
 def resize(image: np.ndarray, size: Size) -> np.ndarray:

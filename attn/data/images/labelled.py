@@ -6,10 +6,11 @@ image size that fit are decoded once and kept; the others (ImageNet) are read an
 decoded at each access.
 """
 
+import contextlib
 import functools
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ class Images(NamedTuple):
         records = self.records.__getitems__(rows.tolist())
         labels = np.array([record["label"] for record in records], np.int32)
         _check_labels(labels, self.class_names)
-        return (_decode(record, self.shape[-1]) for record in records), labels
+        return (decoded(record, self.shape[-1]) for record in records), labels
 
     def source(self, statistics: Statistics, side: int | None = None) -> Source:
         """The split as fields "image", uint8, and "label".
@@ -110,7 +111,18 @@ def _open(name: str, split: str, path: Any) -> Images:
 
     builder = tfds.builder_from_directory(path)
     shape, class_names = _features(name, builder.info.features)
-    splits = builder.info.splits
+    size = check_split(name, split, builder.info.splits)
+    encoded = {"image": tfds.decode.SkipDecoding()}  # Pillow is quicker without TFDS
+    records = builder.as_data_source(split, decoders=encoded)
+    return Images(shape, class_names, size, records, None, None).kept()
+
+
+def check_split(name: str, split: str, splits: Any) -> int:
+    """The examples of a split of TFDS, such as "train[:90%]".
+
+    Raises:
+        Invalid: no such split, or an empty one.
+    """
     try:
         size = splits[split].num_examples
     except (KeyError, ValueError, AssertionError):
@@ -118,9 +130,7 @@ def _open(name: str, split: str, path: Any) -> Images:
         raise settings.unknown(f"split of data set {name!r}", split, valid) from None
     if not size:
         raise settings.Invalid(f"split {split!r} of data set {name!r} is empty")
-    encoded = {"image": tfds.decode.SkipDecoding()}  # Pillow is quicker without TFDS
-    records = builder.as_data_source(split, decoders=encoded)
-    return Images(shape, class_names, size, records, None, None).kept()
+    return size
 
 
 def decode(encoded: bytes, channels: int) -> np.ndarray:
@@ -129,12 +139,24 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def _decode(record: dict[str, Any], channels: int) -> np.ndarray:
-    try:
+def decoded(record: Mapping[str, Any], channels: int) -> np.ndarray:
+    """The image of a record, as `decode` gives it, or an Invalid that names it."""
+    with _readable(f"the image {record.get('name', 'in the data set')}"):
         return decode(record["image"], channels)
+
+
+def size_of(encoded: bytes, called: str) -> tuple[int, int]:
+    """Width and height of an image by the head of its file, or an Invalid."""
+    with _readable(f"the image of {called}"), Image.open(io.BytesIO(encoded)) as image:
+        return image.size
+
+
+@contextlib.contextmanager
+def _readable(what: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        name = record.get("name", "in the data set")
-        raise settings.Invalid(f"the image {name} cannot be read: {error}") from error
+        raise settings.Invalid(f"{what} cannot be read: {error}") from error
 
 
 def _decoded(source: Images) -> dict[str, np.ndarray]:

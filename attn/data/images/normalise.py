@@ -8,7 +8,7 @@ them. Images are normalised behind all transforms, unless one of these is `Norma
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,21 +17,28 @@ from attn.data.images import geometry
 from attn.data.source import Batch, Source, Statistics
 from attn.data.transforms import Transform
 
+IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 STATISTICS = {
     "cifar10": Statistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": Statistics((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "imagenet2012": Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "coco": IMAGENET,  # whose backbones are trained on ImageNet
+    "imagenet2012": IMAGENET,
     "mnist": Statistics((0.1307,), (0.3081,)),
     "mnist_5k": Statistics((0.1309,), (0.3080,)),
     # of what `attn.data.digits.scene` makes of the training split of mnist_5k
     "digits_scene": Statistics((0.338, 0.338, 0.338), (0.184, 0.184, 0.184)),
     "photos": Statistics((0.461, 0.375, 0.332), (0.299, 0.248, 0.256)),
+    "voc": IMAGENET,
 }
 
 
 def statistics(name: str, channels: int) -> Statistics:
-    """The constants of the data set `name`, or one half for each of its channels."""
-    known = STATISTICS.get(name, Statistics((0.5,), (0.5,)))
+    """The constants of the data set `name`, or one half for each of its channels.
+
+    Its config or version, as in "coco/2017" and "mnist:3.0.1", does not count.
+    """
+    base = name.partition("/")[0].partition(":")[0]
+    known = STATISTICS.get(base, Statistics((0.5,), (0.5,)))
     if len(known.mean) == channels:
         return known
     return Statistics(known.mean * channels, known.deviation * channels)
@@ -95,8 +102,13 @@ class Normalise(Transform):
         return found
 
     def apply(self, batch: Batch, draws: np.ndarray) -> Batch:
-        """The batch with its images normalised."""
+        """The batch with its images normalised; they may be of unlike size."""
         del draws
-        geometry.planes(batch, self.fields)
-        found = {name: normalise(batch[name], self.statistics) for name in self.fields}
+        geometry.present(batch, self.fields)
+        found = {name: self._normalised(batch[name]) for name in self.fields}
         return {**batch, **found}
+
+    def _normalised(self, images: Any) -> Any:
+        if isinstance(images, np.ndarray):
+            return normalise(images, self.statistics)
+        return [normalise(image, self.statistics) for image in images]

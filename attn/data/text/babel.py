@@ -27,8 +27,8 @@ from typing import Any, Literal
 import numpy as np
 
 from attn import settings
-from attn.data import order
-from attn.data.text import cache, phrases
+from attn.data import cache, order
+from attn.data.text import phrases
 from attn.data.text.pairs import Pairs, Texts
 
 SEED = 0  # of the pairs, the same in every run

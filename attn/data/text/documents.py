@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from attn import settings
-from attn.data.text import babel, cache, prepared
+from attn.data import cache
+from attn.data.text import babel, prepared
 
 # A document is its sentences, in order.
 Documents = dict[str, list[list[str]]]  # by split

@@ -20,9 +20,9 @@ from typing import Literal
 import numpy as np
 
 from attn import settings
-from attn.data import order, splits
+from attn.data import cache, order, splits
 from attn.data.source import Source
-from attn.data.text import cache, classified
+from attn.data.text import classified
 from attn.data.text.classified import Classified
 from attn.data.text.ragged import Ragged
 from attn.data.text.symbols import CLS, FIRST, PAD, Symbols
@@ -48,7 +48,7 @@ class ListOps:
     vocab_size, max_length, pad, cls, tokenizer, num_classes, class_names. Splits
     "train", "validation" and "test". The Long Range Arena has depth 10, 10 arguments,
     501 to 1999 symbols, and 96,000 and 2,000 examples, which take minutes to make,
-    once (`attn.data.text.cache`).
+    once (`attn.data.cache`).
 
     Attributes:
         depth: of the deepest digit, the outermost operation having depth 1.

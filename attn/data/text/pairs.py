@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from attn import settings
-from attn.data import buckets, splits
+from attn.data import buckets, cache, splits
 from attn.data.source import Batch, Source
-from attn.data.text import cache, tokenizer
+from attn.data.text import tokenizer
 from attn.data.text.ragged import Ragged
 from attn.data.text.tokenizer import Tokenizer
 

@@ -23,9 +23,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from attn import settings
-from attn.data import order, splits
+from attn.data import cache, order, splits
 from attn.data.source import Batch, Source
-from attn.data.text import cache
 from attn.data.text.symbols import CLS, FIRST, PAD
 
 SEED = 0  # of the images, the same in every run
@@ -51,7 +50,7 @@ class Pathfinder:
     Fields "tokens" ([CLS] and the pixels, row by row), "tokens_mask" and "segments"
     (0), [1 + side^2], and "label". Facts: vocab_size, max_length, pad, cls,
     num_classes, class_names. Splits "train", "validation" and "test", which are drawn
-    once, some milliseconds an image (`attn.data.text.cache`).
+    once, some milliseconds an image (`attn.data.cache`).
 
     Attributes:
         side: of the images, pixels; 32 in the Long Range Arena.

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from attn import settings
-from attn.data.text import cache
+from attn.data import cache
 from attn.data.text.ragged import Ragged
 
 # What a token is for, and its names: ours, then those of published tokenizers.
@@ -155,7 +155,7 @@ class Tokenizer:
 def train(texts: Iterable[str], vocab_size: int, special: Sequence[str]) -> Tokenizer:
     """A tokenizer of byte-pair encoding, the same to the byte for the same texts.
 
-    What was trained once is kept on disk (`attn.data.text.cache`).
+    What was trained once is kept on disk (`attn.data.cache`).
 
     Args:
         texts: to train on.

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from attn import data, settings
-from attn.data.images import augment, geometry
+from attn.data.images import augment, geometry, rescale
 from attn.data.order import uniform
 from attn.data.source import abstract
 
@@ -52,7 +52,14 @@ def marked(count=30, height=24, width=18):
     mask = np.array([True, False, True])
     mask = np.broadcast_to(mask, (count, 3)).copy()
     objects = image[..., 0] == 200
-    return {"image": image, "boxes": boxes, "boxes_mask": mask, "objects": objects}
+    labels = np.where(mask, [4, 0, 7], -1)
+    return {
+        "image": image,
+        "boxes": boxes,
+        "boxes_mask": mask,
+        "labels": labels,
+        "objects": objects,
+    }
 
 
 # Transforms, and over how many pixels the edge of a rectangle fades.
@@ -63,6 +70,13 @@ FOLLOWED = {
     "pad_crop_flip": (augment.PadCropFlip(), 0),
     "resized": (augment.RandomResizedCropFlip(size=64, area=(0.5, 1.0)), 3),
     "resize_pad": (augment.ResizePad(size=60), 1.5),
+    "resize_shorter": (rescale.ResizeShorter(shorter=43, longest=50), 1.5),
+    "multi_scale": (
+        rescale.MultiScale(
+            sides=(40, 61), longest=90, before=(30,), parts=(20, 40), shorter=47
+        ),
+        2,
+    ),
 }
 
 
@@ -86,11 +100,35 @@ def test_boxes_and_objects_follow_the_image(name, train):
                 seen += 1
             elif not there:
                 assert (box == 0).all() and len(rows) == 0
+            assert found["labels"][i, k] == ({0: 4, 2: 7}[k] if there else -1)
         wrong = found["objects"][i] ^ (image[..., 0] >= 100)
         assert wrong.sum() <= fade * 0.25 * (image[..., 0] >= 100).sum()
     assert seen > 40
-    changed = [not np.array_equal(found[key], batch[key]) for key in ("image", "boxes")]
-    assert all(changed) or not train
+    same = [
+        np.array_equal(*pair)
+        for pair in zip(found["image"], batch["image"], strict=True)
+    ]
+    assert not train or not (
+        all(same) or np.array_equal(found["boxes"], batch["boxes"])
+    )
+
+
+def test_images_of_unlike_size_are_mirrored_with_their_boxes():
+    batch = marked()
+    random = np.random.default_rng(4)
+    width = random.integers(10, 30, 30)
+    whole = {**batch, "image": [np.zeros((12, n, 3), np.uint8) for n in width]}
+    del whole["objects"]
+    for image in whole["image"]:
+        image[2:5, 1:4] = 200
+    boxes = np.zeros((30, 3, 4), np.float32)
+    boxes[:, 0] = 1, 2, 4, 5
+    which = random.random(30) < 0.5
+    found = geometry.mirror({**whole, "boxes": boxes}, ("image",), which)
+    for i, image in enumerate(found["image"]):
+        left = width[i] - 4 if which[i] else 1
+        np.testing.assert_array_equal(found["boxes"][i, 0], [left, 2, left + 3, 5])
+        assert (image[2:5, left : left + 3] == 200).all()
 
 
 def test_evaluation_crops_the_centre():

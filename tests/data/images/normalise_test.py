@@ -9,6 +9,8 @@ from attn.data.images import normalise
 # torchvision's references and examples, and what CIFAR's training code has in common.
 LITERAL = {
     "imagenet2012": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "coco": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "voc": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "mnist": ((0.1307,), (0.3081,)),
@@ -28,6 +30,11 @@ def test_known_sets_have_their_constants_by_channel():
     expected = [(1 - 0.4914) / 0.2470, (0 - 0.4822) / 0.2435, (0.2 - 0.4465) / 0.2616]
     np.testing.assert_allclose(result[0, 0], expected, rtol=1e-5)
     assert result.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["coco/2017", "coco:1.1.0", "coco/2017:1.1.0"])
+def test_config_and_version_do_not_count(name):
+    assert normalise.statistics(name, 3) == LITERAL["coco"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

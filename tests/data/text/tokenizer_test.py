@@ -11,7 +11,8 @@ from tokenizers import Tokenizer as Published
 from tokenizers import decoders, models, pre_tokenizers
 
 from attn import settings
-from attn.data.text import cache, tokenizer
+from attn.data import cache
+from attn.data.text import tokenizer
 
 TEXTS = [
     "the cat sat on the mat, and the dog on the log",
@@ -65,7 +66,7 @@ def test_the_file_is_the_same_to_the_byte_in_fresh_processes(words, tmp_path):
         )
         runs.append(run)
     files = [run.communicate(timeout=120)[0] for run in runs]
-    assert len(list(tmp_path.glob("?/attn/text/tokenizer-*"))) == 2
+    assert len(list(tmp_path.glob("?/attn/data/tokenizer-*"))) == 2
     assert files == [words.file] * 2
 
 

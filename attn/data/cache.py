@@ -1,6 +1,6 @@
-"""What takes seconds to make of text, kept on disk between processes.
+"""What takes seconds to make of data, kept on disk between processes.
 
-It lies in $XDG_CACHE_HOME/attn/text, or ~/.cache/attn/text, under a digest of all that
+It lies in $XDG_CACHE_HOME/attn/data, or ~/.cache/attn/data, under a digest of all that
 it depends on. A file that is damaged is made anew, and where nothing can be written
 everything is made each time.
 """
@@ -40,7 +40,7 @@ def kept(kind: str, key: Iterable[str | bytes], make: Callable[[], bytes]) -> by
 def directory() -> pathlib.Path:
     """Where the files lie."""
     place = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return pathlib.Path(place) / "attn" / "text"
+    return pathlib.Path(place) / "attn" / "data"
 
 
 def digest(parts: Iterable[str | bytes]) -> str:
