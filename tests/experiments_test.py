@@ -102,9 +102,15 @@ FACTS = {"vocab_size": 37_000, "max_length": 512, "start": 1, "end": 2}
 CLASSES = {"num_classes": 1000}
 INPUTS = {"image": ((1, 64, 64, 3), jnp.float32)} | {
     name: ((1, 8), jnp.int32)
-    for name in ("source", "target_in", "tokens", "segments", "places")
+    for name in (
+        *("source", "target_in", "tokens", "segments", "places"),
+        *("first", "second"),
+    )
 }
-INPUTS |= {name: ((1, 8), bool) for name in ("source_mask", "tokens_mask")}
+INPUTS |= {
+    name: ((1, 8), bool)
+    for name in ("source_mask", "tokens_mask", "first_mask", "second_mask")
+}
 
 
 @functools.cache

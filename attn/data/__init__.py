@@ -34,6 +34,7 @@ from attn.data.text.babel import Babel
 from attn.data.text.labelled import LabelledText
 from attn.data.text.listops import ListOps
 from attn.data.text.masked import MaskedText
+from attn.data.text.matched import TextPairs
 from attn.data.text.parallel import TRANSLATIONS, Parallel, Translation
 from attn.data.text.pathfinder import Pathfinder
 from attn.data.text.pixels import Pixels
@@ -71,6 +72,7 @@ DATASETS = {
     "photos": images.Classes,
     "pixels": Pixels,
     "sequences": Sequences,
+    "text_pairs": TextPairs,
 }
 
 TRANSFORMS = {
@@ -97,7 +99,7 @@ class Config:
             ("wmt14_translate/de-en", "ted_hrlr_translate/pt_to_en"); the path of a
             folder of images, with a "/" or in front of it "~" or "."; or
             "package.file:Class". Texts by path, or other sets of TFDS with texts, are
-            settings of "parallel", "masked_text" and "labelled_text".
+            settings of "parallel", "masked_text", "labelled_text" and "text_pairs".
         train, validation, test: splits in the words of TFDS: "train[:90%]",
             "validation"; "" for no validation split.
         test_draws: how often the test split is gone through, with other random

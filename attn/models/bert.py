@@ -64,9 +64,16 @@ class BERT(Model):
     which is tanh of a linear map of the first token, [CLS], of the last one, or of the
     mean token.
 
+    With `compare` they are of two texts, "first" and "second" with their masks, each of
+    which is encoded by itself: an MLP of two ReLU layers, `mlp_dim` wide and half of
+    it, reads the pooled tokens x and y, without that map, as the dual encoder of the
+    Long Range Arena does (Tay et al. 2021, https://arxiv.org/abs/2011.04006): [x, y,
+    x * y, x - y] by "nli", as in the paper, or [x, y] by "plain", which is all that the
+    training script of their code has.
+
     The inputs are tokens and tokens_mask, segments unless there are none, and places
-    where there is the head `masked`. LayerNorm has eps 1e-12. The embeddings have a
-    layer norm and dropout of their own.
+    where there is the head `masked`; or first, first_mask, second and second_mask.
+    LayerNorm has eps 1e-12. The embeddings have a layer norm and dropout of their own.
 
     Slots, each of which may be narrowed, "block3/mixer", blocks counting from 0:
 
@@ -97,6 +104,7 @@ class BERT(Model):
         causal: whether tokens attend to those up to them alone, so that they may
             predict the next one; "LTR" in section 5.1. [CLS] then knows nothing, and
             cannot be pooled. Data for next words say so themselves.
+        compare: how two texts are compared; "none" for one text, or both in a row.
         norm_first: whether blocks normalise what they read, and not their sums, with
             one more norm at the end.
         activation: of the MLP and of the masked head; "gelu" is exact.
@@ -109,8 +117,8 @@ class BERT(Model):
         Invalid: when it is made, heads that do not divide the width, a size below 1,
             an unknown slot, attention or setting, one that text cannot have or that
             is not causal where the model is, a position encoding that needs a grid or
-            that no mixer takes, neither classes nor heads of pre-training, or a first
-            token to be pooled that knows no other.
+            that no mixer takes, neither classes nor heads of pre-training, a first
+            token to be pooled that knows no other, or two texts without classes.
     """
 
     streams: ClassVar = ("dropout",)
@@ -120,6 +128,7 @@ class BERT(Model):
     task_layers: ClassVar = (
         *("classifier", "pooler", "masked", "masked_norm", "masked_bias"),
         "is_next",
+        *("compare_in", "compare_out"),
     )
     transformers: ClassVar = (
         (r"^embedding\b", "bert.embeddings.word_embeddings"),
@@ -153,6 +162,7 @@ class BERT(Model):
     position: str | Mapping[str, Any] = "learned"
     pool: Literal["class", "last", "mean"] = "class"
     causal: bool = False
+    compare: Literal["none", "plain", "nli"] = "none"
     norm_first: bool = False
     activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
     dropout: float = 0.1
@@ -175,6 +185,11 @@ class BERT(Model):
                 "pool='class' of a causal BERT is of a token that has seen no other"
                 " (valid: 'last', 'mean')"
             )
+        if self.compare != "none" and (self.num_classes is None or self.segments):
+            raise Invalid(
+                f"compare={self.compare!r} of BERT needs num_classes and segments=0,"
+                f" got {self.num_classes} and {self.segments}"
+            )
         self.position = positions.check(self.position)
         super().__post_init__()
         text.check_position(self.position, causal=self.causal)
@@ -186,6 +201,8 @@ class BERT(Model):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The fields of a batch that it is called with."""
+        if self.compare != "none":
+            return ("first", "first_mask", "second", "second_mask")
         segments = ("segments",) if self.segments else ()
         places = ("places",) if self._has("masked") else ()
         return ("tokens", "tokens_mask", *segments, *places)
@@ -218,6 +235,10 @@ class BERT(Model):
     def __call__(self, *inputs: jax.Array, train: bool) -> Any:
         """Logits, from the fields of a batch that `inputs` names, in that order."""
         batch = dict(zip(self.inputs, inputs, strict=True))
+        if self.compare != "none":
+            both = lambda *names: jnp.concatenate([batch[name] for name in names])
+            tokens, mask = both("first", "second"), both("first_mask", "second_mask")
+            batch = {"tokens": tokens, "tokens_mask": mask}
         size, dtype = self.sized(), self.dtype or jnp.dtype(jnp.float32)
         words = nn.Embed(
             self.vocab_size,
@@ -245,6 +266,8 @@ class BERT(Model):
             x = block(x, kv_mask=mask, causal=self.causal, train=train)
         if self.norm_first:
             x = layer_norm(self, "norm", x, EPSILON)
+        if self.compare != "none":
+            return self._compared(*jnp.split(self._pooled(x, mask), 2))
         if self.num_classes is not None:
             x = drop(self, self._pool(x, mask), train)
             return classify(self, x, self.num_classes)
@@ -279,18 +302,29 @@ class BERT(Model):
             x = x + segments(batch["segments"])
         return layer_norm(self, "embedding_norm", x, EPSILON)
 
+    def _compared(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """Logits of pairs of pooled tokens, [B, C] each."""
+        features = [x, y] if self.compare == "plain" else [x, y, x * y, x - y]
+        width = self.mlp_dim or 4 * x.shape[-1]
+        z = jnp.concatenate(features, axis=-1)
+        z = nn.relu(dense(self, "compare_in", z, width))
+        z = nn.relu(dense(self, "compare_out", z, max(1, width // 2)))
+        return classify(self, z, self.num_classes)
+
     def _pool(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """The pooled vector, [B, C]."""
+        return jnp.tanh(dense(self, "pooler", self._pooled(x, mask), x.shape[-1]))
+
+    def _pooled(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """The token to be pooled, [B, C]."""
         if self.pool == "class":
-            y = x[:, 0]
-        elif self.pool == "last":
+            return x[:, 0]
+        if self.pool == "last":
             last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
-            y = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-        else:
-            real = mask[:, :, None]
-            total = jnp.sum(jnp.where(real, x, 0), axis=1, dtype=jnp.float32)
-            y = (total / jnp.maximum(jnp.sum(real, axis=1), 1)).astype(x.dtype)
-        return jnp.tanh(dense(self, "pooler", y, x.shape[-1]))
+            return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+        real = mask[:, :, None]
+        total = jnp.sum(jnp.where(real, x, 0), axis=1, dtype=jnp.float32)
+        return (total / jnp.maximum(jnp.sum(real, axis=1), 1)).astype(x.dtype)
 
     def _masked(self, words: nn.Embed, x: jax.Array, places: jax.Array) -> jax.Array:
         """Logits of the words at some places, [B, P, V]."""

@@ -55,6 +55,7 @@ MASKED = {
     "vocab_size": 300,
     "length": 512,
 }
+PAIRED = {"packages": ["flax", "optax"], "most": 60, "length": 256, "vocab_size": 300}
 LABELLED = {"packages": ["optax"], "most": 60, "length": 128}
 TFDS = ({"source": "imdb_reviews"}, {"directory": "/dev/null/place"})
 OTHERS = {  # further cases
@@ -62,6 +63,11 @@ OTHERS = {  # further cases
     for name in ("mnist_5k", "mnist", "fashion_mnist", "kmnist")
 } | {
     "masked_text": [TFDS],
+    "text_pairs": [
+        ({"source": "glue/mrpc"}, {"directory": "/dev/null/place"}),
+        ({"source": "mnist_5k"}, {"columns": ["premise", "hypothesis"]}),
+        (PAIRED | {"form": "apart"}, {"units": "bytes"}),
+    ],
     "labelled_text": [
         TFDS,
         (
@@ -158,6 +164,17 @@ DATASETS = {
         "buckets": 3,
         "budget": "examples",
         "row_length": 40,
+    }),
+    "text_pairs": (PAIRED, {
+        "source": "/dev/null/text",
+        "form": "apart",
+        "length": 40,
+        "packages": ["flax"],
+        "most": 40,
+        "vocab_size": 280,
+        "tokenizer": "/dev/null/tokenizer.json",
+        "buckets": 1,
+        "budget": "examples",
     }),
 }  # fmt: skip
 COMMON = {

@@ -125,6 +125,30 @@ def test_classifies_the_pooled_vector(pool, causal):
     close(run(model, variables), want)
 
 
+@pytest.mark.parametrize("compare", ["plain", "nli"])
+def test_compares_two_texts_that_one_encoder_has_read(compare):
+    """Each as if it were alone."""
+    model = tiny(num_classes=2, segments=0, compare=compare, pool="mean")
+    assert model.inputs == ("first", "first_mask", "second", "second_mask")
+    other = {"second": BATCH["tokens"][::-1], "second_mask": BATCH["tokens_mask"][::-1]}
+    both = {"first": BATCH["tokens"], "first_mask": BATCH["tokens_mask"], **other}
+    given = [jnp.asarray(both[name]) for name in model.inputs]
+    init = functools.partial(model.init, jax.random.key(0), train=False)
+    shapes = jax.eval_shape(init, *given)
+    rng = np.random.default_rng(1)
+    draw = lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), jnp.float32)
+    variables = jax.tree.map(draw, shapes)
+    p, real = in_numpy(variables), BATCH["tokens_mask"][:, :, None]
+    tokens = hidden({**p, "segment_embedding": {"embedding": np.zeros((2, 12))}}, False)
+    x = (tokens * real).sum(1) / real.sum(1)
+    y = x[::-1]
+    parts = [x, y] if compare == "plain" else [x, y, x * y, x - y]
+    z = np.maximum(linear(np.concatenate(parts, 1), p["compare_in"]), 0)
+    z = np.maximum(linear(z, p["compare_out"]), 0)
+    assert z.shape == (3, 10 // 2)
+    close(oracle.apply(model, variables, *given), linear(z, p["classifier"]))
+
+
 def count(**options):
     model = models.create("bert", **options)
     shape = jax.ShapeDtypeStruct((1, 8), jnp.int32)
@@ -283,6 +307,7 @@ def test_lists_the_slots_in_order():
         ({"slots": {"mixer": "neighborhood"}}, "neighborhood needs a grid, and text"),
         ({"slots": {"block.pre": "cbam"}}, "cbam attends to maps, and text is none"),
         ({"slots": {"block1/mixer": "linear"}}, r"'block1'.*\(valid: block0\)"),
+        ({"compare": "nli"}, "needs num_classes and segments=0, got None and 2"),
         ({"causal": True}, r"pool='class' of a causal BERT .*valid: 'last', 'mean'"),
         (
             {"causal": True, "pool": "last", "slots": {"mixer": "linformer"}},

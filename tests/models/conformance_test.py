@@ -106,6 +106,10 @@ TEXT = {
     "tokens": functools.partial(words, length=6),
     "tokens_mask": lambda rng, count: np.arange(6) < rng.integers(3, 7, (count, 1)),
     "segments": lambda rng, count: rng.integers(0, 2, (count, 6)),
+    "first": functools.partial(words, length=6),
+    "first_mask": lambda rng, count: np.arange(6) < rng.integers(3, 7, (count, 1)),
+    "second": functools.partial(words, length=6),
+    "second_mask": lambda rng, count: np.arange(6) < rng.integers(3, 7, (count, 1)),
     "places": lambda rng, count: rng.integers(0, 3, (count, 2)),
 }
 # What replaces a setting: a value, or two lots of settings where that is not enough.
@@ -135,6 +139,10 @@ CHANGES = {
         "segments": 3,
         "position": "none",
         "pool": "mean",
+        "compare": (
+            {"num_classes": 5, "segments": 0, "compare": "plain"},
+            {"num_classes": 5, "segments": 0, "compare": "nli"},
+        ),
         "causal": ({"pool": "mean"}, {"pool": "mean", "causal": True}),
         "norm_first": True,
         "activation": "relu",

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -82,7 +83,7 @@ class LabelledText:
             "vocab_size": words.vocab_size,
             "tokenizer": words,
             "notes": texts.notes,
-            **_special(words),
+            **special(words),
         }
         return classified.source(
             found[name].part(part),
@@ -100,27 +101,36 @@ def _opened(
 ) -> tuple[Bytes | Tokenizer, dict[str, Classified], Texts]:
     """All splits as tokens."""
     texts = _texts(config)
-    words: Bytes | Tokenizer = Bytes()
-    if config.units == "words":
-        if config.tokenizer:
-            words = tokenizer.load(config.tokenizer)
-        else:
-            train = [f" {text}" for text in texts.texts["train"]]
-            words = tokenizer.train(train, config.vocab_size, SPECIAL)
+    words = vocabulary(config, texts.texts["train"])
     found = {
-        name: Classified(_tokens(words, some, config.length), texts.labels[name])
+        name: Classified(tokens(words, some, config.length), texts.labels[name])
         for name, some in texts.texts.items()
     }
     return words, found, texts
 
 
-def _special(words: Bytes | Tokenizer) -> dict[str, int]:
+def vocabulary(config: Any, texts: Iterable[str]) -> Bytes | Tokenizer:
+    """What makes the tokens of some texts that are to be classified.
+
+    Args:
+        config: of a data set, with units, tokenizer and vocab_size.
+        texts: to train sub-words on, unless there is a tokenizer.
+    """
+    if config.units == "bytes":
+        return Bytes()
+    if config.tokenizer:
+        return tokenizer.load(config.tokenizer)
+    return tokenizer.train((f" {t}" for t in texts), config.vocab_size, SPECIAL)
+
+
+def special(words: Bytes | Tokenizer) -> dict[str, int]:
+    """The special tokens, as facts."""
     if isinstance(words, Bytes):
         return {"pad": PAD, "cls": CLS}
     return {role: words.special(role) for role in ("pad", "cls", "sep")}
 
 
-def _tokens(words: Bytes | Tokenizer, texts: list[str], length: int) -> Ragged:
+def tokens(words: Bytes | Tokenizer, texts: Iterable[str], length: int) -> Ragged:
     """Texts as tokens, with those at their ends, cut to a length."""
     if isinstance(words, Bytes):
         cut = [text.encode()[: length - 1] for text in texts]
