@@ -277,6 +277,9 @@ def best(comparison: Comparison) -> set[tuple[int, int]]:
 def sentences(comparison: Comparison) -> list[str]:
     """Agreement of the orders, in words."""
     overall = comparison.overall
+    if not overall.ordered and overall.tied:
+        pairs = _pairs(overall.tied)
+        return [f"To the {overall.tied} {pairs} of rows the paper gives equal values."]
     if not overall.ordered:
         return ["No pair of rows that the paper orders is finished among ours yet."]
     inside = " within a column" if comparison.axis else ""

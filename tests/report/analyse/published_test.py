@@ -108,6 +108,13 @@ def test_what_one_side_lacks_is_shown_as_such(tmp_path):
     ]
 
 
+def test_a_paper_of_equal_values_orders_nothing(tmp_path):
+    found = compared(tmp_path, {"a": [1], "b": [1]}, {"a": [[1.0]], "b": [[2.0]]})
+    assert published.sentences(found) == [
+        "To the 1 pair of rows the paper gives equal values."
+    ]
+
+
 def test_columns_that_are_numbers_survive_the_record(tmp_path):
     errors = {"a": [[1.0], [2.0]], "b": [[3.0], [4.0]]}
     theirs = {"a": [5, 6], "b": [7, 8]}
