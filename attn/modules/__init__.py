@@ -23,6 +23,9 @@ from attn.modules.card import Card, Paper
 from attn.modules.channel.efficient_channel import EfficientChannel
 from attn.modules.channel.squeeze_excite import SqueezeExcite
 from attn.modules.glimpse.additive_soft import AdditiveSoft
+from attn.modules.glimpse.gated_soft import GatedSoft
+from attn.modules.glimpse.glimpse_sensor import GlimpseSensor
+from attn.modules.glimpse.hard_attention import HardAttention
 from attn.modules.mixed.cbam import CBAM
 from attn.modules.non_local.non_local import NonLocal
 from attn.modules.pixel.pixel_attention import PixelAttention
@@ -46,6 +49,9 @@ MODULES: dict[str, type[nn.Module]] = {
     "cross_attention": CrossAttention,
     "cross_covariance": CrossCovariance,
     "efficient_channel": EfficientChannel,
+    "gated_soft": GatedSoft,
+    "glimpse_sensor": GlimpseSensor,
+    "hard_attention": HardAttention,
     "linear": LinearAttention,
     "linformer": Linformer,
     "multi_head": MultiHead,

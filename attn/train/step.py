@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from attn.modules import choices
 from attn.tasks import Mean, Task
 from attn.train import optimizer as optimizers
 from attn.train.averaging import Share
@@ -17,6 +18,7 @@ from attn.train.state import State
 Batch = Mapping[str, jax.Array]
 LOSS = "loss"  # what is minimised, but for losses of modules
 LOSSES = "losses"  # the collection into which modules sow losses of their own
+SOWN = (LOSSES, choices.COLLECTION)  # what a step makes and leaves behind
 INPUTS = ("image",)  # of a model that does not say
 STREAMS = ("dropout", "sample")  # of randomness, likewise
 
@@ -31,8 +33,7 @@ def variables(model: nn.Module, key: jax.Array, batch: Batch) -> dict[str, Any]:
     rngs = {**streams(model, key), "params": key}
     arguments = (batch[name] for name in inputs(model))
     found = dict(model.init(rngs, *arguments, train=False))
-    found.pop(LOSSES, None)
-    return found
+    return {name: value for name, value in found.items() if name not in SOWN}
 
 
 def evaluated(model: nn.Module, variables: Any, batch: Batch, key: jax.Array) -> Any:
@@ -53,7 +54,7 @@ def trained(
         *arguments,
         train=True,
         rngs=streams(model, key),
-        mutable=[*others, LOSSES],
+        mutable=[*others, *SOWN],
     )
     return outputs, dict(changed)
 
@@ -150,7 +151,7 @@ def train_step(
         return own + sown, (changed, means)
 
     grads, (extras, means) = jax.grad(objective, has_aux=True)(state.params)
-    extras.pop(LOSSES, None)
+    extras = {name: value for name, value in extras.items() if name not in SOWN}
     grads, means = _sum((grads, means), axis)
     if LOSS not in means:
         total = sum(_over(*means[name]) for name in task.minimised)

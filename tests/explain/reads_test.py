@@ -17,7 +17,6 @@ MORE = {
         {"num_kv_heads": 2, "gate": "elementwise", "qk_norm": True},
         {"gate": "headwise", "position": "rotary"},
     ],
-    "additive_soft": [{"gate": True}],
     "class_attention": [{"others": "zero"}],
     "cross_attention": [{"kv_norm": True}],
 }

@@ -35,7 +35,7 @@ HEADS = {
 DROPOUT = {"attention_dropout": 0.5, "output_dropout": 0.5}
 TYPES = {"dtype": BF16, "param_dtype": BF16}
 OTHER = {
-    "additive_soft": TYPES | {"hidden": 7, "bias": True, "gate": True},
+    "additive_soft": TYPES | {"hidden": 7, "bias": True},
     "cbam": TYPES
     | {
         "variant": "timm",
@@ -50,6 +50,17 @@ OTHER = {
     "cross_attention": HEADS | {"kv_channels": 5, "kv_norm": True},
     "cross_covariance": HEADS,
     "efficient_channel": TYPES | {"kernel_size": 5, "gamma": 1.0, "b": 5.0},
+    "gated_soft": TYPES | {"hidden": 7, "bias": False},
+    "glimpse_sensor": {"size": 4, "scales": ({"size": 4}, 2), "dtype": BF16},
+    "hard_attention": TYPES
+    | {
+        "hidden": 7,
+        "bias": True,
+        "estimator": "gumbel",
+        "temperature": ({"estimator": "gumbel"}, 0.3),
+        "expectation": 1.0,
+        "evaluation": "argmax",
+    },
     "linear": HEADS,
     "linformer": HEADS | {"rank": 6, "share": ["none", "key_value"], "max_length": 20},
     "multi_head": HEADS
@@ -203,14 +214,14 @@ class Behaviour:
             y, _ = self.run({**self.variables, "params": params}, train=True)
             return jnp.sum(jnp.sin(y.astype(jnp.float32)))
 
-        return jax.grad(loss)(self.variables["params"])
+        return jax.grad(loss)(self.variables.get("params", {}))
 
     def run(self, variables, train):
         return self.module.apply(
             variables,
             self.x,
             train=train,
-            rngs={"dropout": jax.random.key(0)},
+            rngs={name: jax.random.key(0) for name in ("dropout", "sample")},
             mutable=["batch_stats"],
             **self.options,
         )

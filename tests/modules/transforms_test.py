@@ -15,6 +15,10 @@ from attn.modules import MODULES
 from tests.modules.cases import ALL, GRID, close, made, on_grid
 
 
+def streams():
+    return {name: jax.random.key(0) for name in ("dropout", "sample")}
+
+
 @pytest.fixture(scope="module", params=list(ALL))
 def subject(request):
     """Each case in turn; pytest runs all tests of one before the next."""
@@ -41,7 +45,7 @@ def test_works_under_pmap(subject):
 
 def test_training_runs_and_its_statistics_synchronise_under_pmap(subject):
     def train(module, variables, x):
-        rngs, mutable = {"dropout": jax.random.key(0)}, ["batch_stats"]
+        rngs, mutable = streams(), ["batch_stats"]
         options = on_grid(module, GRID)
         return module.apply(
             variables, x, train=True, rngs=rngs, mutable=mutable, **options
@@ -83,26 +87,26 @@ class Recomputed(nn.Module):
 
     inner: nn.Module
     options: dict
+    again: bool = True
 
     @nn.compact
     def __call__(self, x, *, train):
-        call = nn.remat(lambda module, x: module(x, train=train, **self.options))
-        return call(self.inner, x)
+        call = lambda module, x: module(x, train=train, **self.options)
+        return (nn.remat(call) if self.again else call)(self.inner, x)
 
 
 def test_activations_are_computed_again_for_gradients(subject):
     options = on_grid(subject.module, GRID)
-    outer = Recomputed(subject.module, options)
     variables = {name: {"inner": value} for name, value in subject.variables.items()}
-    rngs, mutable = {"dropout": jax.random.key(0)}, ["batch_stats"]
+    rngs, mutable = streams(), ["batch_stats"]
 
-    def run(module, variables, x, **options):
-        return module.apply(
-            variables, x, train=True, rngs=rngs, mutable=mutable, **options
-        )[0].sum()
+    def run(again, x):
+        outer = Recomputed(subject.module, options, again)
+        return outer.apply(variables, x, train=True, rngs=rngs, mutable=mutable)[
+            0
+        ].sum()
 
-    plain = functools.partial(run, subject.module, subject.variables, **options)
-    again = functools.partial(run, outer, variables)
+    plain, again = (functools.partial(run, flag) for flag in (False, True))
     assert " remat" in str(jax.make_jaxpr(again)(subject.x)).replace("[", " ")
 
     @jax.jit

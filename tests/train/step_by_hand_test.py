@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from attn.modules import choices
 from attn.tasks import Mean, Metric, Task
 from attn.train import partition
 from attn.train.program import Program
@@ -136,9 +137,11 @@ class Draws(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, train):
-        del train
         weight = self.param("weight", nn.initializers.ones_init(), ())
         self.sow("losses", "own", 2.0 * weight)
+        if train:  # what is chosen is the model's to return, and is no loss
+            choices.note(self, choices.Choice(weight, weight))
+            assert choices.of(self) is not None
         shape = (len(image), 1)
         drawn = [jax.random.normal(self.make_rng(name), shape) for name in self.streams]
         return weight * jnp.concatenate(drawn, axis=1)
@@ -192,7 +195,7 @@ def test_losses_that_modules_sow_are_added_and_logged():
     for devices in (jax.devices()[:1], jax.devices()):
         program = Program(small.config(**DRAWS, train__batch_size=8), devices)
         before, after, _ = take(program, 3, batches(1, 8))
-        assert "losses" not in after.extras
+        assert not after.extras
         # the gradient of 2 * weight, whatever the number of devices
         moved = float(before.params["weight"] - after.params["weight"])
         assert moved == pytest.approx(0.1 * 2.0)

@@ -30,17 +30,11 @@ def oracle(params, q, kv, mask):
             weights[b, t, s] = np.exp(inner @ p["score"])
         weights[b, t] /= weights[b, t].sum()
         z[b, t] = sum(weights[b, t, s] * kv[b, s] for s in range(kv.shape[1]))
-        if "gate_of_query" in p:
-            gate = p["gate_of_query"]
-            logit = q[b, t] @ gate["kernel"][:, 0] + gate["bias"][0]
-            z[b, t] /= 1 + np.exp(-logit)
     return z, weights
 
 
 @pytest.mark.parametrize("cross", [True, False])
-@pytest.mark.parametrize(
-    "settings", [{}, {"bias": True, "gate": True, "hidden": 3}], ids=str
-)
+@pytest.mark.parametrize("settings", [{}, {"bias": True, "hidden": 3}], ids=str)
 def test_matches_the_papers(random_variables, settings, cross):
     module, (q, kv) = AdditiveSoft(**settings), tokens()
     inputs = (q, kv) if cross else (q,)
@@ -57,6 +51,19 @@ def test_matches_the_papers(random_variables, settings, cross):
     got = maps["token_matrix"]
     assert got.grid == (1, kv.shape[1])
     np.testing.assert_allclose(got.values[:, 0], weights, rtol=1e-5, atol=1e-6)
+
+
+def test_places_are_of_queries_and_keys_and_are_not_read(random_variables):
+    module, (q, kv) = AdditiveSoft(), tokens()
+    variables = random_variables(module, q, kv)
+    places = {"q_position": tokens(3)[0], "k_position": tokens(4)[1]}
+    _, maps = attn.capture(module, variables, q, kv, **places)
+    moved = [q + places["q_position"], kv + places["k_position"]]
+    _, want = attn.capture(module, variables, *moved)
+    weights = maps["token_matrix"].values
+    np.testing.assert_allclose(weights, want["token_matrix"].values, rtol=1e-5)
+    y = module.apply(variables, q, kv, train=False, **places)
+    np.testing.assert_allclose(y, weights[:, 0] @ kv, rtol=1e-4, atol=1e-5)
 
 
 def test_output_lies_among_the_annotations(random_variables):
@@ -78,7 +85,7 @@ def test_one_source_is_read_whole(random_variables):
     [
         ({}, 2 * 64 * 64 + 64),
         ({"hidden": 10}, 2 * 64 * 10 + 10),
-        ({"bias": True, "gate": True}, 2 * 64 * 64 + 64 + 64 + 64 + 1),
+        ({"bias": True}, 2 * 64 * 64 + 64 + 64),
     ],
     ids=str,
 )
