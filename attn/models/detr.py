@@ -271,6 +271,7 @@ class DETR(Model):
             **self.within(name, x.dtype),
         )
 
+    @nn.nowrap  # so that its attentions are looked at outside of any module
     def _resnet(self, dtype: jnp.dtype | None = None, **where: Any) -> ResNet:
         """The backbone; `where` has its name, or parent=None for one by itself."""
         fill = slots.narrow(self.fill, "backbone")
@@ -328,23 +329,18 @@ class DETR(Model):
 
     def _unfit(self, place: str, name: str) -> str:
         """Why an attention cannot be at a place of the Transformer, or ""."""
-        module, side = modules.find(name), place.partition(".")[0]
-        _, at = self._positions().get(side, ("none", "input"))
-        padded = self.masked and place != "decoder.self"
-        if slots.contract(module) == "map":
-            if side == "decoder":
-                return "attends to maps, and object queries are none"
-            if padded:
-                return "attends to maps and cannot leave out padding"
-            placed = at == "attention" and self._positions()["encoder"][0] != "none"
-            return "adds no positions to queries and keys" if placed else ""
-        supports = slots.supports(module)
-        if side == "decoder" and "grid" in supports:
+        module, in_decoder = modules.find(name), place.startswith("decoder")
+        on_map, supports = slots.contract(module) == "map", slots.supports(module)
+        kind, at = self._positions().get(place.partition(".")[0], ("none", "input"))
+        placed = at == "attention" and (in_decoder or kind != "none")
+        if in_decoder and (on_map or "grid" in supports):
             return "needs a grid, and object queries have none"
         if place == "decoder.cross" and "cross" not in supports:
             return "cannot attend to other tokens than its own"
-        if padded and "kv_mask" not in supports:
+        if self.masked and place != "decoder.self" and "kv_mask" not in supports:
             return "cannot leave out padding"
+        if placed and not slots.takes(module, "q_position"):
+            return "takes no positions for queries and keys"
         return ""
 
 

@@ -177,11 +177,16 @@ def contract(module: type[nn.Module]) -> str:
     """ "map" or "token", from the card, or from the signature where there is none."""
     if hasattr(module, "card"):
         return module.card.contract
-    return "token" if "kv" in inspect.signature(module.__call__).parameters else "map"
+    return "token" if takes(module, "kv") else "map"
+
+
+def takes(module: type[nn.Module], option: str) -> bool:
+    """Whether the call of an attention module has an option of this name."""
+    return option in inspect.signature(module.__call__).parameters
 
 
 def supports(module: type[nn.Module]) -> frozenset[str]:
-    """What a token attention can do, as its card says.
+    """What an attention module can do, as its card says.
 
     Where there is no card it is what its call takes, and "cross" if that is `kv`.
     """

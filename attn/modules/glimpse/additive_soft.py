@@ -64,7 +64,8 @@ class AdditiveSoft(Token):
         dtypes = {"dtype": self.dtype or call.q.dtype, "param_dtype": self.param_dtype}
         q = call.queries.astype(dtypes["dtype"])
         hidden = self.hidden or q.shape[-1]
-        asked = nn.Dense(hidden, use_bias=self.bias, name="query", **dtypes)(q)
+        layer = nn.Dense(hidden, use_bias=self.bias, name="query", **dtypes)
+        asked = layer(call.queries.astype(q.dtype))
         made = None
         if call.kv is not None:
             found = nn.Dense(hidden, use_bias=False, name="key", **dtypes)(call.keys)

@@ -123,6 +123,33 @@ def test_padding_changes_nothing(subject):
         close(y[:1, :5], short)
 
 
+def test_positions_count_for_queries_and_keys_and_not_for_values(subject):
+    x, rng = subject.x, np.random.default_rng(5)
+    place, of_q, of_kv = (
+        jnp.asarray(rng.normal(size=(n, t, 16)), x.dtype)
+        for n, t in ((8, TOKENS), (1, TOKENS), (1, 7))
+    )
+    calls = [((x,), {"q_position": place}), ((x + place,), {})]
+    if "cross" in subject.card.supports:
+        kv, both = jnp.flip(x, axis=1)[:, :7], {"q_position": of_q, "k_position": of_kv}
+        calls += [((x, kv), both), ((x + of_q, kv + of_kv), {})]
+        calls += [((x, kv), {"q_position": of_q}), ((x + of_q, kv), {})]
+
+    @jax.jit  # all in one program
+    def run(variables, calls):
+        options = on_grid(subject.module, GRID)
+        capture = functools.partial(attn.capture, subject.module, variables, **options)
+        return [capture(*inputs, **given) for inputs, given in calls]
+
+    found = run(subject.variables, calls)
+    for (_, got), (_, want) in zip(found[::2], found[1::2], strict=True):
+        jax.tree.map(close, got, want)
+    for other in (subject.y, found[1][0]):
+        assert np.abs(found[0][0] - other).max() > 1e-3
+    with pytest.raises(ValueError, match=r"q_position of shape \(3, 16\) does not fit"):
+        subject.plain(subject.variables, x, q_position=place[0, :3])
+
+
 def test_targets_without_a_real_source_read_zeros(subject):
     need(subject, "kv_mask")
     none = np.zeros((8, TOKENS), bool)
