@@ -5,8 +5,9 @@
     variables = interop.from_transformers(state_dict, model)
 
 A state dict maps names to arrays. PyTorch itself is not needed: `interop.read` opens a
-safetensors file, or `{k: v.numpy() for k, v in model.state_dict().items()}`. The models
-are those with rules for names.
+safetensors file, or the index of several; else
+`{k: v.numpy() for k, v in model.state_dict().items()}` is one. The models are those
+with rules for names.
 
 timm 1.0 (`Model.timm`): `vit`, `deit`, `swin`, `cait`, `xcit` and `resnet`. A Swin may
 have the names of its authors too, which were timm's before 0.9, and a ResNet
@@ -106,7 +107,10 @@ def from_transformers(
 
 
 def read(path: str | pathlib.Path) -> Mapping[str, Any]:
-    """A state dict from a safetensors file, whose arrays are read when needed.
+    """A state dict from safetensors files, whose arrays are read when needed.
+
+    Args:
+        path: of the file, or of the "model.safetensors.index.json" of several.
 
     Raises:
         Invalid: there is no such file, or it is something else.

@@ -16,7 +16,8 @@ from attn.train import partition
 from attn.train.store.checkpoint import Checkpoints
 from attn.workdir import files
 
-FILE = "model.safetensors"  # of a published model that is a directory
+# Of a published model that is a directory: one file, or the index of several.
+FILES = ("model.safetensors", "model.safetensors.index.json")
 
 
 class Weights:
@@ -31,10 +32,10 @@ class Weights:
         """Takes where they are, and reads nothing.
 
         Args:
-            path: a safetensors file, or a directory with one called FILE; the
-                directory of a point, whose last checkpoint it is, or that of one
-                checkpoint, "POINT/checkpoints/STEP": its average, if it has one.
-                None replaces nothing.
+            path: a safetensors file or an index of several, or a directory with one
+                called as in FILES; the directory of a point, whose last checkpoint it
+                is, or that of one checkpoint, "POINT/checkpoints/STEP": its average, if
+                it has one. None replaces nothing.
             model: that starts with them.
             variables: shapes and types of its variables.
 
@@ -96,10 +97,13 @@ class Weights:
             return self._of_run(place.parent, place.name)
         if (place / "checkpoints").is_dir():
             return self._of_run(place / "checkpoints", None)
-        if (place / FILE).is_file():
-            place = place / FILE
         if place.is_dir():
-            raise settings.Invalid(f"{place} has neither checkpoints nor {FILE}")
+            found = [place / name for name in FILES if (place / name).is_file()]
+            if not found:
+                raise settings.Invalid(
+                    f"{place} has neither checkpoints nor {FILES[0]}"
+                )
+            place = found[0]
         return interop.fit(interop.read(place), self._model, self._variables)
 
     def _of_run(self, directory: pathlib.Path, step: str | None) -> Fit:

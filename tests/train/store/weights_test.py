@@ -1,5 +1,6 @@
 """Trainings that start with the weights of a file, or of another training."""
 
+import json
 import shutil
 
 import jax
@@ -100,6 +101,43 @@ def test_a_published_directory_and_another_head_will_do(file, tmp_path):
     deit = one({**VIT, "name": "deit", "weights": str(path)})
     with pytest.raises(settings.Invalid, match=r"lacks dist_token$"):
         deit.init_state(0)
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """The same arrays in two files, with their index."""
+    whole = arrays()
+    names = sorted(whole)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for part, some in parts.items():
+        save_file({name: whole[name] for name in some}, tmp_path / part)
+    places = {name: part for part, some in parts.items() for name in some}
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return path
+
+
+def test_a_model_in_several_files_is_one(file, shards):
+    want = start(one(VIT | {"weights": str(file)}))
+    for path in (shards, shards.parent):
+        found = start(one(VIT | {"weights": str(path)}))
+        jax.tree.map(np.testing.assert_array_equal, found, want)
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        ("nothing", "index.json is no index of safetensors files: it needs a 'wei"),
+        ('["a"]', "index.json is no index of safetensors files"),
+        ('{"weight_map": {"x": "../a.safetensors"}}', "names '../a.*not lie beside"),
+        ('{"weight_map": {"x": "c.safetensors"}}', "there is no file .*c.safetensors"),
+        ('{"weight_map": {"x": "a.safetensors"}}', "names 'x' in a.safetensors, which"),
+    ],
+)
+def test_what_is_wrong_with_an_index_is_one_sentence(shards, index, says):
+    shards.write_text(index)
+    with pytest.raises(settings.Invalid, match=f"config.model.weights: .*{says}"):
+        one(VIT | {"weights": str(shards)}).weights.check()
 
 
 def changed(path, name, value):
