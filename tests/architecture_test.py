@@ -36,6 +36,7 @@ DOORS = {
     "rich": ["attn/report/formats/console.py", "attn/report/live.py"],
     "matplotlib": ["attn/report/"],
     "sacrebleu": ["attn/tasks/bleu.py"],
+    "pycocotools": ["attn/tasks/coco.py"],
     "jinja2": ["attn/report/"],
     "absl.flags": ["launch.py"],
     "ml_collections": ["experiments/"],

@@ -13,6 +13,7 @@ from attn import settings
 from attn.tasks.answers import Answer
 from attn.tasks.base import Batch, Mean, Metric, Task, divide
 from attn.tasks.classification import Classification
+from attn.tasks.detection import Detection
 from attn.tasks.distillation import Distillation
 from attn.tasks.masked_language import MaskedLanguage
 from attn.tasks.next_sentence import NextSentence
@@ -21,6 +22,7 @@ from attn.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
+    "detection": Detection,
     "distillation": Distillation,
     "masked_language": MaskedLanguage,
     "next_sentence": NextSentence,
@@ -52,6 +54,7 @@ __all__ = [
     "Answer",
     "Batch",
     "Classification",
+    "Detection",
     "Distillation",
     "MaskedLanguage",
     "Mean",

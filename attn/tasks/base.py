@@ -77,6 +77,7 @@ class Task:
         metrics: of an evaluation. The first is the headline: it ranks the rows of a
             table and selects checkpoints.
         fields: of a batch that the task reads, beside the inputs of the model.
+        optional: fields that it reads too where the data set has them.
         minimised: names of the losses that are minimised; of several, the sum of their
             means, which is logged as "loss".
         methods: of the model, beside its call, that `predict` calls.
@@ -86,6 +87,7 @@ class Task:
 
     metrics: ClassVar[tuple[Metric, ...]]
     fields: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[tuple[str, ...]] = ()
     minimised: ClassVar[tuple[str, ...]] = ("loss",)
     methods: ClassVar[tuple[str, ...]] = ()
     probes: ClassVar[tuple[str, ...]] = ("attention",)
@@ -186,7 +188,8 @@ class Task:
 
         Args:
             predictions: as `predict` made them, of all examples, without padding.
-            batch: the fields of these examples.
+            batch: the task's own fields of these examples; what is needed of others,
+                such as the size of an image, belongs to the predictions.
             facts: of the data set.
         """
         raise NotImplementedError

@@ -59,7 +59,7 @@ def evaluate(
         score: whether the task's predictions are made and scored too.
     """
     score = score and program.task.scored
-    fields = program.fields
+    fields = program.task_fields
     found: list[list[dict[str, Any]]] = [[] for _ in datasets]
     for batches, parts in _evaluated(program, variables, datasets, split, score):
         for rows, batch, part in zip(found, batches, parts, strict=True):

@@ -156,8 +156,8 @@ class Program:
                 )
         with _section("model"):
             self.model = self.build(config["model"])
-        self.fields = tuple(dict.fromkeys((*self.inputs, *self.task.fields)))
         self._check_fields()
+        self.fields = tuple(dict.fromkeys((*self.inputs, *self.task_fields)))
         with _section("model"):
             variables = self._variables(self.model)
             path = config["model"].get("weights")
@@ -324,6 +324,13 @@ class Program:
     def curve_split(self) -> str:
         """The split that is looked at during the training."""
         return self.dataset.splits[0]
+
+    @property
+    def task_fields(self) -> tuple[str, ...]:
+        """Names of the fields that the task reads."""
+        there = self.dataset.example()
+        optional = (name for name in self.task.optional if name in there)
+        return (*self.task.fields, *optional)
 
     def abstract_state(self) -> State:
         """Shapes and types of the state."""
