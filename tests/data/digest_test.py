@@ -9,7 +9,8 @@ import pytest
 from attn import data
 
 # Fields that came later, and are not part of the digests.
-LATER = {"objects", "boxes_mask", "caption_mask"}
+LATER = {"objects", "boxes_mask", "caption_mask", "named"}
+LATER |= {"target", "target_in", "target_mask"}
 MNIST = {"name": "mnist_5k"}
 CROP, RESIZED = {"pad_crop_flip": {}}, {"random_resized_crop_flip": {"size": 40}}
 DIGESTS = {

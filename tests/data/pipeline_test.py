@@ -41,6 +41,10 @@ EXTRAS = {
     "labels": ((5,), "int32"),
     "caption": ((23,), "int32"),
     "caption_mask": ((23,), "bool"),
+    "target": ((23,), "int32"),
+    "target_mask": ((23,), "bool"),
+    "target_in": ((23,), "int32"),
+    "named": ((23,), "int32"),
 }
 
 

@@ -21,17 +21,25 @@ A batch holds, for B examples of up to N = 5 digits, the largest first:
     caption       int32 [B, L], numbers of words in `VOCABULARY`: "a large 3 above a
                   small 7 and left of a small 2", every digit once, how the largest lies
                   to each of the others (by the centres of their boxes, along the axis
-                  on which they are farther apart), an end, and padding; `words` makes
+                  on which they are farther apart), an end, and padding; `WORDS` makes
                   them a string
     caption_mask  bool [B, L], True up to the end
+    target        int32 [B, L], the caption, as models that write it have it
+    target_mask   bool [B, L], its mask
+    target_in     int32 [B, L], a start, and the caption without its last word
+    named         int32 [B, L], which of the digits each word of it names, -1 for none
 """
 
+import collections
 import functools
+import re
+from collections.abc import Mapping
 
 import numpy as np
 
 from attn.data.digits import ink, warp
 from attn.data.draws import integers, named, other_rows, uniform
+from attn.data.text.vocabulary import Vocabulary
 
 MOST = 5  # digits
 LARGE, SMALL = (0.42, 0.5), (0.17, 0.24)  # of the canvas, at most 1/2 and 1/4
@@ -57,15 +65,40 @@ VOCABULARY = (
     *("", "<end>", "a", "and", "large", "small"),
     *("above", "below", "left of", "right of"),
     *map(str, range(10)),
+    "<start>",
 )
+WORDS = Vocabulary(VOCABULARY, marks=("", "<end>", "<start>"))
 LENGTH = 3 + 5 * (MOST - 1)  # of a caption: "a large 3", "above a small 7 and", ...
+_WORD = {word: number for number, word in enumerate(VOCABULARY)}
+
+
+def claims(caption: str) -> Mapping[str, collections.Counter]:
+    """What a caption says, right or wrong, with how often it says so.
+
+    A model may write what is no sentence of the grammar; then these are what parts of
+    it say.
+
+    Returns:
+        "things", such as ("large", "3"), and "relations" of the largest to others,
+        such as ("above", "7").
+    """
+    things = re.findall(r"\b(large|small) (\d)", caption)
+    where = r"(above|below|left of|right of) a (?:large|small) (\d)"
+    relations = re.findall(where, caption)
+    found = {"things": things, "relations": relations}
+    return {kind: collections.Counter(said) for kind, said in found.items()}
+
+
 FACTS = {
     "max_objects": MOST,
     "vocab_size": len(VOCABULARY),
-    "vocabulary": VOCABULARY,
     "max_length": LENGTH,
+    "pad": _WORD[""],
+    "start": _WORD["<start>"],
+    "end": _WORD["<end>"],
+    "tokenizer": WORDS,
+    "claims": claims,
 }
-_WORD = {word: number for number, word in enumerate(VOCABULARY)}
 
 
 def scene(
@@ -108,13 +141,8 @@ def scene(
         "labels": classes,
         "caption": caption,
         "caption_mask": caption > 0,
+        **_written(caption, there),
     }
-
-
-def words(caption: np.ndarray) -> str:
-    """One caption, int [L], as a sentence, without its end and padding."""
-    said = (VOCABULARY[number] for number in caption.tolist())
-    return " ".join(word for word in said if word not in ("", "<end>"))
 
 
 def _layout(drawn: dict[str, np.ndarray], shapes: np.ndarray, side: int) -> np.ndarray:
@@ -263,6 +291,26 @@ def _spline(side: int) -> np.ndarray:
     weights = np.select([away < 1, away < 2], [near, far]).astype(np.float32)
     weights.setflags(write=False)
     return weights
+
+
+def _written(caption: np.ndarray, there: np.ndarray) -> dict[str, np.ndarray]:
+    """Captions [B, L] for a model that writes them word by word.
+
+    Args:
+        caption: as of a batch.
+        there: [B, N], where there is a digit.
+    """
+    start = np.full((len(caption), 1), _WORD["<start>"], np.int32)
+    # the third word is the first digit, the seventh and every fifth behind it another
+    digits = np.array([2, *range(6, LENGTH, 5)])
+    whose = np.full(caption.shape, -1, np.int32)
+    whose[:, digits] = np.where(there, np.arange(MOST), -1)
+    return {
+        "target": caption.copy(),
+        "target_mask": caption > 0,
+        "target_in": np.concatenate([start, caption[:, :-1]], axis=1),
+        "named": whose,
+    }
 
 
 def _captions(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -156,7 +156,7 @@ def test_captions_say_what_the_boxes_show():
     for caption, boxes, labels in zip(
         batch["caption"], batch["boxes"], batch["labels"], strict=True
     ):
-        text = scenes.words(caption)
+        text = scenes.WORDS.decode(caption)
         head, *rest = re.split(r" (?=above|below|left|right)", text)
         assert head == f"a large {labels[0]}"
         assert len(rest) == (labels >= 0).sum() - 1
@@ -177,6 +177,38 @@ def test_captions_say_what_the_boxes_show():
 
 
 def test_words_are_a_sentence():
-    numbers = [scenes.VOCABULARY.index(w) for w in ("a", "large", "3", "<end>", "")]
-    assert scenes.words(np.array(numbers)) == "a large 3"
-    assert len(set(scenes.VOCABULARY)) == len(scenes.VOCABULARY) == 20
+    numbers = scenes.WORDS.encode("a large 3 left of  a small 7")
+    assert numbers == [2, 4, 13, 8, 2, 5, 17]
+    assert scenes.WORDS.decode([20, *numbers, 1, 0]) == "a large 3 left of a small 7"
+    assert scenes.WORDS.words([20, 8, 1]) == ["<start>", "left of", "<end>"]
+    assert len(set(scenes.VOCABULARY)) == scenes.WORDS.vocab_size == 21
+    for strange in ("a huge 3", "a large 31", "a <end>"):
+        with pytest.raises(ValueError, match="no word of the vocabulary begins"):
+            scenes.WORDS.encode(strange)
+
+
+def test_a_model_is_told_the_words_so_far_and_which_digit_each_names():
+    batch, _ = made(pool.digits(), 40)
+    np.testing.assert_array_equal(batch["target"], batch["caption"])
+    np.testing.assert_array_equal(batch["target_mask"], batch["caption_mask"])
+    assert (batch["target_in"][:, 0] == scenes.FACTS["start"]).all()
+    np.testing.assert_array_equal(batch["target_in"][:, 1:], batch["target"][:, :-1])
+    for target, named, labels in zip(
+        batch["target"], batch["named"], batch["labels"], strict=True
+    ):
+        said = scenes.WORDS.words(target)
+        digits = [place for place, word in enumerate(said) if word.isdigit()]
+        assert digits == np.flatnonzero(named >= 0).tolist()
+        for order, place in enumerate(digits):
+            assert named[place] == order and int(said[place]) == labels[order]
+
+
+def test_claims_are_what_a_caption_says():
+    said = "a large 3 above a small 7 and left of a small 7"
+    found = scenes.claims(said)
+    assert found["things"] == {("large", "3"): 1, ("small", "7"): 2}
+    assert found["relations"] == {("above", "7"): 1, ("left of", "7"): 1}
+    turned = scenes.claims("a large 3 left of a small 7 and above a small 7")
+    assert turned == found
+    broken = scenes.claims("a above a small and a large 3 3")
+    assert broken == {"things": {("large", "3"): 1}, "relations": {}}
