@@ -13,7 +13,8 @@ timm 1.0 (`Model.timm`): `vit`, `deit`, `swin`, `cait`, `xcit` and `resnet`. A S
 have the names of its authors too, which were timm's before 0.9, and a ResNet
 torchvision's, which are the same. The slots of the model are filled as timm's are, with
 the settings that their cards call "timm". In a `resnet`, "block.residual" may have
-`squeeze_excite`, `efficient_channel` or `cbam`, for all stages or for some:
+`squeeze_excite`, `efficient_channel`, `cbam` or `global_context` ("gca", or "gc" which
+scales; timm's gcresnet50t is a ByobNet, with another stem), for all stages or for some:
 
     seresnet50          resnet, depth=50
     ecaresnet50d        resnet, depth=50, stem="deep", shortcut="average"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from attn import models
+from attn import models, modules
 from attn.interop import layout
 from attn.interop.fitting import Path, Source
 from attn.models import slots
@@ -27,13 +27,20 @@ EVERYWHERE: Rules = (
     (r"\bmlp_in\b", "mlp.fc1"),
     (r"\bmlp_out\b", "mlp.fc2"),
 )
-# The same for what fills the slot at the end of a residual branch, by its name.
+# The same for what fills the slot at the end of a residual branch, by its name; a
+# setting of it may be part of a name.
 RESIDUAL: dict[str, Rules] = {
     "squeeze_excite": (
         (r"\bresidual/squeeze\b", "se/fc1"),
         (r"\bresidual/excite\b", "se/fc2"),
     ),
     "efficient_channel": ((r"\bresidual/conv\b", "se/conv"),),
+    "global_context": (
+        (r"\bresidual/attend\b", "se/conv_attn"),
+        (r"\bresidual/squeeze\b", "se/mlp_{fuse}/fc1"),
+        (r"\bresidual/norm\b", "se/mlp_{fuse}/norm"),
+        (r"\bresidual/excite\b", "se/mlp_{fuse}/fc2"),
+    ),
     "cbam": (
         (r"\bresidual/squeeze\b", "se/channel/fc1"),
         (r"\bresidual/excite\b", "se/channel/fc2"),
@@ -94,5 +101,15 @@ def _of_slot(model: models.Model, path: Path) -> Rules:
     fill = model.fill
     for scope in path[: path.index("residual")]:
         fill = slots.narrow(fill, scope)
-    rules = (RESIDUAL.get(spec["name"], ()) for spec in fill["block.residual"])
-    return tuple(rule for found in rules for rule in found)
+    return tuple(
+        (pattern, name.format_map(_Settings(spec)))
+        for spec in fill["block.residual"]
+        for pattern, name in RESIDUAL.get(spec["name"], ())
+    )
+
+
+class _Settings(dict):
+    """The settings of what fills a slot, given or by default."""
+
+    def __missing__(self, name: str) -> str:
+        return getattr(modules.find(self["name"]), name)

@@ -27,6 +27,7 @@ from attn.modules.glimpse.gated_soft import GatedSoft
 from attn.modules.glimpse.glimpse_sensor import GlimpseSensor
 from attn.modules.glimpse.hard_attention import HardAttention
 from attn.modules.mixed.cbam import CBAM
+from attn.modules.non_local.global_context import GlobalContext
 from attn.modules.non_local.non_local import NonLocal
 from attn.modules.pixel.pixel_attention import PixelAttention
 from attn.modules.spatial.spatial_transformer import SpatialTransformer
@@ -51,6 +52,7 @@ MODULES: dict[str, type[nn.Module]] = {
     "efficient_channel": EfficientChannel,
     "gated_soft": GatedSoft,
     "glimpse_sensor": GlimpseSensor,
+    "global_context": GlobalContext,
     "hard_attention": HardAttention,
     "linear": LinearAttention,
     "linformer": Linformer,

@@ -66,6 +66,18 @@ CASES = {
         | {"block_args": {"attn_layer": "eca"}},
         (37, 50),
     ),
+    # One adds, the other scales.
+    "gca_resnet": (
+        "ResNet",
+        {**RESNET, "block": "Bottleneck", "block_args": {"attn_layer": "gca"}},
+        (37, 50),
+    ),
+    "gc_resnet": (
+        "ResNet",
+        {**RESNET, "block": "BasicBlock", "channels": (8, 16, 24, 32)}
+        | {"block_args": {"attn_layer": "gc"}},
+        (37, 50),
+    ),
     "cbam_resnet": (
         "ResNet",
         {**RESNET, "block": "Bottleneck", **DEEP, "stem_type": "deep_tiered"}

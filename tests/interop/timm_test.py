@@ -42,6 +42,15 @@ CASES = {
         "resnet",
         {**DEEP, "depth": 10, "stem": "deep"} | residual("efficient_channel"),
     ),
+    "gca_resnet": (
+        "resnet",
+        {**RESNET, "depth": 14} | residual("global_context", reduction=8, epsilon=1e-6),
+    ),
+    "gc_resnet": (
+        "resnet",
+        {"widths": (64, 8, 16, 24, 32), "depth": 10}
+        | residual("global_context", reduction=8, epsilon=1e-6, fuse="scale"),
+    ),
     "cbam_resnet": (
         "resnet",
         {**DEEP, "depth": 14, "stem": "tiered"} | residual("cbam", variant="timm"),

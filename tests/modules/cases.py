@@ -23,6 +23,7 @@ CASES = {
     "efficient_channel": {},
     "gated_soft": {"hidden": 12},
     "glimpse_sensor": {},
+    "global_context": {"reduction": 4},
     "hard_attention": {"hidden": 12},
     "linear": {},
     "linformer": {"rank": 5},

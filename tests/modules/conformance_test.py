@@ -24,6 +24,7 @@ NOT_NORMALISED = {"non_local-dot_product", "non_local-concatenation"}
 CANCELLED = {
     "class_attention": "['key']['bias']",
     "cross_attention": "['key']['bias']",
+    "global_context": "['attend']['bias']",
     "multi_head": "['key']['bias']",
     "neighborhood": "['key']['bias']",
     "non_local": "['phi']['bias']",

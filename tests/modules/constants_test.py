@@ -17,6 +17,10 @@ NORMS = {
     "cbam-official": {("BatchNorm", 1e-5, 0.99)},  # cbam.py: momentum=0.01
     "cbam-timm": {BATCH},  # cbam.py: ConvNormAct
     "cbam-conv1x1-parallel": {("BatchNorm", 1e-5, 0.99)},
+    "global_context-paper": {("LayerNorm", 1e-5, None)},  # context_block.py: torch's
+    "global_context-released_scale": {("LayerNorm", 1e-5, None)},
+    "global_context-timm": {("LayerNorm", 1e-6, None)},  # norm.py: LayerNorm2d
+    "global_context-timm_scale": {("LayerNorm", 1e-6, None)},
     "non_local-paper": {BATCH},  # nonlocal_helper.py: cfg.MODEL.BN_MOMENTUM is .9
     "non_local-released": {BATCH},
     "non_local-gaussian-projected": {BATCH},

@@ -52,6 +52,8 @@ OTHER = {
     "efficient_channel": TYPES | {"kernel_size": 5, "gamma": 1.0, "b": 5.0},
     "gated_soft": TYPES | {"hidden": 7, "bias": False},
     "glimpse_sensor": {"size": 4, "scales": ({"size": 4}, 2), "dtype": BF16},
+    "global_context": TYPES
+    | {"reduction": 8, "pool": "avg", "fuse": "scale", "epsilon": 0.1},
     "hard_attention": TYPES
     | {
         "hidden": 7,
