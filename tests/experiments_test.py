@@ -132,7 +132,7 @@ def first_seeds(experiment):
 
 def model_of(point):
     """A point's model, told what a data set would tell."""
-    section = point.config["model"]
+    section = {k: v for k, v in point.config["model"].items() if k != "weights"}
     classifies = point.config["task"]["name"] in ("classification", "sequence")
     facts = FACTS | {"vocab_size": point.config["data"].get("vocab_size", 1000)}
     facts |= CLASSES if classifies else {}
@@ -217,12 +217,15 @@ def test_the_plain_network_and_two_more_are_in_both_tables(name, table, size):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_small_points_can_be_built(name):
+    """All but their weights, which are of trainings that need not be there."""
     tables = [table for other, table in TABLES if other == name]
     points = {
         json.dumps(point.config, sort_keys=True): point
         for table in tables
         for point in first_seeds(load(name, table))
     }
+    for point in points.values():
+        point.config["model"].pop("weights", None)
     local.check(list(points.values()))
 
 
