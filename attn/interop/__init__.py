@@ -28,6 +28,13 @@ transformers 5 (`Model.transformers`), whose settings have other names:
     MarianMTModel       transformer, bias=True, activation="silu", epsilon=1e-5,
                         output_bias=True,
                         position={"name": "sinusoidal", "order": "halves"}
+    DetrForObjectDetection
+                        detr; its files of transformers 4 too, whether their ResNet is
+                        timm's or transformers', and those of the authors' repository,
+                        the state dict under "model" of their checkpoints
+
+A training of a `detr` may also start with the ResNet of torchvision or timm alone, for
+its backbone.
 """
 
 import functools
@@ -73,7 +80,10 @@ def from_timm(
 
 
 def from_transformers(
-    state_dict: Mapping[str, Any], model: models.Model, initial: Any = None
+    state_dict: Mapping[str, Any],
+    model: models.Model,
+    initial: Any = None,
+    image_shape: tuple[int, int, int] = (224, 224, 3),
 ) -> dict[str, Any]:
     """The variables of `model` that make it compute what that of transformers does.
 
@@ -83,6 +93,7 @@ def from_transformers(
         model: a model of the same settings, its slots as they are by default.
         initial: variables of the model, of which the heads stay that the state dict
             does not have, or has for other classes; None demands all.
+        image_shape: height, width and channels of images, for a model that takes some.
 
     Returns:
         The variables, in the types in which the model keeps them.
@@ -92,8 +103,13 @@ def from_transformers(
     """
     _check_rules(model, "transformers")
     length = getattr(model, "max_length", None) or 1
+    shapes = {"image": image_shape, "image_mask": image_shape[:2]}
+    kinds = {"image": jnp.float32}
     fields = (
-        jax.ShapeDtypeStruct((1, length), bool if name.endswith("mask") else jnp.int32)
+        jax.ShapeDtypeStruct(
+            (1, *shapes.get(name, (length,))),
+            bool if name.endswith("mask") else kinds.get(name, jnp.int32),
+        )
         for name in model.inputs
     )
     wanted = _shapes(model, *fields)
@@ -125,7 +141,8 @@ def fit(state_dict: Mapping[str, Any], model: models.Model, variables: Any) -> F
     """How the arrays of a state dict become variables that a training starts with.
 
     The layers that belong to a task (`Model.task_layers`), such as the classifier, may
-    be missing or of another shape: then they are new. All others must be there.
+    be missing or of another shape: then they are new. All others must be there, but
+    for the state dict of a ResNet with which a DETR starts.
 
     Args:
         state_dict: see the head of this file; arrays are read when they are needed.
@@ -136,12 +153,12 @@ def fit(state_dict: Mapping[str, Any], model: models.Model, variables: Any) -> F
         Invalid: as `from_timm` says.
     """
     library = _library(model)
-    wanted = _flat(variables)
+    wanted, arrays = _flat(variables), library.weights(state_dict)
     return _fit(
         wanted,
         library.sources(model, wanted),
-        library.weights(state_dict),
-        task_layers=model.task_layers,
+        arrays,
+        task_layers=library.new_layers(model, wanted, arrays),
         spare=library.spare(model),
     )
 

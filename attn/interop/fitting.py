@@ -68,6 +68,9 @@ class Fit:
     def note(self) -> str:
         """What is new and what is left out, "" where all fits."""
         said = [f"the layer {layer} is new: {why}" for layer, why in self.new.items()]
+        if len(said) > FEW:
+            first, rest = list(self.new)[:FEW], len(said) - FEW
+            said = [f"new are the layers {', '.join(first)} and {rest} more"]
         if self.spare:
             said.append(f"left out: {', '.join(self.spare)}")
         return "; ".join(said)

@@ -108,6 +108,34 @@ class DETR(Model):
         ("encoder.mixer", "decoder.self", "decoder.cross"), "multi_head"
     )
 
+    transformers: ClassVar = (
+        (r"^backbone/stage(\d+)/block", r"model.backbone.model.layer\1."),
+        (r"^backbone/", "model.backbone.model."),
+        (r"\bstem_conv\b", "conv1"),
+        (r"\bstem_norm\b", "bn1"),
+        (r"(layer\d\.\d+/)norm(\d)\b", r"\1bn\2"),
+        (r"\bshortcut_conv\b", "downsample.0"),
+        (r"\bshortcut_norm\b", "downsample.1"),
+        (r"\bmean$", "running_mean"),
+        (r"\bvar$", "running_var"),
+        (r"^project\b", "model.input_projection"),
+        (r"^queries$", "model.query_position_embeddings.weight"),
+        (r"^position/(row|column)s$", r"model.position_embedding.\1_embeddings.weight"),
+        (r"^(en|de)coder(\d+)/", r"model.\1coder.layers.\2."),
+        (r"\.(mixer|self)/", ".self_attn/"),
+        (r"\.cross/", ".encoder_attn/"),
+        (r"\.norm1\b", ".self_attn_layer_norm"),
+        (r"(\.decoder\.\S*)\.norm2\b", r"\1.encoder_attn_layer_norm"),
+        (r"\.norm[23]\b", ".final_layer_norm"),
+        (r"\.mlp_in\b", ".mlp.fc1"),
+        (r"\.mlp_out\b", ".mlp.fc2"),
+        (r"/(query|key|value)/", lambda m: f"/{m[1][0]}_proj/"),
+        (r"/out/", "/o_proj/"),
+        (r"^decoder_norm\b", "model.decoder.layernorm"),
+        (r"^classifier\b", "class_labels_classifier"),
+        (r"^box(\d)\b", lambda m: f"bbox_predictor.layers.{int(m[1]) - 1}"),
+    )
+
     num_classes: Positive
     masked: bool = False
     backbone: Mapping[str, Any] = RESNET
