@@ -18,6 +18,7 @@ from typing import Any
 import flax.linen as nn
 
 from attn import settings as _settings
+from attn.modules.branch.selective_kernel import SelectiveKernel
 from attn.modules.capture import Map, capture, sow
 from attn.modules.card import Card, Paper
 from attn.modules.channel.efficient_channel import EfficientChannel
@@ -61,6 +62,7 @@ MODULES: dict[str, type[nn.Module]] = {
     "non_local": NonLocal,
     "performer": Performer,
     "pixel_attention": PixelAttention,
+    "selective_kernel": SelectiveKernel,
     "shifted_window": ShiftedWindow,
     "spatial_transformer": SpatialTransformer,
     "squeeze_excite": SqueezeExcite,

@@ -26,6 +26,8 @@ NORMS = {
     "non_local-gaussian-projected": {BATCH},
     "non_local-dot_product": {BATCH},
     "non_local-concatenation": {BATCH},
+    "selective_kernel-paper": {BATCH},
+    "selective_kernel-full_kernels": {BATCH},
     "multi_head-vit_22b": {("LayerNorm", 1e-6, None)},  # flax's, as in big_vision
 }
 

@@ -94,6 +94,15 @@ OTHER = {
     "performer": HEADS
     | {"num_features": 12, "kernel": "relu", "orthogonal": False, "seed": 1},
     "pixel_attention": TYPES | {"variant": "ffa", "reduction": ({"variant": "ffa"}, 8)},
+    "selective_kernel": TYPES
+    | {
+        "branches": 3,
+        "kernels": "full",
+        "groups": 2,
+        "reduction": 2,
+        "least": 5,
+        "axis_name": "data",
+    },
     "shifted_window": HEADS
     | DROPOUT
     | {
