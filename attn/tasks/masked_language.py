@@ -2,7 +2,8 @@
 
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language
 Understanding", NAACL 2019, https://arxiv.org/abs/1810.04805, section 3.1, task 1. Which
-words are masked, and what stands in their place, is the data's.
+words are masked, and what stands in their place, is the data's; and so it is where next
+words are to be predicted instead, of which the figures are then.
 """
 
 import dataclasses
@@ -154,9 +155,15 @@ def _masked(model: nn.Module, variables: Any, batch: Batch) -> jax.Array:
 
 
 def _batch(rows: Sequence[Sequence[int]], facts: Mapping[str, Any]) -> Batch:
-    """What a model reads of rows of tokens, one segment each, and where masks are."""
+    """What a model reads of rows of tokens, one segment each, and where masks are.
+
+    Of next words these are the places before the masks.
+    """
     values, mask = answers.padded(rows, facts["max_length"], facts["pad"])
-    masked = [np.flatnonzero(row == facts["mask"]).tolist() for row in values]
+    before = int(facts.get("causal", False))
+    masked = [
+        (np.flatnonzero(row == facts["mask"]) - before).tolist() for row in values
+    ]
     places, _ = answers.padded(masked, facts["max_length"], 0)
     segments = np.zeros_like(values)
     names = ("tokens", "tokens_mask", "segments", "places")

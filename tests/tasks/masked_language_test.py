@@ -174,12 +174,14 @@ def test_a_step_is_the_same_on_one_device_and_on_eight():
 TEXTS = ["one two three two one", "two three four", "four three"]
 
 
-def test_masks_are_filled_with_the_five_best():
+@pytest.mark.parametrize("causal", [False, True])
+def test_masks_are_filled_with_the_five_best(causal):
     words = tokenizer.train(TEXTS, 270, ("[PAD]", "[CLS]", "[SEP]", "[MASK]"))
     facts = {
         "vocab_size": words.vocab_size,
         "max_length": 20,
         "tokenizer": words,
+        "causal": causal,
         **{name: words.special(name) for name in ("pad", "cls", "sep", "mask")},
     }
     model = Guesser(words.vocab_size)
@@ -190,7 +192,7 @@ def test_masks_are_filled_with_the_five_best():
     mask = facts["mask"]
     row = [facts["cls"], *words.encode(" one"), mask, *words.encode(" three")]
     row = np.array([[*row, facts["sep"]]], np.int32)
-    places = np.flatnonzero(row[0] == mask)[None].astype(np.int32)
+    places = np.flatnonzero(row[0] == mask)[None].astype(np.int32) - causal
     logits = model.apply(variables, row, places, train=False)["masked"][0, 0]
     chances = np.asarray(jax.nn.softmax(logits))
     best = np.argsort(-chances)[:5]

@@ -24,8 +24,8 @@ def write(
     """Writes `examples.npz` and `token_attention.npz`; there are no measures.
 
     They are of the first rows of the split that curves are of: the text as the model
-    reads it, and of the first masked words what they were, and what is guessed. The
-    best guess is marked where it is wrong.
+    reads it, and of the first masked words, or next ones, what they were, and what is
+    guessed. The best guess is marked where it is wrong.
     """
     facts = dataset.facts
     batch = rows.first(dataset, program.curve_split, EXAMPLES, program.fields)
@@ -36,6 +36,7 @@ def write(
     texts = [name(row[mask]) for row, mask in pairs]
     columns = {"text": np.array([_joined(words) for words in texts])}
     fields: list[dict[str, Any]] = [{"name": "text", "kind": "text", "keys": ["text"]}]
+    kind = "next word" if facts.get("causal") else "masked word"
     best, chances = masked_language.guesses(outputs["masked"], GUESSES)
     for k in range(min(WORDS, batch["masked"].shape[1])):
         there = batch["places_mask"][:, k]
@@ -45,12 +46,12 @@ def write(
             right.append(name(batch["masked"][i, [k]])[0] if there[i] else "")
             guess.append(words[0] if there[i] else "")
             others.append(_listed(words, chances[i, k]))
-        lines = {"masked word": right, "guess": guess, f"{GUESSES} best": others}
+        lines = {kind: right, "guess": guess, f"{GUESSES} best": others}
         for line, values in lines.items():
             key = f"{line} {k + 1}"
             columns[key] = np.array(values)
             fields.append({"name": key, "kind": "text", "keys": [key]})
-        fields[-2]["expected"] = f"masked word {k + 1}"
+        fields[-2]["expected"] = f"{kind} {k + 1}"
     index = np.asarray(json.dumps(fields))
     files.write_npz(directory / "examples.npz", index=index, **columns)
     given = {name: batch[name] for name in program.inputs}
