@@ -14,6 +14,7 @@
     python launch.py evaluate --workdir=DIR [--only=POINT] [--checkpoint=best]
     python launch.py predict --workdir=DIR [--only=POINT] [FILE]   answers to the lines
                                                        of a file or standard input
+    python launch.py predict --workdir=DIR --images=PATH   what is in pictures
     python launch.py report --workdir=DIR[,DIR...] [--output=FILE.html]
     python launch.py report --workdir=DIR --save=FILE.json      results in one file
     python launch.py report --workdir=DIR --against=FILE.json   then and now
@@ -74,7 +75,12 @@ flags.DEFINE_string(
     "checkpoint", "last", "For evaluate and predict: last, best or a step."
 )
 flags.DEFINE_string(
-    "output", None, "For report: the page (default: WORKDIR/report.html)."
+    "output",
+    None,
+    "The page of report, or of predict --images (default: in WORKDIR).",
+)
+flags.DEFINE_string(
+    "images", None, "For predict: a PNG or JPEG file, a folder of them or a pattern."
 )
 flags.DEFINE_bool("traceback", False, "Show where in the code a mistake was found.")
 flags.DEFINE_bool(
@@ -286,11 +292,13 @@ def chosen() -> list[pathlib.Path]:
 
 
 def predict(overrides: Sequence[tuple[str, str]], *names: str) -> None:
-    """Prints what a trained model answers to each line of a file or standard input."""
+    """Prints what a trained model answers to lines, or finds in pictures."""
     if not FLAGS.workdir:
         complain("predict needs --workdir=DIR, of a sweep or of one point")
     if len(names) > 1:
         complain(f"predict reads one file, got {', '.join(names)}")
+    if FLAGS.images is not None and names:
+        complain(f"predict reads lines of a file or --images, got {names[0]} as well")
     begin()
     from attn.train import machines, prediction
     from attn.workdir import files
@@ -299,6 +307,9 @@ def predict(overrides: Sequence[tuple[str, str]], *names: str) -> None:
     if len(found) != 1:
         known = ", ".join(path.name for path in found)
         complain(f"predict takes one point: --only=POINT (valid: {known})")
+    if FLAGS.images is not None:
+        recognise(found[0], overrides)
+        return
     if names and names != ("-",):
         try:
             with files.local(names[0]).open("rb") as file:
@@ -317,6 +328,23 @@ def predict(overrides: Sequence[tuple[str, str]], *names: str) -> None:
             print(answer.text, flush=most == 1)
             if answer.note:
                 print(f"line {number}: {answer.note}", file=sys.stderr)
+
+
+def recognise(point: pathlib.Path, overrides: Sequence[tuple[str, str]]) -> None:
+    """Prints what a model finds in pictures, and writes it as JSON and a page."""
+    from attn import report as reports
+    from attn.data import pictures
+    from attn.train import machines, recognition
+    from attn.workdir import files
+
+    paths = pictures.named(FLAGS.images)
+    output = files.local(FLAGS.output or str(point / "predictions.html"))
+    for one in recognition.recognise(point, paths, output, FLAGS.checkpoint, overrides):
+        if machines.first():
+            print(one.text, flush=True)
+    if machines.first():
+        print(f"page: {reports.write_recognised(output)}")
+        print(f"predictions: {output.with_suffix('.json')}")
 
 
 def report(overrides: Sequence[tuple[str, str]]) -> None:

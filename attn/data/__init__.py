@@ -25,9 +25,10 @@ from typing import Any
 
 from attn import settings
 from attn.data import images, transforms
+from attn.data.ahead import Batches
 from attn.data.digits import Digits, DigitsScene
 from attn.data.images import augment, normalise, rescale
-from attn.data.pipeline import Batches, Dataset
+from attn.data.pipeline import Dataset
 from attn.data.source import Batch, Field, Source, Statistics
 from attn.data.text import Sequences
 from attn.data.text.babel import Babel

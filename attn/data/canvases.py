@@ -85,6 +85,18 @@ class Canvases:
         """The canvas of most pixels in evaluation."""
         return max(self.evaluated.lengths, key=lambda size: size[0] * size[1])
 
+    def holding(self, size: np.ndarray) -> Size:
+        """The smallest canvas of the evaluation that holds an image, or a larger one.
+
+        Args:
+            size: height and width of the image, int [2].
+        """
+        known = [one for one in self.evaluated.lengths if (size <= one).all()]
+        if known:
+            return min(known, key=lambda one: one[0] * one[1])
+        height, width = (-(-size // MULTIPLE) * MULTIPLE).tolist()
+        return height, width
+
 
 def plan(size: int, sizes: Sizes, evaluated: np.ndarray) -> Canvases:
     """The plan of a split.

@@ -1,61 +1,27 @@
 """Batches of a data set: batch k is a function of (seed, k), and threads run ahead.
 
 Every batch is made as a whole, by a few NumPy calls, from the positions of its
-examples in the endless stream that `attn.data.order` defines. Grain's part is to ask
-for batches ahead of time in threads and to hand them out in order; NumPy and Pillow
-let go of the interpreter while they work, so that the accelerator does not wait.
+examples in the endless stream that `attn.data.order` defines.
 """
 
 import copy
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from attn import settings
 from attn.data import buckets, canvases, order, padding
+from attn.data.ahead import Batches
 from attn.data.images import normalise
 from attn.data.source import Batch, Field, Source, abstract
 from attn.data.transforms import Entry, Transform
 
 # Seed of the random numbers of the splits that are evaluated: the same in every run.
 EVALUATION_SEED = 0
-AHEAD = 4  # batches made ahead of time, at least
-
-
-class Batches:
-    """An iterator of batches made ahead of time; close it, or use it as a context."""
-
-    def __init__(
-        self, load: Callable[[int], Batch], start: int, stop: int, *, threads: int
-    ) -> None:
-        """Makes batches `start` to `stop` - 1 by `load`, which threads call."""
-        import grain  # half a second, and nobody needs it before this
-
-        options = grain.ReadOptions(
-            num_threads=threads, prefetch_buffer_size=max(AHEAD, threads)
-        )
-        batches = grain.MapDataset.range(start, stop).map(load)
-        self._iterator = iter(batches.to_iter_dataset(options))
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        return next(self._iterator)
-
-    def close(self) -> None:
-        """Ends the threads; may be called twice."""
-        self._iterator.close()
-
-    def __enter__(self) -> "Batches":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -209,6 +175,28 @@ class Dataset:
                 break
         return picture[..., [0, 1, 1]] if picture.shape[-1] == 2 else picture
 
+    def first(self) -> Batch:
+        """The first training example, [1, ...], before all transforms."""
+        return copy.deepcopy(self._first)
+
+    def evaluated(self, batch: Batch) -> Batch:
+        """Examples of another source as evaluation has them, behind all transforms.
+
+        Args:
+            batch: fields as of `first`, of which some may be missing.
+        """
+        counts, places = self._evaluation[0], np.arange(len(batch["image"]))
+
+        def numbers(stream: str, draws: int) -> np.ndarray:
+            return _numbers(EVALUATION_SEED, "test", places, stream, draws)
+
+        batch = self._transformed(batch, self.sources["test"], counts, numbers)
+        if self._unlike:
+            batch = {name: _kept(value) for name, value in batch.items()}
+            size = np.max([image.shape[:2] for image in batch["image"]], axis=0)
+            batch = padding.on_canvas(batch, self._plan("test").holding(size))
+        return batch
+
     def check(self) -> None:
         """Makes an example of each kind.
 
@@ -306,15 +294,26 @@ class Dataset:
         batch = source.read(rows.rows, numbers("", source.draws))
         if isinstance(rows.length, int):
             batch = padding.padded(batch, rows.length, source.lengths)
+        batch = self._transformed(batch, source, counts, numbers)
+        if isinstance(rows.length, tuple):
+            batch = padding.on_canvas(batch, rows.length)
+        return {**batch, "index": rows.rows}
+
+    def _transformed(
+        self,
+        batch: Batch,
+        source: Source,
+        counts: Mapping[str, int],
+        numbers: Callable[[str, int], np.ndarray],
+    ) -> Batch:
+        """A batch behind all transforms, of which those in `counts` are applied."""
         for entry in self.transforms:
             if entry.name in counts:
                 draws = numbers(entry.stream(source), counts[entry.name])
                 batch = entry.transform.apply(batch, draws)
             else:
                 batch = entry.transform.otherwise(batch)
-        if isinstance(rows.length, tuple):
-            batch = padding.on_canvas(batch, rows.length)
-        return {**batch, "index": rows.rows}
+        return batch
 
     def _traced(self, *, train: bool) -> tuple[dict[str, int], dict[str, Field]]:
         """Random numbers of each transform that is applied, and the example at the end.

@@ -42,6 +42,17 @@ def write(
     return page.write([results.read(path) for path in sweep_directories], output, then)
 
 
+def write_recognised(output: Path) -> pathlib.Path:
+    """Writes the page of what a model found in pictures, and returns its path.
+
+    Args:
+        output: the page, beside the files that `attn.train.recognition` wrote.
+    """
+    from attn.report.formats import recognised
+
+    return recognised.write(pathlib.Path(output))
+
+
 def show(sweep_directories: Sequence[Path], against: Path | None = None) -> None:
     """Prints the table of each sweep, and what is not finished, on the terminal.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attn import settings
-from attn.tasks.answers import Answer
+from attn.tasks.answers import Answer, Finding
 from attn.tasks.base import Batch, Mean, Metric, Task, divide
 from attn.tasks.classification import Classification
 from attn.tasks.detection import Detection
@@ -56,6 +56,7 @@ __all__ = [
     "Classification",
     "Detection",
     "Distillation",
+    "Finding",
     "MaskedLanguage",
     "Mean",
     "Metric",

@@ -1,4 +1,4 @@
-"""Answers to lines of text: groups of lines of few shapes, and what is said of them."""
+"""Answers to lines of text, in groups of few shapes, and findings in pictures."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +21,20 @@ class Answer(NamedTuple):
 
     text: str
     note: str = ""
+
+
+class Finding(NamedTuple):
+    """What a task finds in a picture.
+
+    Attributes:
+        name: of a class, most often.
+        probability: that it is right, 0 to 1.
+        box: (x0, y0, x1, y1) in pixels of the image of the batch, if it has a place.
+    """
+
+    name: str
+    probability: float
+    box: tuple[float, float, float, float] | None = None
 
 
 EMPTY = Answer("")

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from attn import settings
-from attn.tasks.answers import Answer
+from attn.tasks.answers import Answer, Finding
 
 Batch = Mapping[str, jax.Array]
 Direction = Literal["lower", "higher"]
@@ -216,6 +216,21 @@ class Task:
                 tokenizer.
         """
         raise settings.Invalid(f"task {type(self).__name__} answers no lines of text")
+
+    def recognise(
+        self, outputs: Any, batch: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+    ) -> list[list[Finding]]:
+        """What the model finds in pictures, the most probable first.
+
+        Args:
+            outputs: of the model, NumPy arrays.
+            batch: the images, and "image_mask" where they are padded.
+            facts: of the data set that the model was trained on.
+
+        Raises:
+            settings.Invalid: the task finds nothing in pictures.
+        """
+        raise settings.Invalid(f"task {type(self).__name__} is not about pictures")
 
 
 def divide(means: Mapping[str, Mean]) -> dict[str, float]:

@@ -10,9 +10,11 @@ import numpy as np
 import optax
 
 from attn import settings
+from attn.tasks.answers import Finding
 from attn.tasks.base import Batch, Mean, Metric, Task
 
 ERROR = Metric("error", "error", unit="%", kind="share")
+MOST = 5  # classes that are named of a picture
 NOTHING = "none"  # the class of a place without a character, in a row of classes
 TOP5 = Metric("top5_error", "top-5 error", unit="%", kind="share")
 
@@ -93,6 +95,24 @@ class Classification(Task):
         ]
         return [
             (f"{own} \N{RIGHTWARDS ARROW} {said}", own != said) for own, said in pairs
+        ]
+
+    def recognise(
+        self, outputs: Any, batch: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+    ) -> list[list[Finding]]:
+        """The classes of highest probability, or the most probable row of classes."""
+        del batch
+        names = facts["class_names"]
+        weights = np.asarray(jax.nn.softmax(np.asarray(outputs, np.float32)))
+        if weights.ndim == 3:  # of rows of classes, whose places are independent
+            rows = weights.argmax(axis=-1)
+            shares = weights.max(axis=-1).prod(axis=-1).tolist()
+            pairs = zip(rows, shares, strict=True)
+            return [[Finding(_text(row, names), share)] for row, share in pairs]
+        best = np.argsort(-weights, axis=-1, kind="stable")[:, :MOST]
+        return [
+            [Finding(names[label], float(row[label])) for label in labels.tolist()]
+            for row, labels in zip(weights, best, strict=True)
         ]
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from attn import settings
 from attn.ops import boxes as geometry
 from attn.tasks import coco, tokens
+from attn.tasks.answers import Finding
 from attn.tasks.base import Batch, Mean, Metric, Task
 from attn.tasks.matching import match
 
@@ -303,6 +304,25 @@ class Detection(Task):
             texts = [_text(some, names) for some in (right, said)]
             captions.append((" \N{RIGHTWARDS ARROW} ".join(texts), right != said))
         return captions
+
+    def recognise(
+        self, outputs: Any, batch: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+    ) -> list[list[Finding]]:
+        """The boxes of all queries."""
+        last = {name: value[:, -1] for name, value in outputs.items()}
+        found = jax.device_get(detected(last, given_size(batch)))
+        names, findings = facts["class_names"], []
+        for boxes, labels, scores in zip(*found.values(), strict=True):
+            order = np.argsort(-scores, kind="stable").tolist()
+            findings.append(
+                [
+                    Finding(
+                        names[labels[q]], float(scores[q]), tuple(boxes[q].tolist())
+                    )
+                    for q in order
+                ]
+            )
+        return findings
 
 
 def detected(outputs: Mapping[str, jax.Array], size: jax.Array) -> dict[str, jax.Array]:

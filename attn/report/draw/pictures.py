@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
+import PIL.ImageFont
 from scipy import ndimage
 
 from attn.report.draw import style
@@ -40,6 +41,13 @@ def encode(picture: PIL.Image.Image, *, exact: bool = False) -> str:
         picture = picture.quantize(COLOURS, dither=PIL.Image.Dither.NONE)
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def encode_photo(picture: PIL.Image.Image) -> str:
+    """The picture as a data URI; a JPEG, for large ones."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def plain(image: np.ndarray) -> PIL.Image.Image:
@@ -162,15 +170,38 @@ def boxes(
     """Boxes [M, 4], (x0, y0, x1, y1) in pixels, with their names on the image."""
     picture = plain(image)
     factor = np.array(picture.size) / image.shape[1::-1]
-    pen = PIL.ImageDraw.Draw(picture)
-    for i, (place, name) in enumerate(zip(places, names, strict=True)):
-        colour = style.OKABE_ITO[i % len(style.OKABE_ITO)]
-        x0, y0, x1, y1 = (place * np.tile(factor, 2)).tolist()
-        pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colour, width=2)
-        ground = pen.textbbox((x0 + 2, y0 + 1), name)
-        pen.rectangle(ground, fill=colour)
-        pen.text((x0 + 2, y0 + 1), name, fill="white")
+    draw_boxes(picture, places * np.tile(factor, 2), names, range(len(names)))
     return picture
+
+
+def draw_boxes(
+    picture: PIL.Image.Image,
+    places: np.ndarray,
+    names: Sequence[str],
+    colours: Sequence[int],
+) -> None:
+    """Boxes [M, 4], (x0, y0, x1, y1) in pixels, with their names, on a picture.
+
+    Args:
+        picture: in RGB, drawn on.
+        places: the boxes.
+        names: that stand in their upper left corners.
+        colours: numbers of colours, which repeat.
+    """
+    large = max(picture.size) > 2 * SIDE
+    font = PIL.ImageFont.load_default(13 if large else 10)
+    pen = PIL.ImageDraw.Draw(picture)
+    for place, name, number in zip(places.tolist(), names, colours, strict=True):
+        colour = style.OKABE_ITO[number % len(style.OKABE_ITO)]
+        x0, y0, x1, y1 = place
+        x1, y1 = max(x1 - 1, x0), max(y1 - 1, y0)
+        pen.rectangle((x0, y0, x1, y1), outline=colour, width=3 if large else 2)
+        _, _, right, bottom = pen.textbbox((0, 0), name, font=font)
+        # inside of the picture, wherever the box is
+        x = min(max(x0, 0), max(picture.size[0] - right - 4, 0))
+        y = min(max(y0, 0), max(picture.size[1] - bottom - 3, 0))
+        pen.rectangle((x, y, x + right + 3, y + bottom + 2), fill=colour)
+        pen.text((x + 2, y + 1), name, fill="white", font=font)
 
 
 def colour_scale() -> str:

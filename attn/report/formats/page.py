@@ -97,20 +97,28 @@ def write(
     return output
 
 
-def render(sweeps: Sequence[Sweep], record: Sweep | None = None) -> str:
-    """The page as text."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Where the templates of pages are found, and how they are filled."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("page.html").render(
-        sweeps=[_sweep(sweep, record, len(sweeps)) for sweep in sweeps],
-        title=", ".join(sweep.title for sweep in sweeps),
-        colour_scale=pictures.colour_scale(),
-        confidence=f"{statistics.CONFIDENCE:.0%}".replace("%", " %"),
+
+
+def render(sweeps: Sequence[Sweep], record: Sweep | None = None) -> str:
+    """The page as text."""
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            sweeps=[_sweep(sweep, record, len(sweeps)) for sweep in sweeps],
+            title=", ".join(sweep.title for sweep in sweeps),
+            colour_scale=pictures.colour_scale(),
+            confidence=f"{statistics.CONFIDENCE:.0%}".replace("%", " %"),
+        )
     )
 
 

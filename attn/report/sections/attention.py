@@ -117,7 +117,7 @@ def _block(row: Row, row_style: Style, budget: Budget) -> Block:
     examples = tuple(
         _example(attention, i, budget) for i in range(len(attention.images))
     )
-    drawn = tuple(line for strip in strips for line in _lines(strip, attention, budget))
+    drawn = tuple(line for strip in strips for line in lines(strip, attention, budget))
     return Block(row, row_style, point, examples, drawn, tuple(remarks))
 
 
@@ -129,7 +129,7 @@ def _example(attention: Attention, i: int, budget: Budget) -> Example:
     return Example(picture, caption, wrong)
 
 
-def _lines(strip: Strip, attention: Attention, budget: Budget) -> list[Line]:
+def lines(strip: Strip, attention: Attention, budget: Budget) -> list[Line]:
     """A line of pictures; a sampling grid has a second one, of what it reads."""
     low, high = pictures.scale(strip)
     drawn = budget.pictures(pictures.draw(strip, attention.images))

@@ -6,11 +6,13 @@ on the way, small.
 
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from attn import modules
 from attn.data import Dataset
 from attn.train.program import Program
 from attn.workdir import files
@@ -76,23 +78,39 @@ def _write(
     batch = {name: array[:count] for name, array in batch.items()}
     outputs, maps = jax.device_get(program.capture(variables, batch))
     described = program.task.describe(outputs, batch, dataset.facts)
+    shown = [np.stack([dataset.picture(i) for i in array[:count]]) for array in images]
+    save(path, shown[0] if shown else None, described, {n: maps[n] for n in sizes})
+
+
+def save(
+    path: pathlib.Path,
+    images: np.ndarray | None,
+    described: Sequence[tuple[str, bool]],
+    maps: Mapping[str, modules.Map],
+) -> None:
+    """Writes the file that `write` tells of.
+
+    Args:
+        path: of the file.
+        images: [n, H, W, C] in [0, 1], if there are any.
+        described: a caption of each example, and whether the model is wrong.
+        maps: NumPy arrays of the examples, by the path in the model.
+    """
     arrays: dict[str, Any] = {}
     index = []
-    shown = [np.stack([dataset.picture(i) for i in array[:count]]) for array in images]
-    for path_in_model in sizes:
-        found = maps[path_in_model]
+    for place, found in maps.items():
         keys = []
         for values in jax.tree.leaves(found.values):
             keys.append(f"map{len(arrays)}")
             arrays[keys[-1]] = values.astype(np.float16)
-        entry = {"path": path_in_model, "kind": found.kind, "grid": found.grid}
+        entry = {"path": place, "kind": found.kind, "grid": found.grid}
         index.append(entry | {"keys": keys})
     files.write_npz(
         path,
         captions=np.asarray([caption for caption, _ in described]),
         wrong=np.asarray([wrong for _, wrong in described]),
         index=np.asarray(json.dumps(index)),
-        **({"images": shown[0]} if shown else {}),
+        **({} if images is None else {"images": images}),
         **arrays,
     )
 
