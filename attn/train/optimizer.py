@@ -9,7 +9,7 @@ accumulates two batches, with twice the numbers, goes as one on their joint batc
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import jax
@@ -151,7 +151,9 @@ class _Optimizer:
             a module, {"input": 0.1}, or of one inside another, {"stage1/block0": 0.5};
             an attention in a slot bears the slot's name. They hold for every
             parameter on whose path the name stands, decoupled weight decay included;
-            0 keeps it as it is. Where several names do, the first counts.
+            0 keeps it as it is, and its gradient counts for nothing, not for `clip`
+            either. Where several names do, the one of most parts counts, and of these
+            the first: {"backbone": 0.1, "backbone/stage1": 0}.
     """
 
     weight_decay: settings.NotNegative = 0.0
@@ -161,16 +163,28 @@ class _Optimizer:
 
     def paced(self) -> optax.GradientTransformation:
         """Multiplies the updates by `rates`; an update is the rate times something."""
-        rates = self.rates or {}
 
         def scale(path: Any, update: jax.Array) -> jax.Array:
-            name = _name(path)
-            factors = [rates[part] for part in rates if _stands_on(part, name)]
-            return update * factors[0] if factors else update
+            factor = self._factor(path)
+            return update if factor is None else update * factor
 
-        return optax.stateless(
-            lambda updates, params: jax.tree.map_with_path(scale, updates)
+        return _on_each(scale)
+
+    def held(self) -> optax.GradientTransformation:
+        """Leaves out the gradients of what `rates` keeps as it is.
+
+        They are zeros that depend on nothing, so that a compiled step does not go back
+        to them.
+        """
+        return _on_each(
+            lambda path, grad: jnp.zeros_like(grad) if self._factor(path) == 0 else grad
         )
+
+    def _factor(self, path: Any) -> float | None:
+        """What `rates` has for a parameter, None where it has nothing."""
+        name, rates = _name(path), self.rates or {}
+        parts = [part for part in rates if _stands_on(part, name)]
+        return rates[max(parts, key=lambda part: part.count("/"))] if parts else None
 
     def mask(self, params: Any) -> Any:
         """Which parameters the weight decay touches, as a tree of booleans."""
@@ -263,6 +277,15 @@ class Lion(_Optimizer):
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "lamb": Lamb, "lion": Lion, "sgd": Sgd}
 
 
+def _on_each(
+    change: Callable[[Any, jax.Array], jax.Array],
+) -> optax.GradientTransformation:
+    """Changes each array by its path."""
+    return optax.stateless(
+        lambda updates, params: jax.tree.map_with_path(change, updates)
+    )
+
+
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
@@ -323,6 +346,8 @@ def create(
         rule = optax.chain(rule, chosen.paced())
     if chosen.clip is not None:
         rule = optax.chain(optax.clip_by_global_norm(chosen.clip), rule)
+    if 0 in (chosen.rates or {}).values():
+        rule = optax.chain(chosen.held(), rule)
     if accumulate > 1:
         rule = optax.MultiSteps(rule, every_k_schedule=accumulate)
     return rule

@@ -183,6 +183,28 @@ def test_rates_reach_the_decoupled_decay_and_come_after_clipping():
     assert found["input/theta/kernel"] == pytest.approx(one / 4, rel=1e-4)
 
 
+def test_the_gradient_of_what_stays_as_it_is_counts_for_nothing():
+    config = {"name": "sgd", "momentum": 0.0, "clip": 1.0, "rates": {"input": 0.0}}
+    found = moved(config, [7.0])
+    one = 0.1 / 18**0.5  # three arrays of the six count
+    assert found["stage/theta"] == pytest.approx(one, rel=1e-4)
+    assert found["input/theta/kernel"] == 0
+    grads = jax.tree.map(lambda _: jnp.full((2, 3), 7.0), PARTS)
+    grads["input"] = jax.tree.map(lambda g: g * jnp.nan, grads["input"])
+    params = jax.tree.map(jnp.ones_like, grads)
+    found = updated(config, params, [grads])
+    np.testing.assert_allclose(found["stage"]["theta"], 1 - one, rtol=1e-4)
+    np.testing.assert_array_equal(found["input"]["theta"]["kernel"], 1)
+
+
+def test_of_several_names_in_rates_the_longest_counts():
+    for rates in ({"stage": 0.5, "stage/conv1": 0.0}, {"stage/conv1": 0, "stage": 0.5}):
+        found = moved({"name": "sgd", "momentum": 0.0, "rates": rates}, [3.0])
+        assert found["stage/conv1/kernel"] == 0
+        assert found["stage/theta"] == pytest.approx(0.15)
+        assert found["input/conv1/kernel"] == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize("factor", ["0.1", True, -0.1, float("inf"), None])
 def test_a_factor_that_is_no_rate_is_refused(factor):
     with pytest.raises(settings.Invalid, match=r"'rates'.*a number of at least 0"):
