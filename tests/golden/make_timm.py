@@ -78,6 +78,17 @@ CASES = {
         | {"block_args": {"attn_layer": "gc"}},
         (37, 50),
     ),
+    # The last stage dilated in place of its stride.
+    "dilated_bottleneck": (
+        "ResNet",
+        {**RESNET, "layers": (2, 2, 2, 2), "block": "Bottleneck", "output_stride": 16},
+        (50, 91),
+    ),
+    "dilated_basic": (
+        "ResNet",
+        {**RESNET, "layers": (2, 2, 2, 2), "block": "BasicBlock", "output_stride": 16},
+        (50, 91),
+    ),
     "cbam_resnet": (
         "ResNet",
         {**RESNET, "block": "Bottleneck", **DEEP, "stem_type": "deep_tiered"}

@@ -51,6 +51,8 @@ CASES = {
         {"widths": (64, 8, 16, 24, 32), "depth": 10}
         | residual("global_context", reduction=8, epsilon=1e-6, fuse="scale"),
     ),
+    "dilated_bottleneck": ("resnet", {**RESNET, "depth": 26, "dilated": True}),
+    "dilated_basic": ("resnet", {**RESNET, "depth": 18, "dilated": True}),
     "cbam_resnet": (
         "resnet",
         {**DEEP, "depth": 14, "stem": "tiered"} | residual("cbam", variant="timm"),

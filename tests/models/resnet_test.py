@@ -4,6 +4,7 @@ import functools
 import pathlib
 import zlib
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -306,3 +307,30 @@ def test_an_attention_that_breaks_the_addition_is_named():
         jax.eval_shape(
             lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
         )
+
+
+def test_frozen_batch_norm_is_no_parameter_and_is_the_same_in_training():
+    settings = {"num_classes": None, "depth": 8, "layout": "cifar", "width": 3}
+    plain = models.create("resnet", **settings)
+    frozen = models.create("resnet", **settings, frozen_norm=True)
+    x = np.random.default_rng(0).normal(size=(2, 7, 10, 3)).astype(np.float32)
+    variables = made(plain, x)
+    params = flax.traverse_util.flatten_dict(variables["params"])
+    stats = flax.traverse_util.flatten_dict(variables["batch_stats"])
+    of_norm = {path: a for path, a in params.items() if (*path[:-1], "mean") in stats}
+    assert {path[-1] for path in of_norm} == {"scale", "bias"}
+    moved = {
+        "params": {path: a for path, a in params.items() if path not in of_norm},
+        "batch_stats": {**stats, **of_norm},
+    }
+    moved = {k: flax.traverse_util.unflatten_dict(v) for k, v in moved.items()}
+    shapes = functools.partial(jax.tree.map, jnp.shape)
+    init = functools.partial(frozen.init, train=False)
+    assert shapes(jax.eval_shape(init, jax.random.key(0), x)) == shapes(moved)
+    want = jax.jit(functools.partial(plain.apply, train=False))(variables, x)
+    train = functools.partial(frozen.apply, train=True, mutable=["batch_stats"])
+    found, after = jax.jit(train)(moved, x)
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
+    jax.tree.map(
+        np.testing.assert_array_equal, after["batch_stats"], moved["batch_stats"]
+    )

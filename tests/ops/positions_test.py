@@ -22,6 +22,21 @@ def test_sinusoids_of_the_transformer():
         assert table[t, 2 * i + 1] == pytest.approx(math.cos(angle), abs=1e-12)
 
 
+def test_sinusoids_of_a_mask_are_those_of_the_image_in_it():
+    mask = np.zeros((3, 7, 9), bool)
+    sides = [(7, 9), (4, 9), (5, 2)]
+    for example, (rows, columns) in zip(mask, sides, strict=True):
+        example[:rows, :columns] = True
+    found = jax.jit(positions.sinusoidal_of_mask, static_argnums=1)(mask, 8)
+    assert found.shape == (3, 7, 9, 8)
+    assert np.all(np.isfinite(found))
+    for vectors, (rows, columns) in zip(found, sides, strict=True):
+        want = positions.sinusoidal_2d((rows, columns), 8)
+        np.testing.assert_allclose(vectors[:rows, :columns], want, atol=2e-6)
+    with pytest.raises(ValueError, match="that 4 divides, such as 4 or 8, got 6"):
+        positions.sinusoidal_of_mask(mask, 6)
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 def test_sinusoids_of_detr(normalize):
     """PositionEmbeddingSine, line by line, for images without padding."""
