@@ -14,6 +14,7 @@ MODELS: dict[str, str] = {
     "detr": "attn.models.detr:DETR",
     "mlp": "attn.models.mlp:MLP",
     "part_stn": "attn.models.part_stn:PartSTN",
+    "recurrent_attention": "attn.models.recurrent_attention:RecurrentAttention",
     "resnet": "attn.models.resnet:ResNet",
     "swin": "attn.models.swin:Swin",
     "transformer": "attn.models.transformer:Transformer",

@@ -142,7 +142,10 @@ def check(
 
 def _check_module(key: str, spec: Spec, given: Mapping[str, Any]) -> None:
     try:
-        modules.create(spec["name"], **settings_of(spec, given))
+        own, kind = settings_of(spec, given), modules.find(spec["name"])
+        settings.check(kind, "attention", spec["name"], own)
+        # by itself, as a model may be made, or cloned, inside of another one
+        kind(**own, parent=None)
     except (ValueError, TypeError) as error:
         raise Invalid(f"slot {key!r}: {error}") from error
 

@@ -17,6 +17,7 @@ from attn.tasks.detection import Detection
 from attn.tasks.distillation import Distillation
 from attn.tasks.masked_language import MaskedLanguage
 from attn.tasks.next_sentence import NextSentence
+from attn.tasks.recurrent_attention import RecurrentAttention
 from attn.tasks.sequence import Sequence
 from attn.tasks.translation import Translation
 
@@ -26,6 +27,7 @@ TASKS: dict[str, type[Task]] = {
     "distillation": Distillation,
     "masked_language": MaskedLanguage,
     "next_sentence": NextSentence,
+    "recurrent_attention": RecurrentAttention,
     "sequence": Sequence,
     "translation": Translation,
 }

@@ -21,7 +21,9 @@ def crop(image, place, size, scale):
     """Whole pixels of an image with a wide black frame, averaged cell by cell."""
     (h, w), cell, frame = size, 2**scale, 200
     framed = np.pad(image.astype(np.float64), ((frame, frame), (frame, frame), (0, 0)))
-    x, y = ((p + 1) / 2 * side for p, side in zip(place, (W, H), strict=True))
+    x, y = (
+        (p + 1) / 2 * side for p, side in zip(place, image.shape[1::-1], strict=True)
+    )
     left, top = (
         int(np.floor(p - n * cell / 2 + 0.5)) + frame for p, n in ((x, w), (y, h))
     )

@@ -1,4 +1,4 @@
-"""The distorted MNIST digits of the spatial-transformer paper, drawn on the fly.
+"""The distorted MNIST digits of two papers, drawn on the fly.
 
 Jaderberg, Simonyan, Zisserman, Kavukcuoglu, "Spatial Transformer Networks", NeurIPS
 2015, https://arxiv.org/abs/1506.02025, sections 4.1 and A.4:
@@ -10,6 +10,12 @@ Jaderberg, Simonyan, Zisserman, Kavukcuoglu, "Spatial Transformer Networks", Neu
     e    scaled by U(0.75, 1), then 16 thin-plate-spline control points moved by
          N(0, 1.5 pixels), 28x28
     tc   at a random place of a 60x60 canvas, with six random 6x6 patches of others
+
+and of Mnih, Heess, Graves, Kavukcuoglu, "Recurrent Models of Visual Attention", NIPS
+2014, https://arxiv.org/abs/1406.6247, section 4.1:
+
+    translated  at a random place of a 60x60 canvas
+    cluttered   the same with four random 8x8 patches of others
 
 The numbers of p, e and tc are those of the appendix. What it leaves open is settled
 here so: turning and scaling are about the centre of the image; in rts the scaled
@@ -26,6 +32,7 @@ example depends on its own row and draws only. Sampling is bilinear, zero outsid
 Where the digit is, bool [B, size, size], is where its ink is (`attn.data.digits.ink`).
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,8 +43,6 @@ from attn.data.draws import integers, normal, other_rows, uniform
 
 SIDE = 28  # of the digits
 CENTRE = (SIDE - 1) / 2
-PATCH = 6
-PATCHES = 6
 CONTROL = 4  # points along an edge
 
 
@@ -104,18 +109,27 @@ def stretched(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.nda
     return _warped(digits[rows], where, SIDE)
 
 
-def cluttered(digits: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """tc. Draws: column and row of the digit; of each patch which other digit, its
-    column and row there, its column and row on the canvas."""
+def cluttered(
+    digits: np.ndarray,
+    rows: np.ndarray,
+    draws: np.ndarray,
+    patches: int,
+    side: int,
+) -> np.ndarray:
+    """tc, translated and cluttered, by how many patches there are, of which side.
+
+    Draws: column and row of the digit; of each patch which other digit, its column and
+    row there, its column and row on the canvas.
+    """
     canvas = 60
     image = _alone(digits, rows, draws, canvas)
-    draws = draws[:, 2:].reshape(len(rows), PATCHES, 5)
+    draws = draws[:, 2:].reshape(len(rows), patches, 5)
     other = other_rows(draws[..., 0], rows, len(digits))
-    source = integers(draws[..., 1:3], SIDE - PATCH + 1)
-    target = integers(draws[..., 3:5], canvas - PATCH + 1)
-    for k in range(PATCHES):  # one after the other, as they may overlap
-        patch = digits.reshape(-1)[warp.windows(other[:, k], source[:, k], PATCH, SIDE)]
-        at = warp.windows(np.arange(len(rows)), target[:, k], PATCH, canvas)
+    source = integers(draws[..., 1:3], SIDE - side + 1)
+    target = integers(draws[..., 3:5], canvas - side + 1)
+    for k in range(patches):  # one after the other, as they may overlap
+        patch = digits.reshape(-1)[warp.windows(other[:, k], source[:, k], side, SIDE)]
+        at = warp.windows(np.arange(len(rows)), target[:, k], side, canvas)
         image.reshape(-1)[at] = np.maximum(image.reshape(-1)[at], patch)
     return image[..., None].astype(np.float32)
 
@@ -131,7 +145,7 @@ def inked(
 def uncluttered(
     digits: np.ndarray, rows: np.ndarray, draws: np.ndarray, image: np.ndarray
 ) -> np.ndarray:
-    """Mask of the digit among the patches of tc."""
+    """Mask of the digit among patches."""
     return _alone(digits, rows, draws, image.shape[1]) >= ink.INK
 
 
@@ -161,12 +175,19 @@ class Distortion(NamedTuple):
     objects: Callable[..., np.ndarray] = inked
 
 
+def _clutter(patches: int, side: int) -> Distortion:
+    apply = functools.partial(cluttered, patches=patches, side=side)
+    return Distortion(apply, 60, 2 + 5 * patches, uncluttered)
+
+
 DISTORTIONS = {
+    "cluttered": _clutter(4, 8),
     "e": Distortion(stretched, SIDE, 1 + 2 * CONTROL**2),
     "p": Distortion(projected, SIDE, 9),
     "r": Distortion(rotated, SIDE, 1),
     "rts": Distortion(placed, 42, 4),
-    "tc": Distortion(cluttered, 60, 2 + 5 * PATCHES, uncluttered),
+    "tc": _clutter(6, 6),
+    "translated": _clutter(0, 1),
 }
 
 

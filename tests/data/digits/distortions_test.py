@@ -1,5 +1,6 @@
 """Distortions against loops over pixels in float64, and what they promise."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -107,27 +108,29 @@ def stretched(image, draws):
     return out
 
 
-def cluttered(pool, index, draws):
-    """tc: by slices."""
+def cluttered(pool, index, draws, side=1):
+    """tc, cluttered, translated: by slices, with as many patches as there are draws."""
     out = np.zeros((60, 60))
     x, y = (np.array(draws[:2]) * 33).astype(int)
     out[y : y + 28, x : x + 28] = pool[index, :, :, 0]
-    for patch in draws[2:].reshape(6, 5):
+    for patch in draws[2:].reshape(-1, 5):
         others = [*range(index + 1, len(pool)), *range(index)]
         other = pool[others[int(patch[0] * len(others))], :, :, 0]
-        a, b = (patch[1:3] * 23).astype(int)
-        x, y = (patch[3:5] * 55).astype(int)
-        there = out[y : y + 6, x : x + 6]
-        np.maximum(there, other[b : b + 6, a : a + 6], out=there)
+        a, b = (patch[1:3] * (29 - side)).astype(int)
+        x, y = (patch[3:5] * (61 - side)).astype(int)
+        there = out[y : y + side, x : x + side]
+        np.maximum(there, other[b : b + side, a : a + side], out=there)
     return out
 
 
 ORACLES = {
+    "cluttered": functools.partial(cluttered, side=8),
     "e": lambda pool, index, draws: stretched(pool[index], draws),
     "p": lambda pool, index, draws: projected(pool[index], draws),
     "r": lambda pool, index, draws: turned(pool[index], draws, 28, 90, None),
     "rts": lambda pool, index, draws: turned(pool[index], draws, 42, 45, (0.7, 1.2)),
-    "tc": cluttered,
+    "tc": functools.partial(cluttered, side=6),
+    "translated": cluttered,
 }
 
 
@@ -138,6 +141,8 @@ def test_equals_the_loop_over_pixels(name):
     result = distortion.apply(pool, rows, draws)
     assert result.dtype == np.float32
     assert result.shape == (3, distortion.size, distortion.size, 1)
+    patches = {"tc": 6, "cluttered": 4, "translated": 0}.get(name)
+    assert patches is None or draws.shape[1] == 2 + 5 * patches
     expected = [ORACLES[name](pool, *one) for one in zip(rows, draws, strict=True)]
     # Coordinates are float32: 4e-6 pixels, times 255 a pixel, more where p is steep.
     np.testing.assert_allclose(
