@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from attn import modules, settings
+from attn import modules
+from attn.models import backbone as backbones
 from attn.models import slots
 from attn.models.base import Model, numbered
 from attn.models.layers.checks import check_heads, check_rates
@@ -30,7 +31,6 @@ from attn.models.scaling import Width, step_of
 from attn.settings import Count, Invalid, Positive
 
 EPSILON = 1e-5  # of the layer norms
-RESNET = FrozenDict({"depth": 50})
 Kind = Literal["none", "sine", "learned"]
 At = Literal["attention", "input"]
 
@@ -101,7 +101,7 @@ class DETR(Model):
 
     streams: ClassVar = ("dropout",)
     places: ClassVar = {
-        **{place: scopes + 1 for place, scopes in ResNet.places.items()},
+        **backbones.PLACES,
         **dict.fromkeys(("encoder.mixer", "decoder.self", "decoder.cross"), 1),
     }
     usual_fill: ClassVar = dict.fromkeys(
@@ -138,7 +138,7 @@ class DETR(Model):
 
     num_classes: Positive
     masked: bool = False
-    backbone: Mapping[str, Any] = RESNET
+    backbone: Mapping[str, Any] = backbones.RESNET
     dilated: bool = False
     frozen_norm: bool = True
     width: Positive = 256
@@ -157,7 +157,7 @@ class DETR(Model):
     def __post_init__(self):
         check_heads(self, self.width, self.num_heads)
         check_rates(self, dropout=self.dropout)
-        self.backbone = _checked(self.backbone)
+        self.backbone = backbones.checked(self.backbone, "DETR")
         for kind, _ in self._positions().values():
             if self.width % DIVISORS[kind]:
                 raise Invalid(
@@ -176,7 +176,7 @@ class DETR(Model):
     def scopes(self) -> dict[str, dict]:
         """The backbone with its stages, and the layers, counting from 0."""
         return {
-            "backbone": ResNet(num_classes=None, parent=None, **self.backbone).scopes(),
+            **backbones.scopes(self.backbone),
             **numbered("encoder", self.encoder_depth),
             **numbered("decoder", self.decoder_depth),
         }
@@ -194,7 +194,7 @@ class DETR(Model):
         own = {
             key: specs
             for key, specs in self.fill.items()
-            if key.rpartition("/")[2] not in ResNet.places
+            if not backbones.is_inside(key)
         }
         step = math.lcm(self.num_heads, 4, step_of(own, self.given()))
         found = {"width": Width(self.width, step)}
@@ -302,15 +302,12 @@ class DETR(Model):
     @nn.nowrap  # so that its attentions are looked at outside of any module
     def _resnet(self, dtype: jnp.dtype | None = None, **where: Any) -> ResNet:
         """The backbone; `where` has its name, or parent=None for one by itself."""
-        fill = slots.narrow(self.fill, "backbone")
-        fill = {k: v for k, v in fill.items() if k.rpartition("/")[2] in ResNet.places}
-        return ResNet(
-            num_classes=None,
+        return backbones.build(
+            self,
+            self.backbone,
+            dtype,
             dilated=self.dilated,
             frozen_norm=self.frozen_norm,
-            fill=FrozenDict(fill),
-            **self.inherited(dtype),
-            **self.backbone,
             **where,
         )
 
@@ -340,12 +337,9 @@ class DETR(Model):
     def _check_slots(self) -> None:
         """Refuses places in scopes that lack them, and attentions that do not fit."""
         for key, specs in self.fill.items():
-            scope, _, place = key.rpartition("/")
-            side = "backbone" if place in ResNet.places else place.partition(".")[0]
-            if scope and not scope.startswith(side):
-                raise Invalid(f"slot {key!r}: only {side} has {place!r}")
-            if side == "backbone":
+            if backbones.check_scope(key) == backbones.SCOPE:
                 continue
+            place = key.rpartition("/")[2]
             for spec in specs:
                 reason = self._unfit(place, spec["name"])
                 if reason:
@@ -370,28 +364,3 @@ class DETR(Model):
         if placed and not slots.takes(module, "q_position"):
             return "takes no positions for queries and keys"
         return ""
-
-
-def _checked(backbone: Any) -> FrozenDict:
-    """Settings of the backbone, in the form of fields of `ResNet`.
-
-    Raises:
-        Invalid: no settings, unknown ones, or such as DETR has itself.
-    """
-    if not hasattr(backbone, "items"):
-        raise Invalid(
-            'backbone must be settings of a ResNet, such as {"depth": 50}, got'
-            f" {backbone!r}"
-        )
-    own = {key: slots.frozen(value) for key, value in backbone.items()}
-    for name in ("num_classes", "slots", "fill", "dilated", "frozen_norm"):
-        if name in own:
-            where = {"slots": 'in slots, as "backbone/block.residual"'}
-            raise Invalid(
-                f"backbone has no {name!r}: it is"
-                f" {where.get(name, 'a setting of DETR itself or has no meaning here')}"
-            )
-    if own.pop("name", "resnet") != "resnet":
-        raise Invalid(f"the backbone of DETR is a resnet, got {backbone['name']!r}")
-    settings.check(ResNet, "backbone", "resnet", {"num_classes": None, **own})
-    return FrozenDict(own)

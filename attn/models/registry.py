@@ -9,6 +9,7 @@ from attn.models.base import Model
 MODELS: dict[str, str] = {
     "bert": "attn.models.bert:BERT",
     "cait": "attn.models.cait:CaiT",
+    "captioner": "attn.models.captioner:Captioner",
     "cnn": "attn.models.cnn:CNN",
     "deit": "attn.models.deit:DeiT",
     "detr": "attn.models.detr:DETR",

@@ -16,7 +16,9 @@ S sources:
     factors        two arrays [B, N, T, R], [B, N, R, S] whose product is the matrix
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import flax.struct
@@ -33,6 +35,9 @@ Kind = Literal[
     "factors",
 ]
 COLLECTION = "attention"
+_heard: contextvars.ContextVar[list["Map"] | None] = contextvars.ContextVar(
+    "heard", default=None
+)
 
 
 class Map(flax.struct.PyTreeNode):
@@ -56,15 +61,37 @@ def sow(
     *,
     grid: tuple[int, int] | None = None,
 ) -> None:
-    """Notes, if somebody captures, that `module` attended by `values`.
+    """Notes, if somebody captures or listens, that `module` attended by `values`.
 
     A callable is called only when somebody does: for maps that the computation
     itself does not need.
     """
-    if module.is_initializing() or not module.is_mutable_collection(COLLECTION):
+    captured = module.is_mutable_collection(COLLECTION)
+    captured = captured and not module.is_initializing()
+    heard = _heard.get()
+    if not captured and heard is None:
         return
-    values = values() if callable(values) else values
-    module.sow(COLLECTION, kind, Map(values, kind, grid))
+    found = Map(values() if callable(values) else values, kind, grid)
+    if heard is not None:
+        heard.append(found)
+    if captured:
+        module.sow(COLLECTION, kind, found)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[list[Map]]:
+    """A list of the maps of whatever attends inside, in the order of the calls.
+
+    It is for a model that needs the maps itself, to hand them to its task or to carry
+    them out of `nn.scan`, in training too, where nobody captures. What is called
+    inside must not trace a function of its own around its attention.
+    """
+    heard: list[Map] = []
+    token = _heard.set(heard)
+    try:
+        yield heard
+    finally:
+        _heard.reset(token)
 
 
 def capture(

@@ -34,6 +34,14 @@ CASES = {
         None,
     ),
     "cait": ({**TOKENS, "layer_scale": 0.5}, (8, 12, 3)),
+    "captioner": (
+        {
+            "backbone": {"depth": 8, "layout": "cifar", "width": 4},
+            "width": 9,
+            "embedding": 7,
+        },
+        (8, 12, 3),
+    ),
     "cnn": (
         {"filters": (3, 4), "kernel_sizes": (3, 2), "pools": (1,), "dense": (6,)},
         (9, 11, 3),
@@ -138,6 +146,8 @@ sizes = lambda one, other, **same: ({"size": one, **same}, {"size": other, **sam
 LEARNED = {"position": "learned"}
 ANY = {"num_classes": 4, "vocab_size": 12}
 ANY |= {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
+TEXT_DECODER = {"decoder": "transformer", "width": 8, "num_heads": 4, "depth": 1}
+written = lambda **one: (TEXT_DECODER, TEXT_DECODER | one)
 ONE_BLOCK = {"width": None, "num_heads": None, "depth": 1}
 CHANGES = {
     "bert": {
@@ -166,6 +176,23 @@ CHANGES = {
         **LATE_CLASS,
         "size": sizes("xxs24", "xs24", **ONE_BLOCK),
         "patch_size": 2,
+    },
+    "captioner": {
+        "decoder": ({"width": 16}, {"width": 16, "decoder": "transformer"}),
+        "width": 10,
+        "embedding": 8,
+        "dropout": 0.25,
+        "pool": (
+            {"fill": {"decoder.cross": "none"}},
+            {"fill": {"decoder.cross": "none"}, "pool": "first"},
+        ),
+        "depth": written(depth=2),
+        "num_heads": written(num_heads=2),
+        "mlp_dim": written(mlp_dim=20),
+        "backbone": {"depth": 8, "layout": "cifar", "width": 5},
+        "frozen": True,
+        "position": "sine",
+        "fill": {"decoder.cross": "gated_soft"},
     },
     "cnn": {
         "filters": (3, 5),
@@ -309,6 +336,7 @@ BATCH, SYNCED = (
 NORMED = {
     "bert": SYNCED,
     "cait": BATCH,
+    "captioner": {"block.post": "cbam"},
     "cnn": {"conv2": "cbam"},
     "deit": BATCH,
     "mlp": {"input": "cbam"},

@@ -10,6 +10,7 @@ import pytest
 
 import attn
 from attn.modules import Map, sow
+from attn.modules.capture import listening
 
 
 class Gate(nn.Module):
@@ -140,3 +141,37 @@ def test_a_map_is_a_pytree_that_keeps_its_kind_and_grid():
     found = jax.tree.map(lambda a: 2 * a, Map(jnp.ones(3), "token_matrix", (1, 3)))
     assert (found.kind, found.grid) == ("token_matrix", (1, 3))
     np.testing.assert_array_equal(found.values, 2)
+
+
+class Listener(nn.Module):
+    """Hands the maps of its stage out of a scan over words."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        def step(stage, carry, word):
+            with listening() as heard:
+                y = stage(word, train=train)
+            return carry, (y, tuple(found.values for found in heard))
+
+        stage = Stage(name="stage")
+        axes = {"variable_broadcast": "params", "split_rngs": {"params": False}}
+        return nn.scan(step, **axes)(stage, (), x)[1]
+
+
+def test_a_model_may_listen_to_its_own_maps_where_nobody_captures():
+    variables, x = setup(Listener())
+    y, maps = Listener().apply(variables, x, train=True)
+    assert len(maps) == 2 and y.shape == x.shape
+    np.testing.assert_array_equal(maps[0], x[..., 0] + 100)
+    np.testing.assert_array_equal(maps[1], maps[0] + 1)
+
+
+def test_who_listens_hears_what_is_called_inside_alone():
+    variables, x = setup(Gate())
+    with listening() as outer:
+        with listening() as inner:
+            Gate().apply(variables, x, train=False)
+        Gate().apply(variables, x, train=True)
+    Gate().apply(variables, x, train=False)
+    assert len(inner) == len(outer) == 1
+    np.testing.assert_array_equal(outer[0].values, inner[0].values + 100)

@@ -19,6 +19,7 @@ LACKS = {
     "kv_mask": "cannot leave out padding",
     "causal": "cannot be causal",
     "cross": "cannot attend to other tokens than its own",
+    "decode": "cannot go on word by word",
 }
 
 
@@ -117,8 +118,8 @@ def check_slots(fill: slots.Filling, needs: Mapping[str, Iterable[str]]) -> None
 
     Args:
         fill: a checked filling.
-        needs: what the attention at each place must support, of "kv_mask", "causal"
-            and "cross".
+        needs: what the attention at each place must support, of "kv_mask", "causal",
+            "cross" and "decode".
 
     Raises:
         Invalid: one that attends to maps, needs a grid, has a position encoding that
