@@ -12,7 +12,8 @@ encoder whose only difference is its attention.
     python launch.py --config=experiments/long_range_arena.py:pathfinder
 
 The small form has short expressions, the first 256 bytes of docstrings (of which
-package?), two of them (of the same package?), digits of 14x14 pixels, and paths on
+package?), the first 128 of two of them (of the same package? Naive Bayes on runs of up
+to four letters is right in 67 % of the pairs), digits of 14x14 pixels, and paths on
 16x16. With ",paper" it has the sizes and steps of the benchmark's code, whose "text" is
 the films of "imdb_reviews" and whose images are those of CIFAR-10; its paths are drawn
 by rules of our own. Its pairs, papers of the ACL Anthology Network, are no set of
@@ -53,7 +54,7 @@ DATA = {
         "source": "docstrings",
         "form": "apart",
         "units": "bytes",
-        "length": 256,
+        "length": 128,
         "validation": "validation",
     },
     "image": {
