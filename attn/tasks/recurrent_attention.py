@@ -31,9 +31,13 @@ class RecurrentAttention(Classification):
 
     Attributes:
         label_smoothing, top5: as of `Classification`.
-        reward: of each draw: 1 if its answer is right and 0 if not, "correct", as in
-            the paper; or log p of the right answer, "log_prob", as in Show, Attend and
-            Tell.
+        answers: whether the cross-entropy is that of the "last" answer, as in the
+            paper, or the mean of those after "every" glimpse.
+        reward: of a draw, and of all of its places: 1 if the last answer is right and 0
+            if not, "correct", as in the paper; or its log p of the right one,
+            "log_prob", as in Show, Attend and Tell. Or of each place by itself, by how
+            much log p rose by what was seen there, "gain": it varies less and sees no
+            further.
         baseline: what the reward is compared with: the "learnt" one of the model, as in
             the paper; the mean of the "others" of M draws; or "none".
         reward_weight: of REINFORCE, beside the cross-entropy.
@@ -41,12 +45,13 @@ class RecurrentAttention(Classification):
             that return it.
     """
 
-    reward: Literal["correct", "log_prob"] = "correct"
+    answers: Literal["last", "every"] = "last"
+    reward: Literal["correct", "log_prob", "gain"] = "correct"
     baseline: Literal["learnt", "others", "none"] = "learnt"
     reward_weight: settings.NotNegative = 1.0
     entropy_weight: settings.NotNegative = 0.0
 
-    probes: ClassVar[tuple[str, ...]] = ("attention",)
+    probes: ClassVar[tuple[str, ...]] = ("attention", "glimpses")
 
     def check(self, outputs: Any, example: Batch, facts: Mapping[str, Any]) -> None:
         """Refuses a model that lacks logits of draws and glimpses, or the baseline.
@@ -71,14 +76,17 @@ class RecurrentAttention(Classification):
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
         """The "loss", and of what it consists: "cross_entropy" and "reinforce"."""
-        last = outputs["logits"][:, :, -1]
-        targets = jax.nn.one_hot(batch["label"], last.shape[-1])[:, None]
-        targets = optax.smooth_labels(targets, self.label_smoothing)
-        targets = jnp.broadcast_to(targets, last.shape)
-        parts = {"cross_entropy": optax.softmax_cross_entropy(last, targets)}
-        wrong = jnp.argmax(last, axis=-1) != batch["label"][:, None]
+        logits = outputs["logits"]
+        targets = jax.nn.one_hot(batch["label"], logits.shape[-1])[:, None, None]
+        smooth = optax.smooth_labels(targets, self.label_smoothing)
+        smooth = jnp.broadcast_to(smooth, logits.shape)
+        entropy = optax.softmax_cross_entropy(logits, smooth)
+        last = self.answers == "last"
+        parts = {"cross_entropy": entropy[..., -1] if last else entropy.mean(axis=-1)}
+        wrong = jnp.argmax(logits[:, :, -1], axis=-1) != batch["label"][:, None]
         if "log_prob" in outputs:
-            parts |= self._rewarded(outputs, 1.0 - wrong, -parts["cross_entropy"])
+            reward = self._reward(logits, targets, wrong)
+            parts |= self._rewarded(outputs, jax.lax.stop_gradient(reward))
         parts = {name: part.mean(axis=1) for name, part in parts.items()}
         found = {
             "loss": sum(parts.values()),
@@ -87,12 +95,21 @@ class RecurrentAttention(Classification):
         }
         return {name: Mean(part, jnp.ones_like(part)) for name, part in found.items()}
 
-    def _rewarded(
-        self, outputs: Any, correct: jax.Array, log_likelihood: jax.Array
-    ) -> dict[str, jax.Array]:
-        """The losses of places, [B, M] each, given what is gained by each draw."""
-        gained = correct if self.reward == "correct" else log_likelihood
-        reward = jax.lax.stop_gradient(gained)[..., None]
+    def _reward(
+        self, logits: jax.Array, targets: jax.Array, wrong: jax.Array
+    ) -> jax.Array:
+        """What each place is rewarded by, [B, M, T], or all of a draw, [B, M, 1]."""
+        if self.reward == "correct":
+            return 1.0 - wrong[..., None]
+        targets = jnp.broadcast_to(targets, logits.shape)
+        log_prob = -optax.softmax_cross_entropy(logits, targets)
+        if self.reward == "log_prob":
+            return log_prob[..., -1:]
+        nothing = jnp.full_like(log_prob[..., :1], -np.log(logits.shape[-1]))
+        return jnp.diff(log_prob, prepend=nothing)
+
+    def _rewarded(self, outputs: Any, reward: jax.Array) -> dict[str, jax.Array]:
+        """The losses of places, [B, M] each."""
         parts = {}
         compared: jax.Array | float = 0.0
         if self.baseline == "learnt":
@@ -105,7 +122,8 @@ class RecurrentAttention(Classification):
                     "baseline 'others' compares draws of one image: it needs a model"
                     f" with samples of at least 2, got {reward.shape[1]}"
                 )
-            compared = score_function.leave_one_out(reward[..., 0])[..., None]
+            others = score_function.leave_one_out(jnp.swapaxes(reward, 1, 2))
+            compared = jnp.swapaxes(others, 1, 2)
         lost = score_function.score_function_loss(outputs["log_prob"], reward, compared)
         parts["reinforce"] = self.reward_weight * lost.sum(axis=-1)
         if "entropy" in outputs and self.entropy_weight:

@@ -164,6 +164,46 @@ def warp(image: np.ndarray, points: np.ndarray) -> PIL.Image.Image:
     return plain(np.clip(np.stack(planes, axis=-1), 0.0, 1.0))
 
 
+def path(image: np.ndarray, places: np.ndarray, sides: np.ndarray) -> PIL.Image.Image:
+    """Places [T, 2], (x, y) in [-1, 1], as a line over the image [H, W, 3].
+
+    The first one is a ring, the last one a full dot, and round each of them is the
+    frame of what is seen there, `sides` (height, width) in pixels of the image.
+    """
+    picture = plain(image)
+    small, factor = picture.size, np.array(picture.size) / image.shape[1::-1]
+    picture = picture.resize(tuple(SUPERSAMPLE * side for side in small))
+    factor = SUPERSAMPLE * factor
+    at = (places + 1) / 2 * np.array(picture.size)
+    half = sides[::-1] / 2 * factor
+    pen = PIL.ImageDraw.Draw(picture)
+    for place in at:
+        corners = np.concatenate([place - half, place + half]).tolist()
+        pen.rectangle(corners, outline=LINE, width=3)
+    pen.line([tuple(place) for place in at.tolist()], fill=BORDER, width=7)
+    for place in at[1:-1]:
+        _dot(pen, place, 2 * SUPERSAMPLE, BORDER)
+    _dot(pen, at[-1], 4 * SUPERSAMPLE, CORNER)
+    radius = 4 * SUPERSAMPLE
+    ring = np.concatenate([at[0] - radius, at[0] + radius]).tolist()
+    pen.ellipse(ring, outline=CORNER, width=2 * SUPERSAMPLE)
+    return picture.resize(small, PIL.Image.Resampling.LANCZOS)
+
+
+def mosaic(tiles: np.ndarray) -> PIL.Image.Image:
+    """Images [R, T, h, w, 3] in [0, 1] in R rows of T, with lines between them."""
+    rows, columns, height, width = tiles.shape[:4]
+    factor = max(1, 2 * SIDE // (columns * (width + 1)))
+    step = np.array([width, height]) * factor + 2
+    ground = PIL.Image.new("RGB", tuple((step * (columns, rows) - 2).tolist()), RING)
+    for row, column in np.ndindex(rows, columns):
+        tile = (tiles[row, column] * 255).round().astype(np.uint8)
+        size = (width * factor, height * factor)
+        tile = PIL.Image.fromarray(tile).resize(size, PIL.Image.Resampling.NEAREST)
+        ground.paste(tile, tuple((step * (column, row)).tolist()))
+    return ground
+
+
 def boxes(
     image: np.ndarray, places: np.ndarray, names: Sequence[str]
 ) -> PIL.Image.Image:

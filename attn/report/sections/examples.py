@@ -8,6 +8,9 @@ the "keys" of its arrays:
     pair     two such images, such as target and output: both, and their difference
     boxes    float [n, M, 4], (x0, y0, x1, y1) in pixels of the image field that "on"
              names, and their names, str [n, M]; boxes without area are left out
+    path     places [n, T, 2], (x, y) in [-1, 1] of the image field that "on" names, one
+             after another, and the sides (height, width) of what is seen there, [n, 2]
+    mosaic   images [n, R, T, h, w, C] in [0, 1], in R rows of T
     text     str [n]; where "expected" names another text field, those that differ
              from it are marked
 
@@ -144,6 +147,21 @@ def _boxes(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Ce
     ]
 
 
+def _path(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
+    images = maps.as_colours(fields[field.on].arrays[0])
+    return [
+        Cell((budget.picture(pictures.path(image, *found)),))
+        for image, *found in zip(images, *field.arrays, strict=True)
+    ]
+
+
+def _mosaic(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
+    images = field.arrays[0]
+    shown = maps.as_colours(images.reshape(-1, *images.shape[3:]))
+    shown = shown.reshape(*images.shape[:-1], 3)
+    return [Cell((budget.picture(pictures.mosaic(tiles)),)) for tiles in shown]
+
+
 def _with_area(boxes: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, list[str]]:
     keep = np.all(boxes[:, 2:] > boxes[:, :2], axis=-1)
     return boxes[keep], [str(name) for name in names[keep]]
@@ -163,6 +181,8 @@ def _text(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cel
 KINDS: dict[str, Callable[[Field, Mapping[str, Field], Budget], list[Cell]]] = {
     "boxes": _boxes,
     "image": _image,
+    "mosaic": _mosaic,
     "pair": _pair,
+    "path": _path,
     "text": _text,
 }

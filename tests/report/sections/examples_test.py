@@ -26,6 +26,8 @@ def write(path, count=3):
         {"name": "image", "kind": "image", "keys": ["image"]},
         {"name": "found", "kind": "boxes", "keys": ["b", "n"], "on": "image"},
         {"name": "output", "kind": "pair", "keys": ["low", "high"]},
+        {"name": "way", "kind": "path", "keys": ["p", "s"], "on": "image"},
+        {"name": "seen", "kind": "mosaic", "keys": ["m"]},
         {"name": "target", "kind": "text", "keys": ["t"]},
         {"name": "written", "kind": "text", "keys": ["w"], "expected": "target"},
     ]
@@ -36,6 +38,10 @@ def write(path, count=3):
         n=np.array([["7", ""]] * count),
         low=low,
         high=high,
+        p=np.tile(np.array([[-0.5, -0.5], [0.5, 0.25]]), (count, 1, 1)),
+        s=np.tile([6, 10], (count, 1)),
+        m=np.zeros((count, 2, 3, 4, 5, 1))
+        + np.linspace(0, 1, 6).reshape(1, 2, 3, 1, 1, 1),
         t=np.array([f"a {i}" for i in range(count)]),
         w=np.array([f"a {i + (i == 1)}" for i in range(count)]),
         index=json.dumps(index),
@@ -66,7 +72,15 @@ def test_each_kind_of_field_has_its_line(root):
     assert block.remarks == ()
     lines = {line.name: line.cells for line in block.lines}
     counts = {name: len(cells[0].pictures) for name, cells in lines.items()}
-    assert counts == {"image": 1, "found": 1, "output": 3, "target": 0, "written": 0}
+    assert counts == {
+        "image": 1,
+        "found": 1,
+        "output": 3,
+        "way": 1,
+        "seen": 1,
+        "target": 0,
+        "written": 0,
+    }
     assert [cell.text for cell in lines["written"]] == ["a 0", "a 2", "a 2"]
     assert [cell.wrong for cell in lines["written"]] == [False, True, False]
     assert not any(cell.wrong for cell in lines["target"])
@@ -88,6 +102,31 @@ def test_a_pair_ends_with_its_difference(root):
     np.testing.assert_allclose(apart, wanted, atol=0.02)
 
 
+def test_a_path_leads_from_a_ring_to_a_dot_through_what_is_seen(root):
+    (block,) = examples.section(drawn(root), Budget(10**7)).blocks
+    (picture,) = block.lines[3].cells[0].pictures
+    image = pixels(picture)
+    assert image.shape == (56, 112, 3)
+    lit = image.max(axis=-1) > 100
+    # the full dot, and the ring, to the left of it away from the line
+    assert lit[35, 84] and lit[14, 22:25].any() and not lit[14, 26]
+    assert lit[25, 56]  # halfway, on the line
+    rows, columns = np.nonzero(lit)
+    # frames of 6 x 10 pixels round both, in pictures twice as large
+    assert (columns.min(), columns.max()) == (18, 93)
+    assert (rows.min(), rows.max()) == (8, 40)
+
+
+def test_a_mosaic_has_its_images_in_rows(root):
+    (block,) = examples.section(drawn(root), Budget(10**7)).blocks
+    image = pixels(block.lines[4].cells[0].pictures[0])
+    height, width = image.shape[:2]
+    assert height / width == pytest.approx(2 * 4 / (3 * 5), rel=0.05)
+    middles = image[[height // 4, 3 * height // 4]][:, np.array([1, 3, 5]) * width // 6]
+    wanted = np.linspace(0, 255, 6).reshape(2, 3)
+    np.testing.assert_allclose(middles[..., 0], wanted, atol=3)
+
+
 def test_what_cannot_be_shown_is_named(root):
     path = root / "cbam-1" / "examples.npz"
     with np.load(path) as archive:
@@ -97,7 +136,8 @@ def test_what_cannot_be_shown_is_named(root):
     index[1] |= {"on": "nothing"}
     np.savez(path, **(arrays | {"index": json.dumps(index)}))
     (block,) = examples.section(drawn(root), Budget(10**7)).blocks
-    assert [line.name for line in block.lines] == ["output", "target", "written"]
+    named = [line.name for line in block.lines]
+    assert named == ["output", "way", "seen", "target", "written"]
     first, second = block.remarks
     assert first == "image is not shown: no picture of the kind 'video'"
     assert second.startswith("found is not shown: ")
