@@ -96,10 +96,21 @@ EXACT[("transformer", "size")] = {
     "d=1024-0": 163_815_424,
     "big-0": 214_171_648,
 }
+# What all have but the layer on patches: places, both to the glimpse, both of the core.
+# Here patches have three colours, and there are 1,000 classes.
+HEADS = 128 + 256 + 2 * 128 * 256 + 512 + 2 * 256**2 + 512 + 128
+EXACT[("recurrent_attention", "glimpses")] = {
+    "RAM__2_glimpses-0": 64 * 3 * 128 + HEADS + 514 + 257 + 257_000,
+}
+EXACT[("recurrent_attention", "cluttered")] = {
+    "RAM__8_glimpses-0": 432 * 3 * 128 + HEADS + 514 + 257 + 257_000,
+    "random__8_glimpses-0": 432 * 3 * 128 + HEADS + 257_000,
+}
 EXACT[("bert", "size")] = {"base-0": 110_106_428, "large-0": 336_226_108}
 # What data sets tell models and tasks, and the inputs of models.
 FACTS = {"vocab_size": 37_000, "max_length": 512, "start": 1, "end": 2}
 CLASSES = {"num_classes": 1000}
+CLASSIFY = ("classification", "sequence", "recurrent_attention")
 INPUTS = {"image": ((1, 64, 64, 3), jnp.float32)} | {
     name: ((1, 8), jnp.int32)
     for name in (
@@ -133,7 +144,7 @@ def first_seeds(experiment):
 def model_of(point):
     """A point's model, told what a data set would tell."""
     section = {k: v for k, v in point.config["model"].items() if k != "weights"}
-    classifies = point.config["task"]["name"] in ("classification", "sequence")
+    classifies = point.config["task"]["name"] in CLASSIFY
     facts = FACTS | {"vocab_size": point.config["data"].get("vocab_size", 1000)}
     facts |= CLASSES if classifies else {}
     fields = models.find(section["name"]).__dataclass_fields__

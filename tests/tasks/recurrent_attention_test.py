@@ -64,6 +64,20 @@ def test_is_cross_entropy_and_rewards(reward, baseline):
         assert found[name] == pytest.approx(value, rel=1e-4), name
 
 
+def test_each_place_is_rewarded_by_what_it_gained():
+    task = create(answers="every", reward="gain", baseline="others")
+    found = tasks.divide(jax.jit(task.loss)(OUTPUTS, BATCH))
+    every = OUTPUTS["logits"].astype(float)
+    every -= np.log(np.exp(every).sum(axis=-1, keepdims=True))
+    likely = np.stack([every[b, :, :, LABEL[b]] for b in range(B)])
+    assert found["cross_entropy"] == pytest.approx(-likely.mean(), rel=1e-5)
+    before = np.concatenate([np.full((B, M, 1), np.log(1 / K)), likely[..., :-1]], -1)
+    gain = likely - before
+    others = (gain.sum(axis=1, keepdims=True) - gain) / (M - 1)
+    want = -((gain - others) * OUTPUTS["log_prob"]).sum(axis=-1).mean()
+    assert found["reinforce"] == pytest.approx(want, rel=1e-4)
+
+
 def test_rewards_teach_the_places_and_the_baseline_and_nothing_else():
     task = create()
     loss = lambda outputs: task.loss(outputs, BATCH)["loss"].total.sum()
