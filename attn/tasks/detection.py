@@ -82,6 +82,7 @@ class Detection(Task):
     layers: settings.Count = 0
 
     fields: ClassVar[tuple[str, ...]] = ("boxes", "boxes_mask", "labels")
+    probes: ClassVar[tuple[str, ...]] = ("attention", "detections")
     optional: ClassVar[tuple[str, ...]] = (
         *("boxes_area", "boxes_crowd"),
         *("image_size", "image_mask"),

@@ -15,6 +15,9 @@ SWEEP/POINT/outcomes.npz   what each test example counts, by metric
 SWEEP/POINT/attention.npz  attention maps of the trained model
 SWEEP/POINT/snapshots/STEP.npz  the same on the way, small, by train.snapshot_every
 SWEEP/POINT/gates.npz      its mean gates by class, if it has gates of channels
+SWEEP/POINT/examples.npz   examples with what the model makes of them, if it has such
+SWEEP/POINT/query_areas.npz    boxes of the object queries of a detector
+SWEEP/POINT/predictions.*  what it found in pictures, if it was asked
 SWEEP/POINT/result.json    written last: a point that has it is done; the time that
                            points took together is divided among them
 """

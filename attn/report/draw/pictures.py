@@ -103,6 +103,36 @@ def heat(
     return picture
 
 
+def marked_heat(
+    image: np.ndarray, share: np.ndarray, mark: np.ndarray
+) -> PIL.Image.Image:
+    """As `heat`, with a box [4] or a place [2], in pixels of the image, that asks."""
+    size = np.array(image.shape[1::-1])
+    if len(mark) == 2:
+        column, row = ((mark + 0.0) / size).tolist()
+        return heat(image, share, (row, column))
+    picture = heat(image, share)
+    factor = np.tile(picture.size / size, 2)
+    x0, y0, x1, y1 = (mark * factor).tolist()
+    pen = PIL.ImageDraw.Draw(picture)
+    for grown, colour in ((1, RIM), (0, RING)):
+        box = (x0 - grown, y0 - grown, max(x1 - 1, x0) + grown, max(y1 - 1, y0) + grown)
+        pen.rectangle(box, outline=colour, width=2)
+    return picture
+
+
+def query_area(places: np.ndarray, colours: Sequence[str]) -> PIL.Image.Image:
+    """Places [M, 2], (x, y) in [0, 1], as dots of some colours on a square."""
+    side = SIDE * SUPERSAMPLE
+    picture = PIL.Image.new("RGB", (side, side), "white")
+    pen = PIL.ImageDraw.Draw(picture)
+    for (x, y), colour in zip((places * side).tolist(), colours, strict=True):
+        radius = 1.3 * SUPERSAMPLE
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+    pen.rectangle((0, 0, side - 1, side - 1), outline="#a0a0a0", width=SUPERSAMPLE)
+    return picture.resize((SIDE, SIDE), PIL.Image.Resampling.LANCZOS)
+
+
 def matrix(share: np.ndarray) -> PIL.Image.Image:
     """A matrix [T, S] in [0, 1] by itself, SIDE pixels wide."""
     picture = _coloured(share)

@@ -20,6 +20,7 @@ from attn.report.sections import (
     class_gates,
     examples,
     measures,
+    query_areas,
     snapshots,
     token_attention,
 )
@@ -39,6 +40,7 @@ class Section(Protocol):
 
 SECTIONS: tuple[Section, ...] = (
     examples,
+    query_areas,
     token_attention,
     measures,
     snapshots,

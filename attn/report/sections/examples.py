@@ -11,6 +11,8 @@ the "keys" of its arrays:
     path     places [n, T, 2], (x, y) in [-1, 1] of the image field that "on" names, one
              after another, and the sides (height, width) of what is seen there, [n, 2]
     mosaic   images [n, R, T, h, w, C] in [0, 1], in R rows of T
+    heat     float [n, h, w], where the model looks in the image field that "on" names,
+             and whose attention it is, in pixels: a box [n, 4] or a place [n, 2]
     text     str [n]; where "expected" names another text field, those that differ
              from it are marked
 
@@ -162,6 +164,22 @@ def _mosaic(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[C
     return [Cell((budget.picture(pictures.mosaic(tiles)),)) for tiles in shown]
 
 
+def _heat(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
+    """Heat over the image, from the lowest to the highest value of each."""
+    values, marks = field.arrays
+    images = maps.as_colours(fields[field.on].arrays[0])
+    return [
+        Cell((budget.picture(pictures.marked_heat(image, _share(value), mark)),))
+        for image, value, mark in zip(images, values, marks, strict=True)
+    ]
+
+
+def _share(values: np.ndarray) -> np.ndarray:
+    values = np.nan_to_num(values.astype(np.float32))
+    span = values.max() - values.min()
+    return (values - values.min()) / (span or 1.0)
+
+
 def _with_area(boxes: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, list[str]]:
     keep = np.all(boxes[:, 2:] > boxes[:, :2], axis=-1)
     return boxes[keep], [str(name) for name in names[keep]]
@@ -180,6 +198,7 @@ def _text(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cel
 
 KINDS: dict[str, Callable[[Field, Mapping[str, Field], Budget], list[Cell]]] = {
     "boxes": _boxes,
+    "heat": _heat,
     "image": _image,
     "mosaic": _mosaic,
     "pair": _pair,

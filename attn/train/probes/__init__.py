@@ -25,6 +25,7 @@ Write = Callable[[pathlib.Path, Any, Any, Any], list[Measure]]
 PROBES = {
     "attention": "attn.train.probes.attention:write",
     "class_gates": "attn.train.probes.class_gates:write",
+    "detections": "attn.train.probes.detections:write",
     "glimpses": "attn.train.probes.glimpses:write",
     "masked_words": "attn.train.probes.masked_words:write",
     "measures": "attn.train.probes.measures:write",

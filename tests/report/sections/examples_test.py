@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from attn.report.analyse import table
-from attn.report.draw import style
+from attn.report.draw import pictures, style
 from attn.report.read import results
 from attn.report.sections import examples
 from attn.report.sections.budget import Budget
@@ -161,3 +161,29 @@ def test_pictures_end_when_their_budget_is_used_up(root):
 def test_without_the_file_there_is_no_section(tmp_path):
     root = papers.reductions(tmp_path / "s", ["none"], seeds=1, images=1)
     assert examples.section(drawn(root), Budget(10**7)) is None
+
+
+def test_heat_is_over_the_image_with_the_box_or_place_that_asks():
+    image = np.zeros((56, 112, 3), np.float32)
+    share = np.zeros((2, 4), np.float32)
+    share[1, 3] = 1.0  # the lower right part
+    box = np.asarray(
+        pictures.marked_heat(image, share, np.array([10.0, 8.0, 40.0, 30.0])), int
+    )
+    assert box.shape == (56, 112, 3)
+    bright = box.sum(axis=-1) > 300
+    assert bright[30:, 90:].all()
+    rows, columns = np.nonzero(bright[:, :60])
+    # the edges of the box, two pixels wide, at most a pixel beside it
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (10, 8, 39, 29)
+    assert not bright[12:26, 14:36].any()
+    place = pictures.marked_heat(image, share, np.array([28.0, 14.0]))
+    rows, columns = np.nonzero((np.asarray(place, int).sum(axis=-1) > 300)[:, :60])
+    assert abs(columns.mean() - 28) < 0.6 and abs(rows.mean() - 14) < 0.6
+
+
+def test_each_heat_runs_from_its_lowest_to_its_highest_value():
+    np.testing.assert_allclose(
+        examples._share(np.array([[2.0, 4.0], [3.0, 2.0]])), [[0, 1], [0.5, 0]]
+    )
+    assert (examples._share(np.full((2, 3), 7.0)) == 0).all()
