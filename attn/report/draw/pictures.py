@@ -200,11 +200,13 @@ def path(image: np.ndarray, places: np.ndarray, sides: np.ndarray) -> PIL.Image.
     The first one is a ring, the last one a full dot, and round each of them is the
     frame of what is seen there, `sides` (height, width) in pixels of the image.
     """
-    picture = plain(image)
-    small, factor = picture.size, np.array(picture.size) / image.shape[1::-1]
-    picture = picture.resize(tuple(SUPERSAMPLE * side for side in small))
-    factor = SUPERSAMPLE * factor
-    at = (places + 1) / 2 * np.array(picture.size)
+    height, width = image.shape[:2]
+    enlarged = -(-SIDE // max(height, width))  # up, as lines need room
+    small, factor = (width * enlarged, height * enlarged), SUPERSAMPLE * enlarged
+    picture = PIL.Image.fromarray((image * 255).round().astype(np.uint8))
+    large = (width * factor, height * factor)
+    picture = picture.resize(large, PIL.Image.Resampling.NEAREST)
+    at = (places + 1) / 2 * np.array(large)
     half = sides[::-1] / 2 * factor
     pen = PIL.ImageDraw.Draw(picture)
     for place in at:
