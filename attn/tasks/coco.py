@@ -21,6 +21,7 @@ import numpy as np
 # By name, in the order of pycocotools: over IoU of 0.5 to 0.95, at 0.5, at 0.75, and of
 # small, medium and large objects, with areas up to 32^2, up to 96^2 and beyond.
 SCORES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+SIZES = SCORES[3:]
 LABELS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
 
 

@@ -8,6 +8,7 @@ global batch, as that of the boxes is, and not over each device's part of it.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -118,7 +119,7 @@ class Detection(Task):
                 unit="%",
                 better="higher",
                 kind="corpus",
-                note=coco.signature(),
+                note=coco.signature() if name == coco.SCORES[0] else "",
             )
             for name, label in (named | after).items()
         )
@@ -267,7 +268,10 @@ class Detection(Task):
         batch: Mapping[str, np.ndarray],
         facts: Mapping[str, Any],
     ) -> dict[str, float]:
-        """COCO's average precisions, and those after the first layers, in percent."""
+        """COCO's average precisions, and those after the first layers, in percent.
+
+        That of small, medium or large objects is left out where there are none.
+        """
         boxes = predictions["truth"]
         sides = boxes[..., 2:] - boxes[..., :2]
         truth = {
@@ -287,7 +291,12 @@ class Detection(Task):
             for layer, scores in enumerate(found[:-1])
             for name in BY_LAYER
         }
-        return found[-1] | after
+        last = {
+            name: value
+            for name, value in found[-1].items()
+            if math.isfinite(value) or name not in coco.SIZES
+        }
+        return last | after
 
     def describe(
         self, outputs: Any, batch: Mapping[str, np.ndarray], facts: Mapping[str, Any]

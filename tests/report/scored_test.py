@@ -68,6 +68,16 @@ def test_columns_have_the_labels_units_and_decimals_of_the_record(sweep):
     ]
 
 
+def test_a_metric_that_no_row_has_is_left_out(sweep, tmp_path):
+    for path in sweep.directory.glob("*/result.json"):
+        result = json.loads(path.read_text())
+        del result["test"]["ssim"]
+        path.write_text(json.dumps(result))
+    other = results.read(sweep.directory)
+    names = [column.name for column in columns.columns(other, table.rows(other))]
+    assert "psnr" in names and "ssim" not in names
+
+
 def test_no_report_of_it_speaks_of_errors_or_images(sweep, tmp_path):
     then = saved.read(saved.save(sweep, tmp_path / "r.json"))
     html = page.render([sweep], then)

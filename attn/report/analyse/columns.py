@@ -52,7 +52,7 @@ def columns(sweep: Sweep, rows: Sequence[Row]) -> list[Column]:
         seeds,
         _metric("headline", first, values),
         *(_comparison(first, rows) if any(row.baseline for row in rows) else ()),
-        *(_metric("metric", m, values) for m in others),
+        *(_metric("metric", m, values) for m in others if _has(m, values)),
         *_costs(rows),
     ]
 
@@ -71,6 +71,11 @@ def mark(row: Row) -> str:
 def _seeds(row: Row) -> str:
     done, count = len(row.done), len(row.points)
     return f"{done} of {count}" if done < count else f"{count}"
+
+
+def _has(metric: Metric, values: Sequence[Mapping[str, Interval]]) -> bool:
+    """Whether it is measured: there may be no large objects, whose AP it is."""
+    return any(metric.name in each for each in values) or not any(values)
 
 
 def _metric(
