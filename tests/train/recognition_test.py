@@ -168,9 +168,10 @@ def test_boxes_are_drawn_where_they_are(tmp_path):
         report.write_recognised(output)
     coloured = (np.asarray(drawn[0]) != 255).any(axis=-1)
     rows, columns = np.nonzero(coloured)
-    # the box of the cat, and its name in a corner of it
-    assert (columns.min(), rows.min(), rows.max()) == (20, 30, 89)
-    assert not coloured[45:85, 25:65].any() and not coloured[:, 100:].any()
+    # three times as large: the box of the cat, and its name above
+    assert coloured.shape == (300, 450)
+    assert (columns.min(), rows.max()) == (60, 269) and 70 < rows.min() < 90
+    assert not coloured[93:267, 63:207].any() and not coloured[90:, 210:].any()
 
 
 @pytest.mark.parametrize(

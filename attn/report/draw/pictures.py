@@ -241,6 +241,9 @@ def boxes(
 ) -> PIL.Image.Image:
     """Boxes [M, 4], (x0, y0, x1, y1) in pixels, with their names on the image."""
     picture = plain(image)
+    if max(picture.size) < 0.75 * SIDE:  # too small for names
+        size = (2 * picture.size[0], 2 * picture.size[1])
+        picture = picture.resize(size, PIL.Image.Resampling.NEAREST)
     factor = np.array(picture.size) / image.shape[1::-1]
     draw_boxes(picture, places * np.tile(factor, 2), names, range(len(names)))
     return picture
@@ -257,7 +260,7 @@ def draw_boxes(
     Args:
         picture: in RGB, drawn on.
         places: the boxes.
-        names: that stand in their upper left corners.
+        names: that stand above them, or inside where there is no room.
         colours: numbers of colours, which repeat.
     """
     large = max(picture.size) > 2 * SIDE
@@ -270,8 +273,9 @@ def draw_boxes(
         pen.rectangle((x0, y0, x1, y1), outline=colour, width=3 if large else 2)
         _, _, right, bottom = pen.textbbox((0, 0), name, font=font)
         # inside of the picture, wherever the box is
+        y = y0 - bottom - 2 if y0 >= bottom + 2 else y0
         x = min(max(x0, 0), max(picture.size[0] - right - 4, 0))
-        y = min(max(y0, 0), max(picture.size[1] - bottom - 3, 0))
+        y = min(max(y, 0), max(picture.size[1] - bottom - 3, 0))
         pen.rectangle((x, y, x + right + 3, y + bottom + 2), fill=colour)
         pen.text((x + 2, y + 1), name, fill="white", font=font)
 

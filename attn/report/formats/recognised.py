@@ -15,7 +15,7 @@ from attn.report.sections.budget import Budget, Picture
 from attn.workdir import files
 
 SHOWN = 48  # pictures on a page
-SIDE = 560  # of the longer side of a picture, pixels
+SIDE = 480  # of the longer side of a picture, at most, pixels
 DRAWN = 0.5  # probability from which on a box is drawn
 BYTES = 4_000_000  # of attention maps
 
@@ -76,6 +76,10 @@ def _seen(entry: dict[str, Any], lines: tuple[Line, ...]) -> Seen:
     with PIL.Image.open(path) as file:
         image = file.convert("RGB")
     full = image.size
+    larger = SIDE // max(full)
+    if larger > 1:
+        size = (full[0] * larger, full[1] * larger)
+        image = image.resize(size, PIL.Image.Resampling.NEAREST)
     image.thumbnail((SIDE, SIDE), PIL.Image.Resampling.LANCZOS)
     scale = np.tile(np.divide(image.size, full), 2)
     drawn = [f for f in entry["found"] if "box" in f and f["probability"] >= DRAWN]

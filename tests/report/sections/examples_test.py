@@ -91,8 +91,11 @@ def test_a_box_lies_where_its_pixels_are(root):
     picture = block.lines[1].cells[0].pictures[0]
     assert (picture.width, picture.height) == (112, 56)  # twice as large
     lit = np.argwhere(pixels(picture).any(axis=-1))
-    assert lit.min(axis=0).tolist() == [12, 8]
     assert lit.max(axis=0).tolist() == [51, 39]
+    # its name is above, and narrower
+    assert lit[:, 1].min() == 8 and lit[lit[:, 0] < 12][:, 1].max() < 30
+    edge = [place for place in lit.tolist() if place[0] >= 12 and place[1] > 30]
+    assert min(row for row, _ in edge) == 12
 
 
 def test_a_pair_ends_with_its_difference(root):
