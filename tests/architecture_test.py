@@ -13,7 +13,7 @@ BELOW = {
     "data": {"ops"},
     "explain": {"ops", "modules", "models", "data"},
     "interop": {"ops", "modules", "models"},
-    "tasks": {"ops", "modules", "models", "data"},
+    "tasks": {"ops", "modules", "models", "data", "explain"},
     "workdir": set(),
     "train": {
         *("ops", "modules", "models", "interop"),

@@ -12,6 +12,7 @@ from typing import Any
 from attn import settings
 from attn.tasks.answers import Answer, Finding
 from attn.tasks.base import Batch, Mean, Metric, Task, divide
+from attn.tasks.captioning import Captioning
 from attn.tasks.classification import Classification
 from attn.tasks.detection import Detection
 from attn.tasks.distillation import Distillation
@@ -22,6 +23,7 @@ from attn.tasks.sequence import Sequence
 from attn.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
+    "captioning": Captioning,
     "classification": Classification,
     "detection": Detection,
     "distillation": Distillation,
@@ -55,6 +57,7 @@ __all__ = [
     "TASKS",
     "Answer",
     "Batch",
+    "Captioning",
     "Classification",
     "Detection",
     "Distillation",

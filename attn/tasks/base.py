@@ -78,6 +78,8 @@ class Task:
             table and selects checkpoints.
         fields: of a batch that the task reads, beside the inputs of the model.
         optional: fields that it reads too where the data set has them.
+        kept: numbers that the task keeps from step to step, such as a moving average,
+            by name, and their first values; see `keep`.
         minimised: names of the losses that are minimised; of several, the sum of their
             means, which is logged as "loss".
         methods: of the model, beside its call, that `predict` calls.
@@ -88,6 +90,7 @@ class Task:
     metrics: ClassVar[tuple[Metric, ...]]
     fields: ClassVar[tuple[str, ...]] = ()
     optional: ClassVar[tuple[str, ...]] = ()
+    kept: ClassVar[Mapping[str, float]] = {}
     minimised: ClassVar[tuple[str, ...]] = ("loss",)
     methods: ClassVar[tuple[str, ...]] = ()
     probes: ClassVar[tuple[str, ...]] = ("attention",)
@@ -123,6 +126,17 @@ class Task:
         Returns:
             "loss", or all that `minimised` names, and what else is to be logged.
             Totals and weights may have any shape; they are summed.
+        """
+        raise NotImplementedError
+
+    def keep(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+        """The numbers of `kept` behind a step of training, float32 scalars.
+
+        Before the step they are fields of the batch, here and in `loss`. The mean over
+        all devices is what is kept.
+
+        Args:
+            outputs, batch: as in `loss`.
         """
         raise NotImplementedError
 

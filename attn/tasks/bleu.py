@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 SCORES = ("bleu", "chrf")
+ORDERS = ("bleu1", "bleu2", "bleu3", "bleu4")
 
 
 def corpus(said: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -26,6 +27,24 @@ def sentence(said: str, reference: str) -> float:
     return float(_scorer("chrf").sentence_score(said, [reference]).score)
 
 
+def orders(
+    said: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """BLEU of the corpus up to words, pairs, ... of four, by name: "bleu1", ...
+
+    Args:
+        said: n texts.
+        references: those of each text, of which some may have more than others.
+    """
+    most = max(map(len, references))
+    # the library takes the first reference of every text, then the second, and so on
+    lists = [[r[k] if k < len(r) else None for r in references] for k in range(most)]
+    return {
+        name: float(_scorer(name).corpus_score(list(said), lists).score)
+        for name in ORDERS
+    }
+
+
 @functools.cache
 def signature(name: str) -> str:
     """How a score is computed, in sacrebleu's words."""
@@ -38,4 +57,6 @@ def signature(name: str) -> str:
 def _scorer(name: str) -> Any:
     from sacrebleu import metrics
 
+    if name in ORDERS:
+        return metrics.BLEU(max_ngram_order=int(name[-1]))
     return {"bleu": metrics.BLEU, "chrf": metrics.CHRF}[name]()

@@ -57,6 +57,7 @@ class Translation(Task):
     end: settings.Count | None = None
     pad: settings.Count = 0
 
+    called: ClassVar[str] = "translation"  # in errors
     fields: ClassVar[tuple[str, ...]] = (TARGET, "target", "target_mask")
     methods: ClassVar[tuple[str, ...]] = ("encode", "decode")
     probes: ClassVar[tuple[str, ...]] = ("attention", "translations")
@@ -76,10 +77,11 @@ class Translation(Task):
         return (*FIGURES, *scores, EXACT)
 
     def check(self, outputs: Any, example: Batch, facts: Mapping[str, Any]) -> None:
-        target, logits = example["target"].shape, getattr(outputs, "shape", ())
+        target = example["target"].shape
+        logits = getattr(self.logits(outputs), "shape", ())
         if logits[:-1] != target or len(logits) != 3:
             raise settings.Invalid(
-                f"task 'translation' takes logits [B, T, V] for targets {target}, got"
+                f"task {self.called!r} takes logits [B, T, V] for targets {target}, got"
                 f" {logits or type(outputs).__name__}"
             )
         words = facts.get("vocab_size", logits[-1])
@@ -89,24 +91,30 @@ class Translation(Task):
             )
         if self.start is None or self.end is None:
             raise settings.Invalid(
-                "task 'translation' needs the tokens 'start' and 'end', which the data"
-                " set does not tell"
+                f"task {self.called!r} needs the tokens 'start' and 'end', which the"
+                " data set does not tell"
             )
         decoding.check(self.beams, words)
 
+    def logits(self, outputs: Any) -> Any:
+        """The logits among the outputs of a model."""
+        return outputs
+
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
         """The "loss", and the "token_error" in percent."""
-        losses = tokens.cross_entropy(outputs, batch["target"], self.label_smoothing)
+        logits = self.logits(outputs)
+        losses = tokens.cross_entropy(logits, batch["target"], self.label_smoothing)
         return {
             "loss": tokens.over(losses, batch["target_mask"]),
-            "token_error": _token_error(outputs, batch),
+            "token_error": _token_error(logits, batch),
         }
 
     def evaluate(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
         """The "log_perplexity", the loss without smoothing, and the "token_error"."""
-        losses = tokens.cross_entropy(outputs, batch["target"])
+        logits = self.logits(outputs)
+        losses = tokens.cross_entropy(logits, batch["target"])
         mean = tokens.over(losses, batch["target_mask"])
-        error = _token_error(outputs, batch)
+        error = _token_error(logits, batch)
         return {"loss": mean, "log_perplexity": mean, "token_error": error}
 
     def derive(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -118,7 +126,7 @@ class Translation(Task):
     ) -> list[tuple[str, bool]]:
         """Captions "target → the likeliest words", each given the right ones before."""
         mask = batch["target_mask"]
-        said = np.where(mask, np.argmax(outputs, axis=-1), self.pad)
+        said = np.where(mask, np.argmax(self.logits(outputs), axis=-1), self.pad)
         right = np.where(mask, batch["target"], self.pad)
         wrong = (said != right).any(axis=1)
         pairs = zip(self.texts(right, facts), self.texts(said, facts), strict=True)
@@ -142,14 +150,7 @@ class Translation(Task):
             key: for a model that draws in an evaluation.
         """
         names = [name for name in model.inputs if name != TARGET]
-        most = getattr(model, "max_length", None)
-        limits = None
-        if "source_mask" in batch:
-            limits = batch["source_mask"].sum(axis=1) + self.extra_length
-            longest = batch["source_mask"].shape[1] + self.extra_length
-            most = min(most or longest, longest)
-        if most is None:
-            most = batch[TARGET].shape[1] + self.extra_length
+        most, limits = self.room(model, batch)
         return decoding.generate(
             model,
             variables,
@@ -164,6 +165,17 @@ class Translation(Task):
             rngs={"sample": key},
         )
 
+    def room(self, model: nn.Module, batch: Batch) -> tuple[int, jax.Array | None]:
+        """Tokens that may be said: of all examples at most, and of each, [B]."""
+        most, limits = getattr(model, "max_length", None), None
+        if "source_mask" in batch:
+            limits = batch["source_mask"].sum(axis=1) + self.extra_length
+            longest = batch["source_mask"].shape[1] + self.extra_length
+            most = min(most or longest, longest)
+        if most is None:
+            most = batch[TARGET].shape[1] + self.extra_length
+        return most, limits
+
     def score(
         self,
         predictions: Mapping[str, np.ndarray],
@@ -171,9 +183,8 @@ class Translation(Task):
         facts: Mapping[str, Any],
     ) -> dict[str, float]:
         """BLEU, chrF, and the percentage of sentences that are right as a whole."""
-        right = np.where(batch["target_mask"], batch["target"], self.pad)
         said = self.texts(predictions["words"], facts)
-        references = self.texts(right, facts)
+        references = self.references(batch, facts)
         same = [a == b for a, b in zip(said, references, strict=True)]
         return {**bleu.corpus(said, references), "exact": 100 * float(np.mean(same))}
 
@@ -217,6 +228,13 @@ class Translation(Task):
             return [Answer(*pair) for pair in zip(said, notes, strict=True)]
 
         return answers.by_group(lines, most, of)
+
+    def references(
+        self, batch: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+    ) -> list[str]:
+        """The targets of a batch as texts."""
+        right = np.where(batch["target_mask"], batch["target"], self.pad)
+        return self.texts(right, facts)
 
     def texts(self, sentences: np.ndarray, facts: Mapping[str, Any]) -> list[str]:
         """Sentences [n, L] as texts, by the tokenizer, or else the numbers of words."""

@@ -254,6 +254,7 @@ class Program:
             seed,
             variables,
             losses=self._losses,
+            task=self.task,
             optimizer=self._optimizer,
             average=self._average is not None,
         )

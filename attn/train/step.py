@@ -19,6 +19,7 @@ Batch = Mapping[str, jax.Array]
 LOSS = "loss"  # what is minimised, but for losses of modules
 LOSSES = "losses"  # the collection into which modules sow losses of their own
 SOWN = (LOSSES, choices.COLLECTION)  # what a step makes and leaves behind
+KEPT = "task"  # the collection of what the task keeps, which no model reads
 INPUTS = ("image",)  # of a model that does not say
 STREAMS = ("dropout", "sample")  # of randomness, likewise
 
@@ -72,7 +73,8 @@ def losses(
 
     def found(number: jax.Array, variables: Any, batch: Batch) -> dict[str, Mean]:
         key = jax.random.fold_in(jax.random.key(0), number)
-        return _losses(task, *trained(model, variables, batch, key), batch)
+        outputs, changed = trained(model, variables, batch, key)
+        return _losses(task, outputs, changed, {**batch, **kept(task)})
 
     number: Any = np.int32(0)
     if axis is not None:
@@ -87,6 +89,7 @@ def start(
     variables: Mapping[str, Any],
     *,
     losses: Sequence[str],
+    task: Task,
     optimizer: optax.GradientTransformation,
     average: bool,
 ) -> State:
@@ -96,11 +99,14 @@ def start(
         seed: of the training.
         variables: that the model starts with.
         losses: names of those that are logged.
+        task: whose numbers are kept from step to step.
         optimizer: whose state belongs to it.
         average: whether there is an average of the parameters.
     """
     extras = dict(variables)
     params = extras.pop("params")
+    if task.kept:
+        extras[KEPT] = kept(task)
     zero = Mean(jnp.zeros(()), jnp.zeros(()))
     return State(
         step=jnp.zeros((), jnp.int32),
@@ -111,6 +117,11 @@ def start(
         average=(params, extras) if average else None,
         totals=dict.fromkeys(losses, zero),
     )
+
+
+def kept(task: Task) -> dict[str, jax.Array]:
+    """What a task keeps from step to step, before the first of them."""
+    return {name: jnp.float32(value) for name, value in task.kept.items()}
 
 
 def train_step(
@@ -143,7 +154,10 @@ def train_step(
     def objective(params: Any) -> tuple[jax.Array, Any]:
         start = {"params": params, **state.extras}
         outputs, changed = trained(model, start, batch, key)
-        means = _losses(task, outputs, changed, batch)
+        known = {**batch, **state.extras.get(KEPT, {})}
+        means = _losses(task, outputs, changed, known)
+        if task.kept:
+            changed[KEPT] = task.keep(outputs, known)
         # what the gradients are divided by is counted on all devices
         weights = _sum({name: mean.weight for name, mean in means.items()}, axis)
         own = sum(_over(means[name].total, weights[name]) for name in task.minimised)

@@ -98,6 +98,7 @@ FACTS = {
     "end": _WORD["<end>"],
     "tokenizer": WORDS,
     "claims": claims,
+    "grounded": True,
 }
 
 

@@ -75,9 +75,11 @@ class Cell(Slotted):
             decode, train: as of token attentions.
         """
         memory, state = carry
-        context, weights, choice = self._read(state, annotations, decode, train)
-        if context is None:
-            context = jnp.where(seen, pooled, 0)
+        if slots.filled(self.fill, PLACE):
+            found = self._read(state, annotations, decode, train)
+        else:
+            found = _evenly(seen, pooled, annotations, decode)
+        context, weights, choice = found
         gates = word + dense(
             self,
             "gates",
@@ -97,14 +99,12 @@ class Cell(Slotted):
         decode: bool,
         train: bool,
     ) -> tuple[Any, ...]:
-        """z, the weights of the places and the choice; of an empty slot nothing."""
+        """z, the weights of the places where they are known, and the choice."""
         modules = slots.build(self, PLACE)
         query, options = state[:, None], {"decode": decode, "train": train}
         with listening() as heard:
             for module in modules:
                 query = slots.on_tokens(module, query, annotations, **options)
-        if not modules:
-            return None, None, None
         weights = attended(heard)
         weights = None if weights is None else weights[:, 0]
         return query[:, 0], weights, choices.of(modules[-1]) if train else None
@@ -237,6 +237,17 @@ class LSTMDecoder(Slotted):
 
     def _cell(self, kind: Any) -> Any:
         return kind(width=self.width, fill=self.fill, name="cell", **self.inherited())
+
+
+def _evenly(
+    seen: jax.Array, pooled: jax.Array, annotations: jax.Array | None, decode: bool
+) -> tuple[jax.Array, jax.Array | None, None]:
+    """What `Cell` reads of an empty slot: the mean, or nothing, and its weights."""
+    weights = None
+    if not decode:
+        shape = annotations.shape[:2]
+        weights = jnp.where(seen, jnp.full(shape, 1 / shape[1]), 0)
+    return jnp.where(seen, pooled, 0), weights, None
 
 
 def as_tokens(grid_map: jax.Array) -> jax.Array:
