@@ -80,7 +80,7 @@ class Captioning(Translation):
         *("references", "references_mask"),
     )
     kept: ClassVar[Mapping[str, float]] = {BASELINE: 0.0}
-    probes: ClassVar[tuple[str, ...]] = ("attention",)
+    probes: ClassVar[tuple[str, ...]] = ("captions",)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

@@ -8,7 +8,10 @@ import sacrebleu
 
 from attn import settings, tasks
 from attn.data.digits.scene import FACTS, WORDS
+from attn.report.sections import examples
+from attn.report.sections.budget import Budget
 from attn.train import partition
+from attn.train.probes import captions
 from attn.train.program import Program
 from tests.train import small
 
@@ -201,18 +204,46 @@ CONFIG = {
 }
 
 
-def test_a_training_keeps_the_average_and_its_evaluation_has_every_metric():
+@pytest.fixture(scope="module")
+def trained():
+    """The averages behind two steps, and the program with its state."""
     program = Program(small.config(**CONFIG), jax.devices()[:1])
-    state = small.start(program, 0)
-    average = lambda state: partition.fetch(state).extras["task"]["reward_average"]
-    assert average(state) == 0
+    state, averages = small.start(program, 0), []
     with program.dataset.train(small.BATCH, seed=0) as batches:
-        state, _ = program.train_step(state, small.fed(program, next(batches)))
-        first = average(state)
-        state, _ = program.train_step(state, small.fed(program, next(batches)))
+        for _ in range(2):
+            extras = partition.fetch(state).extras
+            averages.append(float(extras["task"]["reward_average"]))
+            state, _ = program.train_step(state, small.fed(program, next(batches)))
+    extras = partition.fetch(state).extras
+    averages.append(float(extras["task"]["reward_average"]))
+    return program, state, averages
+
+
+def test_a_training_keeps_the_average_of_rewards(trained):
+    before, first, second = trained[2]
     # three to five digits, 12 to 22 words, of ln 21 nats or so each
-    assert 0.1 * -75 < first < 0.1 * -30
-    assert average(state) < 1.7 * first
+    assert before == 0 and 0.1 * -75 < first < 0.1 * -30
+    assert second < 1.7 * first
+
+
+def test_an_evaluation_has_every_metric(trained):
+    program, state, _ = trained
     found = small.evaluate(program, state)
     assert {m.name for m in program.task.metrics} <= set(found.values)
     assert np.isfinite(list(found.values.values())).all()
+
+
+def test_pictures_show_what_each_written_word_read(trained, tmp_path):
+    program, state, _ = trained
+    variables = partition.fetch(state.variables())
+    assert captions.write(tmp_path, program, variables, program.dataset) == []
+    fields = examples.read(tmp_path / "examples.npz")
+    maps, words = fields["read"].arrays
+    assert maps.shape == (3, 23, 2, 2) and words.shape == (3, 23)
+    np.testing.assert_allclose(maps.sum(axis=(2, 3)), 1, rtol=1e-5)
+    said = [" ".join(filter(None, row)) for row in words.tolist()]
+    assert said == fields["caption"].arrays[0].tolist()
+    assert fields["reference"].arrays[0][0].startswith("a large ")
+    (first, *_) = examples.KINDS["words"](fields["read"], fields, Budget(10**6))
+    assert len(first.pictures) == len(first.titles) == len(words[0][words[0] != ""])
+    assert " ".join(first.titles) == said[0]

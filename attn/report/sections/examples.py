@@ -13,6 +13,8 @@ the "keys" of its arrays:
     mosaic   images [n, R, T, h, w, C] in [0, 1], in R rows of T
     heat     float [n, h, w], where the model looks in the image field that "on" names,
              and whose attention it is, in pixels: a box [n, 4] or a place [n, 2]
+    words    float [n, T, h, w], what each of T words read of the image field that "on"
+             names, and these words, str [n, T], "" for none
     text     str [n]; where "expected" names another text field, those that differ
              from it are marked
 
@@ -52,9 +54,13 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One example of a field: pictures, a text, and whether that is wrong."""
+    """One example of a field: pictures, a text, and whether that is wrong.
+
+    `titles` are what stands under the pictures, one each, or nothing.
+    """
 
     pictures: tuple[Picture, ...] = ()
+    titles: tuple[str, ...] = ()
     text: str = ""
     wrong: bool = False
 
@@ -174,6 +180,18 @@ def _heat(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cel
     ]
 
 
+def _words(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
+    """Heat over the image for each word, from the lowest to the highest value of it."""
+    images = maps.as_colours(fields[field.on].arrays[0])
+    cells = []
+    for image, values, words in zip(images, *field.arrays, strict=True):
+        said = [place for place, word in enumerate(words) if word]
+        shown = [pictures.heat(image, _share(values[place])) for place in said]
+        titles = tuple(str(words[place]) for place in said)
+        cells.append(Cell(tuple(map(budget.picture, shown)), titles))
+    return cells
+
+
 def _share(values: np.ndarray) -> np.ndarray:
     values = np.nan_to_num(values.astype(np.float32))
     span = values.max() - values.min()
@@ -204,4 +222,5 @@ KINDS: dict[str, Callable[[Field, Mapping[str, Field], Budget], list[Cell]]] = {
     "pair": _pair,
     "path": _path,
     "text": _text,
+    "words": _words,
 }

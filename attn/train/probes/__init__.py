@@ -24,6 +24,7 @@ Write = Callable[[pathlib.Path, Any, Any, Any], list[Measure]]
 
 PROBES = {
     "attention": "attn.train.probes.attention:write",
+    "captions": "attn.train.probes.captions:write",
     "class_gates": "attn.train.probes.class_gates:write",
     "detections": "attn.train.probes.detections:write",
     "glimpses": "attn.train.probes.glimpses:write",
