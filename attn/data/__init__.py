@@ -28,6 +28,7 @@ from attn.data import images, transforms
 from attn.data.ahead import Batches
 from attn.data.digits import Digits, DigitsScene
 from attn.data.images import augment, normalise, rescale
+from attn.data.images.captioned import Captions
 from attn.data.pipeline import Dataset
 from attn.data.source import Batch, Field, Source, Statistics
 from attn.data.text import Sequences
@@ -75,6 +76,8 @@ DATASETS = {
     "sequences": Sequences,
     "text_pairs": TextPairs,
 }
+
+CAPTIONED = ("coco_captions",)  # sets of TFDS
 
 TRANSFORMS = {
     "crop": augment.Crop,
@@ -191,6 +194,8 @@ def _class(name: str) -> Any:
         return images.Folder
     if rest and not re.fullmatch(r"[\d.*]+", rest):  # a version, as in "mnist:3.0.1"
         return settings.choose({}, "data set", name)
+    if base.partition("/")[0] in CAPTIONED:
+        return Captions
     if TRANSLATIONS.fullmatch(base.partition("/")[0]):
         return Translation
     return DATASETS.get(base, images.Classes)
