@@ -55,7 +55,7 @@ EPOCH = 82_783 // 64
 SOFT = {"name": "additive_soft", "bias": True}
 HARD = {"name": "hard_attention", "bias": True}
 GUMBEL = {**HARD, "estimator": "gumbel", "expectation": 0.0}
-REWARD = 0.05  # about one over the words of a caption: at 1 the noise drowns the words
+REWARD = 0.05  # about one over the words of a caption
 cross = lambda spec: {"model.slots": {"decoder.cross": spec}}
 ATTENTIONS = {
     "soft": cross(SOFT),
