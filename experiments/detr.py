@@ -17,7 +17,8 @@ of 64 channels on each side and 10 queries. No dropout, a constant weight decay 
 clipping as in the paper, and ten times its rate, with a warm-up; as there it drops to a
 tenth towards the end, after 2,000 of 2,500 steps. Digits are told apart late, between
 1,000 and 2,000 steps; with a rate that falls sooner, a cosine to 2,000 steps, AP50 is
-13 % after 1,500. All objects are small in COCO's sense, so that there is no AP of
+13 % after 1,500. At this size the paper's order of positions is not found, see
+docs/papers.md. All objects are small in COCO's sense, so that there is no AP of
 others.
 
 With ",paper" it is DETR with ResNet-50 on COCO for 300 epochs, as in the paper's
