@@ -114,7 +114,10 @@ def test_a_config_dict_will_do(directory):
     "config, message",
     [
         ({"distorsion": "r"}, "'distorsion'; did you mean 'distortion'"),
-        ({"distortion": "rst"}, "distortion 'rst'; did you mean 'rts'.*none, e, p, r"),
+        (
+            {"distortion": "rst"},
+            "distortion 'rst'; did you mean 'rts'.*none, cluttered, e, p, r",
+        ),
         ({"distortion": "attn.data:Config"}, "unknown distortion 'attn.data:Config'"),
         ({"transforms": {"pad_crop": {}}}, "'pad_crop'; did you mean 'pad_crop_flip'"),
         (

@@ -176,7 +176,11 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, name, value, says):
         (VIT, "pickle.bin", r"pickle.bin is no safetensors file .*save_file"),
         (VIT, "empty", r"empty has neither checkpoints nor model.safetensors"),
         (VIT, "gs://bucket/x", r"gs://bucket/x is in an object store"),
-        (MLP, "model.safetensors", r"MLP has no rules .* bert, cait, deit, resnet"),
+        (
+            MLP,
+            "model.safetensors",
+            r"MLP has no rules .* bert, cait, deit, detr, resnet",
+        ),
     ],
 )
 def test_what_is_no_source_is_one_sentence(file, tmp_path, model, path, says):
