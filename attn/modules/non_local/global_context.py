@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.modules.channel.squeeze_excite import hidden_channels
 from attn.settings import Positive
 
 
@@ -74,11 +75,6 @@ class GlobalContext(nn.Module):
         weights = jax.nn.softmax(logits, axis=(1, 2))
         sow(self, "spatial_map", weights)
         return jnp.einsum("bhw,bhwc->bc", weights, x.astype(jnp.float32))
-
-
-def hidden_channels(channels: int, reduction: int) -> int:
-    """Width of the bottleneck."""
-    return max(1, channels // reduction)
 
 
 def _parameters(module: GlobalContext, shape: tuple[int, ...]) -> int:
