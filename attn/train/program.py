@@ -326,7 +326,7 @@ class Program:
         """The split that is looked at during the training."""
         return self.dataset.splits[0]
 
-    @property
+    @functools.cached_property
     def task_fields(self) -> tuple[str, ...]:
         """Names of the fields that the task reads."""
         there = self.dataset.example()
