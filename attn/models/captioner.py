@@ -52,6 +52,7 @@ class Captioner(Model):
                    Transformer the mean over the heads of the last layer
         log_prob, entropy   [B, T], of what hard attention drew in training, where it
                    is one that has to be rewarded (`attn.modules.choices`)
+        baseline   [B, T], the reward that was expected before that, if `baseline`
 
     Slots:
 
@@ -76,6 +77,9 @@ class Captioner(Model):
         pool: of an LSTM that reads the mean: before "every" word, or before the
             "first" alone, as in "Show and Tell" (Vinyals et al. 2015,
             https://arxiv.org/abs/1411.4555).
+        baseline: whether an LSTM learns what reward to expect, by a linear map of its
+            state before each word, for a task whose baseline is "learnt". It passes no
+            gradient to the state.
         depth, num_heads, mlp_dim: of the Transformer.
         backbone: settings of `resnet`, such as {"depth": 101}.
         frozen: whether the backbone stays as it was trained before
@@ -101,6 +105,7 @@ class Captioner(Model):
     embedding: Positive = 512
     dropout: float = 0.5
     pool: Literal["every", "first"] = "every"
+    baseline: bool = False
     depth: Positive = 6
     num_heads: Positive = 8
     mlp_dim: Positive = 2048
@@ -118,6 +123,8 @@ class Captioner(Model):
         parts = {key: backbones.check_scope(key) for key in self.fill}
         own = {k: v for k, v in self.fill.items() if parts[k] != backbones.SCOPE}
         text.check_slots(own, NEEDS)
+        if self.baseline and self.decoder != "lstm":
+            raise Invalid("baseline=True is of an LSTM: set decoder='lstm'")
         if self.pool != "every" and (
             self.decoder != "lstm" or slots.filled(self.fill, PLACE)
         ):
@@ -170,6 +177,7 @@ class Captioner(Model):
                 embedding=self.embedding,
                 dropout=self.dropout,
                 pool=self.pool,
+                baseline=self.baseline,
                 **kinds,
             )
         else:
@@ -195,6 +203,8 @@ class Captioner(Model):
         if steps.choice is not None:
             found["log_prob"] = steps.choice.log_prob[..., 0]
             found["entropy"] = steps.choice.entropy[..., 0]
+        if steps.expected is not None:
+            found["baseline"] = steps.expected
         return found
 
     def encode(self, image: jax.Array, *, train: bool = False) -> jax.Array:

@@ -1,16 +1,16 @@
 """Captioning: the words of an image, one after the other, and where each was seen.
 
 Xu et al., "Show, Attend and Tell", ICML 2015, https://arxiv.org/abs/1502.03044,
-equations 11, 12 and 14. The reward of hard attention is the log-probability of the
-whole caption; the weight of its entropy is that of the code which the authors
-published. Losses are divided by the words of the global batch, where the paper has a
-sum over the captions: the same gradient, times a number.
+equations 11, 12 and 14. The weight of the entropy of hard attention is that of the code
+which the authors published. Losses are divided by the words of the global batch, where
+the paper has a sum over the captions: the same gradient, times a number. A reward of
+each draw by its own word, and a baseline that is learnt, are not the paper's.
 """
 
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -41,8 +41,9 @@ class Captioning(Translation):
 
     A model returns "logits" [B, T, V] and, where it can, "attention" [B, T, h, w],
     what each word read of the image, and "log_prob" and "entropy" [B, T] of what it
-    drew in training. `encode` and `decode` are as in `Translation`, of which the loss
-    of words, the search and the exact match are.
+    drew in training, perhaps with the "baseline" [B, T] that it learns. `encode` and
+    `decode` are as in `Translation`, of which the loss of words, the search and the
+    exact match are.
 
     The "attention_entropy" is in percent of that of an even map. Of data that say so
     (the fact `grounded`), "inside" is the share of the attention inside the box of the
@@ -55,6 +56,11 @@ class Captioning(Translation):
     Attributes:
         penalty: lambda of the doubly stochastic penalty, 1 in the paper.
         reward: weight of the surrogate loss of REINFORCE, for attention that draws.
+        credit: what a draw is rewarded by: the log-probability of the whole "caption",
+            as in the paper, or of the "word" that was written after it. The latter
+            varies less and sees no further.
+        baseline: what the reward is compared with: its moving "average", as in the
+            paper, or what the model has "learnt" to expect.
         entropy: weight of the entropy of what it drew from.
         decay: of the moving average of rewards that is the baseline, 0.9 in the paper.
         label_smoothing, beams, length_penalty: as of `Translation`; the paper has no
@@ -65,6 +71,8 @@ class Captioning(Translation):
 
     penalty: settings.NotNegative = 1.0
     reward: settings.NotNegative = 1.0
+    credit: Literal["caption", "word"] = "caption"
+    baseline: Literal["average", "learnt"] = "average"
     entropy: settings.NotNegative = 0.002
     decay: settings.Decay = 0.9
     label_smoothing: settings.Decay = 0.0
@@ -99,13 +107,26 @@ class Captioning(Translation):
         return (*FIGURES, *scores, *truth, EXACT, *where, ENTROPY)
 
     def logits(self, outputs: Any) -> Any:
-        return outputs.get("logits") if isinstance(outputs, Mapping) else outputs
+        return _named(outputs).get("logits")
+
+    def check(self, outputs: Any, example: Batch, facts: Mapping[str, Any]) -> None:
+        """Refuses a model whose outputs do not fit.
+
+        Raises:
+            Invalid: as of `Translation`, or a baseline that is not there.
+        """
+        super().check(outputs, example, facts)
+        if self.baseline == "learnt" and "baseline" not in _named(outputs):
+            raise settings.Invalid(
+                "task.baseline='learnt' is the model's, and this one has none: set"
+                " model.baseline=True, or task.baseline='average'"
+            )
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
         """The "loss", and of its parts those that mean something by themselves."""
         found = super().loss(outputs, batch)
         total, words = found["loss"]
-        mask = batch["target_mask"]
+        outputs, mask = _named(outputs), batch["target_mask"]
         ones = jnp.ones(len(mask))
         if "attention" in outputs:
             weights = outputs["attention"].reshape(*mask.shape, -1)
@@ -113,27 +134,40 @@ class Captioning(Translation):
             found["penalty"] = Mean(penalty, ones)
             total += self.penalty * penalty
         if "log_prob" in outputs:
-            reward = self._reward(outputs, batch)
-            found["reward"] = Mean(reward, ones)
-            chosen, spread = (
-                jnp.where(mask, outputs[name], 0.0).sum(axis=1)
-                for name in ("log_prob", "entropy")
-            )
-            surrogate = ops.score_function_loss(chosen, reward, batch[BASELINE])
-            total += self.reward * surrogate - self.entropy * spread
+            reward, parts = self._rewarded(outputs, batch)
+            found["reward"] = Mean(reward.sum(axis=1), ones)
+            total += sum(parts)
         return {**found, "loss": Mean(total, words)}
+
+    def _rewarded(
+        self, outputs: Mapping[str, jax.Array], batch: Batch
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        """The rewards, [B, 1] or [B, T], and the losses of what was drawn, [B] each."""
+        mask, reward = batch["target_mask"], self._reward(outputs, batch)
+        over = lambda values: jnp.where(mask, values, 0.0).sum(axis=1)
+        parts = [-self.entropy * over(outputs["entropy"])]
+        compared = batch[BASELINE]
+        if self.baseline == "learnt":
+            compared = outputs["baseline"]
+            parts.append(over(ops.baseline_loss(compared, reward)))
+        lost = ops.score_function_loss(outputs["log_prob"], reward, compared)
+        return reward, [*parts, self.reward * over(lost)]
 
     def keep(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
         """The moving average of rewards, where there are any."""
+        outputs, average = _named(outputs), batch[BASELINE]
         if "log_prob" not in outputs:
-            return {BASELINE: batch[BASELINE]}
+            return {BASELINE: average}
         reward = self._reward(outputs, batch)
-        return {BASELINE: ops.moving_average(batch[BASELINE], reward, self.decay)}
+        if self.credit == "word":  # of real words
+            mask = batch["target_mask"]
+            reward = reward.sum() / jnp.maximum(mask.sum(), 1)
+        return {BASELINE: ops.moving_average(average, reward, self.decay)}
 
     def evaluate(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
         """What `Translation` has, and where the attention was."""
         found = super().evaluate(outputs, batch)
-        mask = batch["target_mask"]
+        outputs, mask = _named(outputs), batch["target_mask"]
         none = Mean(jnp.zeros(len(mask)), jnp.zeros(len(mask)))
         names = [ENTROPY.name, *(one.name for one in GROUNDED if self.grounded)]
         if "attention" not in outputs:
@@ -177,10 +211,16 @@ class Captioning(Translation):
             for i, row in enumerate(there)
         ]
 
-    def _reward(self, outputs: Any, batch: Batch) -> jax.Array:
-        """The log-probability of each caption, [B]."""
+    def _reward(self, outputs: Mapping[str, jax.Array], batch: Batch) -> jax.Array:
+        """The log-probability of each word, [B, T], or of each caption, [B, 1]."""
         losses = tokens.cross_entropy(outputs["logits"], batch["target"])
-        return -jnp.where(batch["target_mask"], losses, 0.0).sum(axis=1)
+        words = -jnp.where(batch["target_mask"], losses, 0.0)
+        return words if self.credit == "word" else words.sum(axis=1, keepdims=True)
+
+
+def _named(outputs: Any) -> Mapping[str, Any]:
+    """The outputs of a model by name; those of one that has no names are logits."""
+    return outputs if isinstance(outputs, Mapping) else {"logits": outputs}
 
 
 def truth(claims: Any, said: Sequence[str], right: Sequence[str]) -> dict[str, float]:

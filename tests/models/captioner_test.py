@@ -232,6 +232,33 @@ def test_gumbel_needs_no_reward():
     assert set(drawn) == {"logits", "attention"}
 
 
+def test_the_reward_is_foretold_by_the_state_before_each_word():
+    model = made(baseline=True)
+    image = jax.random.normal(jax.random.key(5), (2, 8, 12, 3))
+    words = sentences(2)
+    init = jax.jit(functools.partial(model.init, train=False))
+    variables = init(jax.random.key(0), image, words)
+
+    @jax.jit
+    def expected(params, words):
+        given = {**variables, "params": params}
+        return model.apply(given, image, words, train=False)["baseline"]
+
+    params = variables["params"]
+    own = params["writer"].pop("baseline")
+    whole = lambda own: {**params, "writer": {**params["writer"], "baseline": own}}
+    found = np.asarray(expected(whole(own), words))
+    assert found.shape == (2, LENGTH)
+    changed = np.asarray(expected(whole(own), words.at[:, 2].add(1) % 9))
+    np.testing.assert_allclose(changed[:, :3], found[:, :3], rtol=1e-5)
+    assert (np.abs(changed[:, 3:] - found[:, 3:]) > 1e-5).any()
+    gradient = jax.grad(lambda p: expected(p, words).sum())(whole(own))
+    kernel = gradient["writer"].pop("baseline")["kernel"]
+    assert np.any(kernel) and not any(map(np.any, jax.tree.leaves(gradient)))
+    with pytest.raises(settings.Invalid, match="decoder='lstm'"):
+        made(decoder="transformer", slots={}, baseline=True)
+
+
 def test_maps_are_captured_with_their_grid():
     model, variables, image, words, _ = whole(expectation=0.0)
     captured = jax.jit(functools.partial(capture, model))

@@ -99,6 +99,36 @@ def test_what_was_drawn_is_rewarded_by_the_caption_over_the_average():
     np.testing.assert_allclose(slope(OUTPUTS), slope(SOFT), atol=1e-6)
 
 
+def test_each_draw_may_be_rewarded_by_its_own_word_over_what_was_learnt():
+    made = task(penalty=0.0, reward=0.5, entropy=0.0, credit="word", baseline="learnt")
+    batch = {**BATCH, "reward_average": jnp.float32(-2.0)}
+    expected = RANDOM.normal(size=(B, T)).astype(np.float32)
+    outputs = {**OUTPUTS, "baseline": expected}
+
+    def total(chosen, learnt):
+        given = {**outputs, "log_prob": chosen, "baseline": learnt}
+        return made.loss(given, batch)["loss"].total.sum()
+
+    grads = jax.grad(total, argnums=(0, 1))(OUTPUTS["log_prob"], expected)
+    for i in range(B):
+        over = -nats(i) - expected[i, : LENGTHS[i]]
+        np.testing.assert_allclose(grads[0][i, : LENGTHS[i]], -0.5 * over, rtol=1e-4)
+        np.testing.assert_allclose(grads[1][i, : LENGTHS[i]], -2 * over, rtol=1e-4)
+    assert not np.any(grads[0][~MASK]) and not np.any(grads[1][~MASK])
+    found = made.loss(outputs, batch)["reward"].total
+    np.testing.assert_allclose(found, [-nats(i).sum() for i in range(B)], rtol=1e-5)
+    mean = -np.concatenate([nats(i) for i in range(B)]).mean()
+    kept = made.keep(OUTPUTS, batch)["reward_average"]
+    assert kept == pytest.approx(0.9 * -2 + 0.1 * mean, rel=1e-5)
+
+
+def test_a_baseline_that_the_model_does_not_learn_is_refused():
+    shapes = jax.eval_shape(lambda: SOFT)
+    task().check(shapes, BATCH, FACTS)
+    with pytest.raises(settings.Invalid, match=r"model\.baseline=True"):
+        task(baseline="learnt").check(shapes, BATCH, FACTS)
+
+
 def test_where_the_attention_was_is_counted_pixel_by_pixel():
     found = jax.jit(task().evaluate)(SOFT, BATCH)
     named = {0: [(3, 0), (1, 1)], 1: [(0, 0)], 2: []}
@@ -128,7 +158,11 @@ def test_a_model_without_attention_counts_nothing_of_it():
     found = task().evaluate({"logits": OUTPUTS["logits"]}, BATCH)
     for name in ("inside", "pointing", "attention_entropy"):
         assert not np.any(found[name].weight)
-    assert "penalty" not in task().loss({"logits": OUTPUTS["logits"]}, BATCH)
+    loss = task().loss({"logits": OUTPUTS["logits"]}, BATCH)
+    assert "penalty" not in loss
+    plain = task().loss(OUTPUTS["logits"], BATCH)  # of a model that names nothing
+    np.testing.assert_array_equal(plain["loss"].total, loss["loss"].total)
+    assert not np.any(task().evaluate(OUTPUTS["logits"], BATCH)["inside"].weight)
 
 
 SAID = ["a large 3 above a small 7 and left of a small 2", "a large 5 below a small 1"]

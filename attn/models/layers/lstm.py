@@ -37,6 +37,8 @@ class Step(NamedTuple):
     """what share of it each place was, float32 [B, S], where that is known"""
     choice: choices.Choice | None
     """of hard attention in training: [B, 1] each"""
+    expected: jax.Array | None = None
+    """the reward that is expected before the step, float32 [B], if that is learnt"""
 
 
 class Cell(Slotted):
@@ -123,6 +125,7 @@ class LSTMDecoder(Slotted):
         dropout: rate.
         pool: at which words an empty slot reads the mean annotation: "every", or the
             "first" alone.
+        baseline: whether it learns what reward to expect.
         other attributes: see `Slotted`.
     """
 
@@ -131,6 +134,7 @@ class LSTMDecoder(Slotted):
     embedding: int
     dropout: float
     pool: Literal["every", "first"]
+    baseline: bool = False
 
     @nn.compact
     def __call__(
@@ -182,6 +186,11 @@ class LSTMDecoder(Slotted):
         seen = jnp.arange(words.shape[1]) < self._until(words.shape[1])
         cell = self._cell(scanned)
         _, steps = cell(carry, words, seen, pooled, tokens, False, train)
+        if self.baseline:
+            before = jnp.concatenate([carry[1][:, None], steps.state[:, :-1]], axis=1)
+            before = jax.lax.stop_gradient(before).astype(jnp.float32)
+            expected = dense(self, "baseline", before, 1, LECUN)[..., 0]
+            steps = steps._replace(expected=expected)
         if steps.attention is not None:
             weights = steps.attention[:, None]
             sow(self, "token_matrix", weights, grid=grid_map.shape[1:3])
