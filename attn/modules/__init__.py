@@ -30,6 +30,7 @@ from attn.modules.glimpse.hard_attention import HardAttention
 from attn.modules.mixed.cbam import CBAM
 from attn.modules.non_local.global_context import GlobalContext
 from attn.modules.non_local.non_local import NonLocal
+from attn.modules.order.second_order_channel import SecondOrderChannel
 from attn.modules.pixel.pixel_attention import PixelAttention
 from attn.modules.spatial.spatial_transformer import SpatialTransformer
 from attn.modules.token.class_attention import ClassAttention
@@ -62,6 +63,7 @@ MODULES: dict[str, type[nn.Module]] = {
     "non_local": NonLocal,
     "performer": Performer,
     "pixel_attention": PixelAttention,
+    "second_order_channel": SecondOrderChannel,
     "selective_kernel": SelectiveKernel,
     "shifted_window": ShiftedWindow,
     "spatial_transformer": SpatialTransformer,

@@ -28,12 +28,25 @@ FEATURES = (
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """Where a mechanism comes from; `arxiv` is an identifier such as "1709.01507"."""
+    """Where a mechanism comes from.
+
+    Attributes:
+        arxiv: its identifier, such as "1709.01507".
+        doi: such as "10.1109/CVPR.2019.01132", of a paper that is not on arXiv.
+    """
 
     title: str
     authors: str
     year: int
-    arxiv: str
+    arxiv: str = ""
+    doi: str = ""
+
+    @property
+    def link(self) -> str:
+        """The address of the paper."""
+        if self.arxiv:
+            return f"https://arxiv.org/abs/{self.arxiv}"
+        return f"https://doi.org/{self.doi}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,11 @@ positions, C channels, N heads, T targets and S sources of D and Dv features.
 """
 
 from attn.ops.additive import additive_logits
+from attn.ops.covariance import (
+    covariance_pool,
+    newton_schulz_sqrt,
+    upper_triangle,
+)
 from attn.ops.dot_product import (
     attention_weights,
     dot_product_attention,
@@ -37,6 +42,7 @@ __all__ = [
     "baseline_loss",
     "bilinear_sample",
     "control_grid",
+    "covariance_pool",
     "dot_product_attention",
     "doubly_stochastic_penalty",
     "draw_one_hot",
@@ -44,6 +50,7 @@ __all__ = [
     "leave_one_out",
     "masked_softmax",
     "moving_average",
+    "newton_schulz_sqrt",
     "plain",
     "projective_grid",
     "regular_grid",
@@ -52,4 +59,5 @@ __all__ = [
     "sparsemax",
     "straight_through_gumbel",
     "thin_plate_grid",
+    "upper_triangle",
 ]

@@ -19,7 +19,7 @@ def rows() -> list[dict[str, str]]:
                 "records": ", ".join(card.maps),
                 "variants": ", ".join(card.variants),
                 "paper": f"{paper.authors.split(',')[0]} et al. {paper.year}",
-                "arxiv": paper.arxiv,
+                "link": paper.link,
             }
         )
     return table
@@ -32,7 +32,7 @@ def markdown() -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows():
-        paper = f"[{row['paper']}](https://arxiv.org/abs/{row['arxiv']})"
+        paper = f"[{row['paper']}]({row['link']})"
         cells = [
             f"`{row['name']}`",
             row["family"],

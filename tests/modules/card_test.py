@@ -26,9 +26,12 @@ def test_card_is_well_formed(name):
     assert set(card.maps) <= set(typing.get_args(Kind))
     assert isinstance(card.supports, frozenset)
     assert set() == OPTIONS & card.supports or card.contract == "token"
-    assert re.fullmatch(r"\d{4}\.\d{4,5}", card.paper.arxiv)
-    # The year of the identifier is that of the preprint, a year before at most.
-    assert card.paper.year - 2000 - int(card.paper.arxiv[:2]) in (0, 1)
+    if card.paper.arxiv:
+        assert re.fullmatch(r"\d{4}\.\d{4,5}", card.paper.arxiv)
+        # The year of the identifier is that of the preprint, a year before at most.
+        assert card.paper.year - 2000 - int(card.paper.arxiv[:2]) in (0, 1)
+    else:
+        assert re.fullmatch(r"10\.\d{4,}/\S+", card.paper.doi)
     for text in (card.paper.title, card.paper.authors, card.formula, card.complexity):
         assert text.strip()
         assert "\n" not in text
@@ -68,7 +71,7 @@ def test_docstring_tells_every_setting(name):
 def test_cites_the_paper_in_the_file(name):
     module = MODULES[name]
     source = pathlib.Path(__import__(module.__module__, fromlist="x").__file__)
-    assert attn.card(name).paper.arxiv in source.read_text().split("import")[0]
+    assert attn.card(name).paper.link in source.read_text().split("import")[0]
 
 
 def test_lists_names_by_family_and_contract():

@@ -32,6 +32,7 @@ CASES = {
     "non_local": {},
     "performer": {"num_features": 24},
     "pixel_attention": {"reduction": 4},
+    "second_order_channel": {"reduction": 4},
     "selective_kernel": {"groups": 4, "least": 6},
     "shifted_window": {"window": (3, 2)},
     "spatial_transformer": {"widths": (4, 5, 6), "downsample": 1, "kernel_size": 3},

@@ -94,6 +94,8 @@ OTHER = {
     "performer": HEADS
     | {"num_features": 12, "kernel": "relu", "orthogonal": False, "seed": 1},
     "pixel_attention": TYPES | {"variant": "ffa", "reduction": ({"variant": "ffa"}, 8)},
+    "second_order_channel": TYPES
+    | {"reduction": 8, "iterations": 2, "norm": "frobenius"},
     "selective_kernel": TYPES
     | {
         "branches": 3,
