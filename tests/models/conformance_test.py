@@ -186,6 +186,7 @@ CHANGES = {
             {"fill": {"decoder.cross": "none"}},
             {"fill": {"decoder.cross": "none"}, "pool": "first"},
         ),
+        "baseline": True,
         "depth": written(depth=2),
         "num_heads": written(num_heads=2),
         "mlp_dim": written(mlp_dim=20),
