@@ -11,6 +11,9 @@ networks have projection shortcuts (option B), not padded ones. The deep stem an
 averaging shortcut are ResNet-D's: He, Zhang, Zhang, Zhang, Xie, Li, "Bag of Tricks for
 Image Classification with Convolutional Neural Networks", CVPR 2019,
 https://arxiv.org/abs/1812.01187, figure 2. The depths 10, 14 and 26 are timm's.
+Covariance pooling is iSQRT-COV: Li, Xie, Wang, Gao, "Towards Faster Training of Global
+Covariance Pooling Networks by Iterative Matrix Square Root Normalization", CVPR 2018,
+https://arxiv.org/abs/1712.01034.
 """
 
 import functools
@@ -21,7 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn import settings
+from attn import ops, settings
 from attn.models import slots
 from attn.models.base import Model, numbered
 from attn.models.layers.checks import check_sizes
@@ -30,7 +33,7 @@ from attn.models.layers.dense import TORCH, classify
 from attn.models.layers.residual import Stage
 from attn.models.layers.timm import Rules
 from attn.models.scaling import Width, step_of
-from attn.settings import Invalid
+from attn.settings import Count, Invalid
 
 IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
     10: ("basic", (1, 1, 1, 1)),
@@ -44,6 +47,7 @@ IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
 }
 CONVOLUTIONS = {"basic": 2, "bottleneck": 3}  # in one block
 EXPANSION = {"basic": 1, "bottleneck": 4}
+REDUCED = 256  # channels of which the covariance is pooled
 
 
 def plan(
@@ -144,6 +148,12 @@ class ResNet(Model):
         frozen_norm: whether batch normalisation is fixed, statistics, scales and
             biases: a detector's, which starts with trained weights. All four are in
             "batch_stats" and no parameters. What is in the slots has its own.
+        pooling: what the classifier reads of the last map: the "average" of its
+            places, or their "covariance". For that the last stage has no stride, and
+            behind it a 1x1 convolution with BN and ReLU makes 256 channels; the
+            classifier reads the triangle of the square root of their covariance.
+        iterations: of Newton-Schulz for that root; 5 in the paper. With 0 it is the
+            covariance itself, over the root of its trace.
         other attributes: see `Model`; statistics, the pooled features and the
             classifier are float32.
 
@@ -193,6 +203,8 @@ class ResNet(Model):
     zero_init_residual: bool = False
     dilated: bool = False
     frozen_norm: bool = False
+    pooling: Literal["average", "covariance"] = "average"
+    iterations: Count = 5
 
     def __post_init__(self):
         names = ("num_classes", "width", "stem_stride", "cardinality", "group_width")
@@ -233,14 +245,16 @@ class ResNet(Model):
         x = self._stem(attend("input", x.astype(dtype)), train=train)
         for number, size in enumerate(sizes, 1):
             width = self._widths()[number]
-            dilated = self.dilated and number == len(sizes)
+            last = number == len(sizes)
+            dilated = self.dilated and last
+            kept = dilated or (self.pooling == "covariance" and last)
             stage = Stage(
                 size=size,
                 kind=kind,
                 features=width * EXPANSION[kind],
                 inner=self._inner(width),
                 cardinality=self.cardinality,
-                stride=1 if number == 1 or dilated else 2,
+                stride=1 if number == 1 or kept else 2,
                 dilation=2 if dilated else 1,
                 stride_at=self.stride_at,
                 shortcut=self.shortcut,
@@ -252,8 +266,17 @@ class ResNet(Model):
         x = attend("head", x)
         if self.num_classes is None:
             return x
-        x = x.astype(jnp.float32).mean(axis=(1, 2))
-        return classify(self, x, self.num_classes, init=TORCH)
+        return classify(self, self._pooled(x, train), self.num_classes, init=TORCH)
+
+    def _pooled(self, x: jax.Array, train: bool) -> jax.Array:
+        """What the classifier reads of the last map, in float32."""
+        if self.pooling == "average":
+            return x.astype(jnp.float32).mean(axis=(1, 2))
+        x = conv(self, "reduce_conv", x, REDUCED, 1, 1)
+        x = batch_norm(self, "reduce_norm", x, train=train, frozen=self.frozen_norm)
+        covariance = ops.covariance_pool(nn.relu(x))
+        root = ops.newton_schulz_sqrt(covariance, iterations=self.iterations)
+        return ops.upper_triangle(root)
 
     def _widths(self) -> tuple[int, ...]:
         """Channels of the stem and of each stage, before expansion."""

@@ -277,6 +277,11 @@ CHANGES = {
         "zero_init_residual": True,
         "dilated": True,
         "frozen_norm": True,
+        "pooling": "covariance",
+        "iterations": (
+            {"pooling": "covariance"},
+            {"pooling": "covariance", "iterations": 3},
+        ),
         "fill": {"block.residual": "squeeze_excite"},
     },
     "swin": {

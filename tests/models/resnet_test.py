@@ -334,3 +334,47 @@ def test_frozen_batch_norm_is_no_parameter_and_is_the_same_in_training():
     jax.tree.map(
         np.testing.assert_array_equal, after["batch_stats"], moved["batch_stats"]
     )
+
+
+def test_covariance_pooling_reads_the_root_by_newton_schulz():
+    settings = {"depth": 8, "layout": "cifar", "width": 4, "pooling": "covariance"}
+    body = models.create("resnet", num_classes=None, **settings)
+    whole = models.create("resnet", num_classes=5, **settings)
+    x = np.random.default_rng(0).normal(size=(2, 22, 31, 3)).astype(np.float32)
+    variables = made(whole, x)
+    trunk = {
+        kind: {k: v for k, v in tree.items() if k in made(body, x).get(kind, {})}
+        for kind, tree in variables.items()
+    }
+    last = jax.jit(functools.partial(body.apply, train=False))(trunk, x)
+    assert last.shape == (2, 11, 16, 16)  # as large as the map of the stage before
+
+    params = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
+    stats = jax.tree.map(
+        lambda a: np.asarray(a, np.float64), variables["batch_stats"]["reduce_norm"]
+    )
+    norm = params["reduce_norm"]
+    y = np.asarray(last, np.float64) @ params["reduce_conv"]["kernel"][0, 0]
+    y = (y - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
+    y = np.maximum(y * norm["scale"] + norm["bias"], 0).reshape(2, -1, 256)
+    y -= y.mean(axis=1, keepdims=True)
+    covariance = np.einsum("bpc,bpd->bcd", y, y) / y.shape[1]
+    trace = np.trace(covariance, axis1=1, axis2=2)[:, None, None]
+    root, inverse = covariance / trace, np.eye(256)
+    for _ in range(5):
+        step = (3 * np.eye(256) - inverse @ root) / 2
+        root, inverse = root @ step, step @ inverse
+    root *= np.sqrt(trace)
+    flat = root[:, *np.triu_indices(256)]
+    want = flat @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+    found = jax.jit(functools.partial(whole.apply, train=False))(variables, x)
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("depth", "count"), [(50, 56_929_832), (101, 75_921_960)])
+def test_has_the_parameters_of_mpncov(depth, count):
+    model = models.create("resnet", num_classes=1000, depth=depth, pooling="covariance")
+    image = jnp.zeros((1, 64, 64, 3))
+    init = functools.partial(model.init, train=False)
+    shapes = jax.eval_shape(init, jax.random.key(0), image)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == count
