@@ -15,11 +15,11 @@ The small form finds three to five digits of two sizes on a coloured texture
 trained from scratch; the Transformer has two layers of 64 channels on each side and 10
 queries. No dropout, a constant weight decay and clipping as in the paper, and ten times
 its rate, with a warm-up; as there it drops to a tenth towards the end, after 3,200 of
-4,000 steps. Digits are told apart late, between 1,000 and 3,000 steps. On images of 64
-pixels each place of the map sees the border of the image, whose padding tells it where
-it is, so that positions hardly matter: their table has images of 128 pixels, which is
-work for an accelerator. All objects are small in COCO's sense, so that there is no AP
-of others, but for some on images of 128 pixels.
+4,000 steps. Digits are told apart late, between 1,000 and 3,000 steps. Images are of 64
+pixels, but for the table of positions, which has 128 and is work for an accelerator: on
+64 a detector does as well without positions, maybe because most places of the map see
+the padding beyond the border, which tells them where they are (docs/papers.md). Objects
+are small in COCO's sense, so that there is no AP of others, but for the largest on 128.
 
 With ",paper" it is DETR with ResNet-50 on COCO for 300 epochs, as in the paper's
 ablations, each on 16 GPUs for days. Its backbone starts with weights of ImageNet by

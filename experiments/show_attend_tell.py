@@ -58,6 +58,7 @@ GUMBEL = {**HARD, "estimator": "gumbel", "expectation": 0.0}
 # A caption is worth some 50 nats at first. More of that and its noise drowns what is
 # learnt where the expectation is read.
 REWARD = 0.002
+# Not the paper's: each draw is paid by its own word, over what the model expected.
 BY_WORD = {"task.credit": "word", "task.baseline": "learnt", "model.baseline": True}
 cross = lambda spec: {"model.slots": {"decoder.cross": spec}}
 ATTENTIONS = {

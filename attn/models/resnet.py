@@ -246,8 +246,7 @@ class ResNet(Model):
         for number, size in enumerate(sizes, 1):
             width = self._widths()[number]
             last = number == len(sizes)
-            dilated = self.dilated and last
-            kept = dilated or (self.pooling == "covariance" and last)
+            kept = last and (self.dilated or self.pooling == "covariance")
             stage = Stage(
                 size=size,
                 kind=kind,
@@ -255,7 +254,7 @@ class ResNet(Model):
                 inner=self._inner(width),
                 cardinality=self.cardinality,
                 stride=1 if number == 1 or kept else 2,
-                dilation=2 if dilated else 1,
+                dilation=2 if last and self.dilated else 1,
                 stride_at=self.stride_at,
                 shortcut=self.shortcut,
                 zero_init_residual=self.zero_init_residual,

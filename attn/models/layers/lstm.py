@@ -134,7 +134,7 @@ class LSTMDecoder(Slotted):
     embedding: int
     dropout: float
     pool: Literal["every", "first"]
-    baseline: bool = False
+    baseline: bool
 
     @nn.compact
     def __call__(
