@@ -25,6 +25,7 @@ from attn.ops.grid import (
 )
 from attn.ops.gumbel import draw_one_hot, straight_through_gumbel
 from attn.ops.programs import plain
+from attn.ops.resize import imresize
 from attn.ops.ring import ring_attention
 from attn.ops.sample import bilinear_sample
 from attn.ops.score_function import (
@@ -47,6 +48,7 @@ __all__ = [
     "doubly_stochastic_penalty",
     "draw_one_hot",
     "entmax15",
+    "imresize",
     "leave_one_out",
     "masked_softmax",
     "moving_average",
