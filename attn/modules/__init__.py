@@ -32,6 +32,8 @@ from attn.modules.non_local.global_context import GlobalContext
 from attn.modules.non_local.non_local import NonLocal
 from attn.modules.order.second_order_channel import SecondOrderChannel
 from attn.modules.pixel.pixel_attention import PixelAttention
+from attn.modules.pixel.polarized import Polarized
+from attn.modules.pixel.simam import SimAM
 from attn.modules.spatial.spatial_transformer import SpatialTransformer
 from attn.modules.token.class_attention import ClassAttention
 from attn.modules.token.cross_attention import CrossAttention
@@ -63,9 +65,11 @@ MODULES: dict[str, type[nn.Module]] = {
     "non_local": NonLocal,
     "performer": Performer,
     "pixel_attention": PixelAttention,
+    "polarized": Polarized,
     "second_order_channel": SecondOrderChannel,
     "selective_kernel": SelectiveKernel,
     "shifted_window": ShiftedWindow,
+    "simam": SimAM,
     "spatial_transformer": SpatialTransformer,
     "squeeze_excite": SqueezeExcite,
     "talking_heads": TalkingHeads,

@@ -33,6 +33,7 @@ class Paper:
     Attributes:
         arxiv: its identifier, such as "1709.01507".
         doi: such as "10.1109/CVPR.2019.01132", of a paper that is not on arXiv.
+        url: the publisher's page, of a paper that has neither.
     """
 
     title: str
@@ -40,13 +41,14 @@ class Paper:
     year: int
     arxiv: str = ""
     doi: str = ""
+    url: str = ""
 
     @property
     def link(self) -> str:
         """The address of the paper."""
         if self.arxiv:
             return f"https://arxiv.org/abs/{self.arxiv}"
-        return f"https://doi.org/{self.doi}"
+        return f"https://doi.org/{self.doi}" if self.doi else self.url
 
 
 @dataclasses.dataclass(frozen=True)

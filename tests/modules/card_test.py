@@ -30,8 +30,10 @@ def test_card_is_well_formed(name):
         assert re.fullmatch(r"\d{4}\.\d{4,5}", card.paper.arxiv)
         # The year of the identifier is that of the preprint, a year before at most.
         assert card.paper.year - 2000 - int(card.paper.arxiv[:2]) in (0, 1)
-    else:
+    elif card.paper.doi:
         assert re.fullmatch(r"10\.\d{4,}/\S+", card.paper.doi)
+    else:
+        assert re.fullmatch(r"https://\S+", card.paper.url)
     for text in (card.paper.title, card.paper.authors, card.formula, card.complexity):
         assert text.strip()
         assert "\n" not in text

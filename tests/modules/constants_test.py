@@ -26,6 +26,9 @@ NORMS = {
     "non_local-gaussian-projected": {BATCH},
     "non_local-dot_product": {BATCH},
     "non_local-concatenation": {BATCH},
+    "polarized-parallel": {("LayerNorm", 1e-5, None)},  # PSA.py: torch's
+    "polarized-sequential": {("LayerNorm", 1e-5, None)},
+    "polarized-released_sequential": {("LayerNorm", 1e-5, None)},
     "selective_kernel-paper": {BATCH},
     "selective_kernel-full_kernels": {BATCH},
     "multi_head-vit_22b": {("LayerNorm", 1e-6, None)},  # flax's, as in big_vision

@@ -94,6 +94,7 @@ OTHER = {
     "performer": HEADS
     | {"num_features": 12, "kernel": "relu", "orthogonal": False, "seed": 1},
     "pixel_attention": TYPES | {"variant": "ffa", "reduction": ({"variant": "ffa"}, 8)},
+    "polarized": TYPES | {"order": "sequential", "variant": "released"},
     "second_order_channel": TYPES
     | {"reduction": 8, "iterations": 2, "norm": "frobenius"},
     "selective_kernel": TYPES
@@ -113,6 +114,7 @@ OTHER = {
         "padding": ({"window": (2, 3), "shift": 0}, "attended"),
         "shift": 0,
     },
+    "simam": {"dtype": BF16, "epsilon": 1.0},
     "spatial_transformer": TYPES
     | {
         "transform": ["projective", "thin_plate"],

@@ -84,5 +84,7 @@ PixelAttention.card = Card(
         " the only one that gates single values (it records a pixel gate). The layer"
         " of that name in FFA-Net (arXiv 1911.07559) gives a position one gate for"
         " all channels (it records a spatial map). Both as in the released code."
+        " FFA-Net's pair of channel and pixel attention is the list of squeeze_excite"
+        " with a reduction of 8 and this layer with variant 'ffa'."
     ),
 )
