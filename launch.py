@@ -22,8 +22,8 @@
     python launch.py modules [--markdown]              the table of attentions
 
 Running the same command again skips the points that are done and resumes the one
-that was cut short. Any field of a config that the sweep does not set can be set as
---config.FIELD=VALUE.
+that was cut short; at the same time, it shares the points, also between machines.
+Any field of a config that the sweep does not set can be set as --config.FIELD=VALUE.
 
 Exit status: 0 done; 1 a training failed; 2 a mistake in the command or the config;
 75 stopped by SIGTERM or Ctrl-C after saving: run the same command to go on; 130

@@ -19,6 +19,10 @@ class Interruption:
         """Asks; the training saves and stops after the step at hand."""
         self._asked.set()
 
+    def wait(self, seconds: float) -> bool:
+        """Whether somebody asks within so many seconds, or has asked."""
+        return self._asked.wait(seconds)
+
     def at(self, step: int) -> bool:
         """Whether to stop after `step`: the same answer on every machine."""
         if jax.process_count() > 1:

@@ -9,7 +9,7 @@ import json
 import math
 import pathlib
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -44,6 +44,8 @@ class Run:
         directory: where its files go.
         axes: what distinguishes it from the other points, for the record.
         dataset: its data.
+        fence: called before what others see is written; it raises where this process
+            may not write it any more.
         diverged: why it takes no further part, once it does not.
         result: as written, once it is done.
     """
@@ -52,6 +54,7 @@ class Run:
     directory: pathlib.Path
     axes: Mapping[str, Any]
     dataset: Dataset
+    fence: Callable[[], None] = lambda: None
     diverged: Diverged | None = None
     result: dict[str, Any] | None = None
     _seconds: float = 0.0  # spent before this process began
@@ -161,6 +164,7 @@ class Run:
         Raises:
             Diverged: it is not finite.
         """
+        self.fence()
         means = divide(totals)
         counted = {name: mean for name, mean in means.items() if totals[name].weight}
         _must_be_finite(means["loss"], "the loss", step)
@@ -195,6 +199,7 @@ class Run:
         for leaf in jax.tree.leaves((state.params, state.extras, state.totals)):
             total = float(np.sum(leaf, dtype=np.float64))
             _must_be_finite(total, "a parameter", step)
+        self.fence()
         self._opened.writer.sync()  # a checkpoint must not outlive the lines before it
         notes = {"seconds": self._seconds + seconds}
         name = self._opened.headline.name
@@ -251,6 +256,7 @@ class Run:
             variables = state.variables()
             measures += probe(self.directory, program, variables, self.dataset)
         self.result |= {"measures": measures, **self._speeds()}
+        self.fence()
         files.write_json(self.directory / "result.json", self.result)
 
     def _speeds(self) -> dict[str, float]:

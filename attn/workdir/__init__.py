@@ -4,6 +4,7 @@ SWEEP/experiment.json      title, axes, baseline, the names of the points
 SWEEP/match.json           widths by which points cost the same, if that was asked for
 SWEEP/tune.json            what each row tried and what was chosen, if asked for
 SWEEP/trials/              the trials, a sweep of their own
+SWEEP/.leases/             who trains what, see attn.workdir.leases
 SWEEP/POINT/config.json    everything that decides the training
 SWEEP/POINT/environment.json   versions, machine, code, for each time it was started
 SWEEP/POINT/tokenizer.json     of its data, if they are text
@@ -18,6 +19,7 @@ SWEEP/POINT/gates.npz      its mean gates by class, if it has gates of channels
 SWEEP/POINT/examples.npz   examples with what the model makes of them, if it has such
 SWEEP/POINT/query_areas.npz    boxes of the object queries of a detector
 SWEEP/POINT/predictions.*  what it found in pictures, if it was asked
+SWEEP/POINT/diverged.json  why it is not trained any further, if it diverged
 SWEEP/POINT/result.json    written last: a point that has it is done; the time that
                            points took together is divided among them
 """

@@ -1,18 +1,13 @@
-"""Files of a work directory: written whole or not at all, by one process at a time."""
+"""Files of a work directory: written whole or not at all, whoever else writes there."""
 
-import contextlib
-import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from attn import settings
-
-LOCK = ".lock"
 
 
 def local(text: str) -> pathlib.Path:
@@ -66,6 +61,29 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
         raise
 
 
+def create(path: pathlib.Path, content: bytes) -> bool:
+    """Writes a file that is not there yet; whether this process was the one to do so.
+
+    A process that dies meanwhile may leave an empty one.
+    """
+    try:
+        with path.open("xb", buffering=0) as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+def renew(path: pathlib.Path, content: bytes) -> bool:
+    """Writes new content of the same size into a file, if it is still there."""
+    try:
+        with path.open("r+b", buffering=0) as file:
+            file.write(content)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _draft(path: pathlib.Path, end: str) -> pathlib.Path:
     return path.with_name(f".{path.name}.{end}")
 
@@ -115,34 +133,9 @@ def check(directory: pathlib.Path) -> None:
     if known.exists() or not directory.exists():
         return
     # a process that died before it wrote what the sweep is leaves only these
-    ours = {directory / LOCK, *directory.glob(_draft(known, "*").name)}
+    ours = set(directory.glob(_draft(known, "*").name))
     if set(directory.iterdir()) - ours:
         raise settings.Invalid(
             f"workdir {directory} holds files that are no sweep's; name an empty or new"
             " directory, or that of an earlier sweep"
         )
-
-
-@contextlib.contextmanager
-def held(directory: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes from working in `directory` at the same time.
-
-    Raises:
-        Invalid: another process does already.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / LOCK).open("w")
-    except OSError as error:
-        raise settings.Invalid(
-            f"workdir {directory} cannot be written: {error}"
-        ) from error
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise settings.Invalid(
-                f"workdir {directory} is in use by another process; wait for it or"
-                " name another directory"
-            ) from None
-        yield

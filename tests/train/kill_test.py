@@ -30,11 +30,11 @@ def get_config(arg):
 """
 
 
-def start(directory):
-    """Launches the training of `FILE` on one device."""
+def start(directory, text=FILE):
+    """Launches the training of an experiment on one device."""
     environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     path = directory.parent / "kill.py"
-    path.write_text(FILE)
+    path.write_text(text)
     return subprocess.Popen(
         [
             sys.executable,
@@ -52,8 +52,8 @@ def start(directory):
     )
 
 
-def finish(directory):
-    process = start(directory)
+def finish(directory, text=FILE):
+    process = start(directory, text)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return output
@@ -134,13 +134,74 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path, unbroken):
     assert_same(arrays(directory / "point"), unbroken)
 
 
-def test_a_launch_does_not_enter_a_directory_in_use(tmp_path):
+def test_a_second_launch_waits_and_takes_over_from_one_that_is_killed(
+    tmp_path, unbroken
+):
     directory = tmp_path / "run"
-    with files.held(directory):
-        files.write_json(directory / "experiment.json", {"points": []})
-        process = start(directory)
-        output, _ = process.communicate(timeout=120)
-    assert process.returncode == 2, output
-    assert "is in use by another process" in output
-    assert "Traceback" not in output
-    assert not (directory / "point").exists()
+    one = start(directory)
+    wait_until(one, lambda: lines(directory) >= 3)
+    one.send_signal(signal.SIGSTOP)
+    other = start(directory)
+    told = other.stdout.readline()
+    assert "waiting for others to train point" in told
+    one.send_signal(signal.SIGKILL)
+    one.communicate(timeout=60)
+    output, _ = other.communicate(timeout=120)
+    assert other.returncode == 0, output
+    assert "resumes at step" in output
+    assert_same(arrays(directory / "point"), unbroken)
+
+
+SWEEP = """from tests.train import small
+
+def get_config(arg):
+    return small.config(
+        train__steps=40, train__save_every=4, train__log_every=4, train__eval_every=20
+    )
+
+def sweep(arg):
+    for width in (8, 4):
+        for seed in range(4):
+            yield {"width": width, "seed": seed}, {"model.width": width, "seed": seed}
+"""
+
+
+def ended(directory):
+    """The names of the points that are done, and all that must not differ in them."""
+    return {
+        path.parent.name: (
+            (path.parent / "metrics.jsonl").read_bytes(),
+            json.loads(path.read_text())["test"],
+        )
+        for path in directory.glob("*/result.json")
+    }
+
+
+def test_workers_share_a_sweep_and_lose_nothing_when_killed(tmp_path):
+    """A small storm: two workers at a time, six of them killed at random moments."""
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    finish(alone, SWEEP)
+    chance = random.Random(1)
+    outputs = []
+    workers = [start(shared, SWEEP) for _ in range(2)]
+    for _ in range(6):
+        began = len(list(shared.glob("*/environment.json")))
+        until = time.monotonic() + 15
+        while len(list(shared.glob("*/environment.json"))) <= began:
+            if time.monotonic() > until or all(w.poll() is not None for w in workers):
+                break
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.5))
+        victim = workers.pop(chance.randrange(2))
+        victim.send_signal(signal.SIGKILL)
+        outputs.append(victim.communicate(timeout=60)[0])
+        workers.append(start(shared, SWEEP))
+    for worker in workers:
+        outputs.append(worker.communicate(timeout=300)[0])
+        assert worker.returncode == 0, outputs[-1]
+    assert len(ended(alone)) == 8
+    assert ended(shared) == ended(alone)
+    said = "".join(outputs)
+    for name in ended(alone):  # the line is lost where a kill comes just before it
+        assert said.count(f"] {name}: test error") <= 1, said
+    assert not list((shared / ".leases").iterdir())

@@ -1,10 +1,8 @@
-"""Work directories: atomic files, locks, and what is refused."""
+"""Work directories: atomic files, and what is refused."""
 
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -19,6 +17,16 @@ def test_a_json_file_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         files.write_json(path, {"a": object()})
     assert files.read_json(path) == {"a": 1}
+
+
+def test_a_file_is_created_by_one_and_renewed_only_where_it_is(tmp_path):
+    path = tmp_path / "a"
+    assert not files.renew(path, b"x")
+    assert files.create(path, b"ab")
+    assert not files.create(path, b"cd")
+    assert path.read_bytes() == b"ab"
+    assert files.renew(path, b"ef")
+    assert path.read_bytes() == b"ef"
 
 
 def test_difference_names_fields_and_both_values():
@@ -52,21 +60,6 @@ def test_refuses_a_directory_without_permission(tmp_path):
         files.check(tmp_path / "new")
 
 
-def test_two_processes_do_not_share_a_directory(tmp_path):
-    code = (
-        "import pathlib, sys\n"
-        "from attn.workdir import files\n"
-        "try:\n"
-        "    with files.held(pathlib.Path(sys.argv[1])): print('held')\n"
-        "except ValueError as error: print(error)\n"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    run = lambda: subprocess.run(command, capture_output=True, text=True).stdout
-    with files.held(tmp_path):
-        assert "in use by another process" in run()
-    assert run() == "held\n"
-
-
 def test_the_environment_is_plain_data():
     found = json.loads(json.dumps(machine.environment()))
     assert found["packages"].keys() == set(machine.PACKAGES)
@@ -80,8 +73,7 @@ def test_an_error_leaves_no_draft_behind(tmp_path):
 
 
 def test_what_a_process_leaves_that_died_early_is_not_somebody_elses(tmp_path):
-    """Between the lock and experiment.json a kill must not spoil the directory."""
-    (tmp_path / files.LOCK).write_text("")
+    """Before experiment.json is there a kill must not spoil the directory."""
     (tmp_path / ".experiment.json.123").write_text('{"na')
     files.check(tmp_path)
     (tmp_path / "other").write_text("")

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from attn.train.partition import Mode
 from attn.train.program import Program
 from attn.train.run import Run
 from attn.train.sweep.experiment_file import Point
-from attn.train.sweep.plan import Machines, Parallel, Part, Shape, plan
+from attn.train.sweep.plan import Machines, Parallel, Shape, plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +33,18 @@ class Group:
     datasets: list[Dataset]
     mode: Mode | None
 
-    def runs(self, directory: pathlib.Path) -> list[Run]:
-        """The points for a `loop.Training`, each in its folder of `directory`."""
+    def runs(
+        self, directory: pathlib.Path, fence: Callable[[], None] = lambda: None
+    ) -> list[Run]:
+        """The points for a `loop.Training`, each in its folder of `directory`.
+
+        Args:
+            directory: of the sweep.
+            fence: called before what others see is written; it raises where this
+                process may not write it any more.
+        """
         return [
-            Run(point.config, directory / point.name, point.axes, dataset)
+            Run(point.config, directory / point.name, point.axes, dataset, fence)
             for point, dataset in zip(self.points, self.datasets, strict=True)
         ]
 
@@ -52,22 +60,46 @@ class Group:
         return f"{common} ({len(self.points)} {kind} together)".lstrip()
 
 
-def programs(points: Sequence[Point]) -> Iterator[tuple[Point, Program]]:
-    """Each point with the program that trains it alone.
+class Builder:
+    """Builds what trains points, with the programs of the points before.
 
-    Neighbours that differ in the seed share one, those that differ in the data too
-    share what is compiled.
+    Those that differ in the seed from the one before share its program, those that
+    differ in the data too share what is compiled.
     """
-    before: dict[str, Any] = {}
-    program: Program | None = None
-    for point in points:
-        config = {**point.config, "seed": 0}
-        if program is None or {**config, "data": 0} != {**before, "data": 0}:
-            program = Program(config)
+
+    def __init__(self):
+        """Has built nothing yet."""
+        self._before: dict[str, Any] = {}
+        self._program: Program | None = None
+        self._stacked: tuple[Any, Any, Program] | None = None  # of which step and mode
+
+    def program(self, point: Point) -> Program:
+        """The program that trains a point alone."""
+        before, config = self._before, {**point.config, "seed": 0}
+        if self._program is None or {**config, "data": 0} != {**before, "data": 0}:
+            self._program = Program(config)
         elif config != before:
-            program = program.with_data(config)
-        before = config
-        yield point, program
+            self._program = self._program.with_data(config)
+        self._before = config
+        return self._program
+
+    def group(self, points: Sequence[Point], mode: Mode | None) -> Group:
+        """Points that train together in a mode, or one alone."""
+        alone = [self.program(point) for point in points]
+        program = alone[0]
+        if mode is not None:
+            step = program.train_step
+            if self._stacked is None or self._stacked[:2] != (step, mode):
+                made = Program(points[0].config, mode=mode)
+                self._stacked = step, mode, made
+            program = self._stacked[2]
+        return Group(list(points), program, [one.dataset for one in alone], mode)
+
+
+def programs(points: Sequence[Point]) -> Iterator[tuple[Point, Program]]:
+    """Each point with the program that trains it alone."""
+    builder = Builder()
+    return ((point, builder.program(point)) for point in points)
 
 
 def shapes(
@@ -103,27 +135,6 @@ def _facts(program: Program) -> tuple[int, bool]:
     return program.costs["parameters"], made_of_products(program)
 
 
-def build(points: Sequence[Point], parts: Sequence[Part]) -> Iterator[Group]:
-    """The groups of a plan, each built when it comes to be trained."""
-    pairs = programs(points)
-    stacked: tuple[Any, Any, Program] | None = None  # of which step, in which mode
-    for part in parts:
-        taken = list(itertools.islice(pairs, part.count))
-        program = taken[0][1]
-        if part.mode is not None:
-            step = program.train_step
-            if stacked is None or stacked[0] is not step or stacked[1] != part.mode:
-                made = Program(taken[0][0].config, mode=part.mode)
-                stacked = step, part.mode, made
-            program = stacked[2]
-        yield Group(
-            points=[point for point, _ in taken],
-            program=program,
-            datasets=[alone.dataset for _, alone in taken],
-            mode=part.mode,
-        )
-
-
 def groups(
     points: Sequence[Point],
     parallel: Parallel = "auto",
@@ -140,8 +151,12 @@ def groups(
         Invalid: as `plan.check` says, or a point that cannot be built.
     """
     machines = machines or Machines.here()
+    builder, left = Builder(), iter(points)
     parts = plan(shapes(points, parallel, machines), parallel, machines)
-    return build(points, parts)
+    return (
+        builder.group(list(itertools.islice(left, part.count)), part.mode)
+        for part in parts
+    )
 
 
 def made_of_products(program: Program) -> bool:

@@ -1,19 +1,18 @@
-"""The points of a sweep, trained one after another in this process."""
+"""The points of a sweep, trained here and by others that share its directory."""
 
-import contextlib
 import pathlib
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 
 from attn import settings
-from attn.train import loop, partition
+from attn.train import partition
 from attn.train.interruption import Interruption
 from attn.train.progress import SweepProgress
 from attn.train.sweep import groups, plan
 from attn.train.sweep.experiment_file import Experiment, Point
 from attn.train.sweep.plan import Machines, Parallel
+from attn.train.sweep.worker import Worker
 from attn.workdir import diff, files
 
 
@@ -38,8 +37,7 @@ def begin(
         files.check(directory)
     check(points)
     if jax.process_index() == 0:
-        with files.held(directory):
-            describe(experiment, directory)
+        describe(experiment, directory)
 
 
 def run(
@@ -53,7 +51,8 @@ def run(
 ) -> dict[str, str]:
     """Trains the points that are not done yet, and resumes those begun.
 
-    A point that diverges does not keep the others from being trained.
+    Other processes may do the same at the same time, as `Worker` says. A point that
+    diverges does not keep the others from being trained, and is not begun again.
 
     Args:
         experiment: whose record the directory is.
@@ -71,7 +70,6 @@ def run(
             which the work directory was begun, or a directory that cannot be used.
         loop.Stopped, loop.Failed: as `loop.Training.train` says; what is done is kept.
     """
-    diverged = {}
     machines = Machines.here()
     plan.check(parallel, machines)
     first = jax.process_index() == 0
@@ -81,33 +79,17 @@ def run(
     begun = [p.name for p in points if (directory / p.name / "checkpoints").exists()]
     begun = partition.broadcast_json(begun)
     shapes = groups.shapes(points, parallel, machines, begun)
-    with files.held(directory) if first else contextlib.nullcontext():
-        if first:
-            describe(experiment, directory)
-        done = [(directory / p.name / "result.json").exists() for p in points]
-        done = partition.broadcast(np.asarray(done)).tolist()
-        if any(done):
-            progress.note(f"{sum(done)} of {len(points)} points are done already")
-        left = [k for k, over in enumerate(done) if not over]
-        parts = plan.plan([shapes[k] for k in left], parallel, machines)
-        for group in groups.build([points[k] for k in left], parts):
-            k, *others = (points.index(point) + 1 for point in group.points)
-            progress.point(k, len(points), group.name, others)
-            runs = group.runs(directory)
-            training = loop.Training(
-                group.program, runs, progress=progress, interruption=interruption
-            )
-            training.train()
-            for point, run in zip(group.points, runs, strict=True):
-                if run.result is None:
-                    diverged[point.name] = str(run.diverged)
-                    said = f"{point.name} diverged: {run.diverged}"
-                else:
-                    metric = group.program.task.metrics[0]
-                    value = run.result["test"][metric.name]
-                    said = f"{point.name}: test {metric.text(value)}"
-                progress.point_done(said)
-    return diverged
+    if first:
+        describe(experiment, directory)
+    worker = Worker(
+        points,
+        shapes,
+        directory,
+        progress=progress,
+        interruption=interruption,
+        parallel=parallel,
+    )
+    return worker.run()
 
 
 def unchanged(points: Sequence[Point], directory: pathlib.Path) -> None:
@@ -124,6 +106,7 @@ def unchanged(points: Sequence[Point], directory: pathlib.Path) -> None:
 
 def describe(experiment: Experiment, directory: pathlib.Path) -> None:
     """Writes what the sweep is, keeping points of an earlier, other selection."""
+    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "experiment.json"
     old = files.read_json(path) or {"points": []}
     points = [{"name": p.name, "axes": p.axes} for p in experiment.points]

@@ -31,7 +31,6 @@ from attn.workdir import files
 
 FOLDER = "trials"
 FILE = "tune.json"
-DIVERGED = "diverged.json"
 SEEDS = 2**31  # those of trials are at least this
 
 
@@ -60,7 +59,7 @@ def run(
     unchanged(experiment, points, directory)
     local.begin(experiment, tried, directory)
     progress.note(f"{len(tried)} trials, {len(experiment.tune)} for each row")
-    _train(_sweep(experiment, tried), tried, directory / FOLDER, how)
+    local.run(_sweep(experiment, tried), tried, directory / FOLDER, **how)
     record = partition.broadcast_json(_record(experiment, points, directory))
     if machines.first():
         files.write_json(directory / FILE, record)
@@ -86,23 +85,6 @@ def unchanged(
         return
     tried = trials(experiment.tune, points)
     local.unchanged(tried, directory / FOLDER)
-
-
-def _train(
-    sweep: Experiment,
-    tried: Sequence[Point],
-    directory: pathlib.Path,
-    how: Mapping[str, Any],
-) -> None:
-    """Trains the trials; those that diverged are marked, and not begun again."""
-    mark = lambda point: directory / point.name / DIVERGED
-    lost = [mark(point).exists() for point in tried]
-    lost = partition.broadcast_json(lost if machines.first() else None)
-    left = [point for point, gone in zip(tried, lost, strict=True) if not gone]
-    diverged = local.run(sweep, left, directory, **how)
-    for point in left:
-        if point.name in diverged and machines.first():
-            files.write_json(mark(point), diverged[point.name])
 
 
 def trials(tune: Sequence[Trial], points: Sequence[Point]) -> list[Point]:
