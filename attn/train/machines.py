@@ -1,11 +1,17 @@
 """Machines that train together: finds the others, and says which one speaks."""
 
+import os
+import re
+import sys
+
 import jax
 
 from attn import settings
 
 # What JAX says where it finds no cluster to be part of.
 ALONE = "coordinator_address should be defined"
+# Where launchers that JAX does not know tell how many processes they started together.
+COUNTS = ("PMI_SIZE", "MV2_COMM_WORLD_SIZE", "WORLD_SIZE", "FLUX_JOB_SIZE")
 
 
 def join(where: str) -> None:
@@ -15,22 +21,22 @@ def join(where: str) -> None:
     joined, a machine that went on alone would train everything for itself, in the
     directory of all.
 
+    A process that is alone on its machine has all of its devices, and each step of a
+    SLURM job a port of its own; JAX would give it one device, and all steps one port.
+
     Args:
         where: "auto" for the cluster that JAX finds, if any; "off" for none; or
             "ADDRESS:PORT,MACHINES,INDEX".
 
     Raises:
-        Invalid: `where` is none of these.
+        Invalid: `where` is none of these, or "auto" where processes were started
+            together and JAX does not know by what.
         RuntimeError, ValueError: as JAX says, of a cluster that cannot be joined.
     """
     if where == "off":
         return
     if where == "auto":
-        try:
-            jax.distributed.initialize()
-        except ValueError as error:
-            if ALONE not in str(error):
-                raise
+        _join_cluster()
         return
     address, *numbers = where.split(",")
     if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
@@ -44,6 +50,48 @@ def join(where: str) -> None:
             f"--distributed: INDEX must be less than MACHINES, {count}, got {index}"
         )
     jax.distributed.initialize(address, count, index)
+
+
+def _join_cluster() -> None:
+    """Joins the cluster that JAX finds, if any."""
+    step = os.environ if "SLURM_STEP_NODELIST" in os.environ else {}
+    if step.get("SLURM_NTASKS") == "1":
+        return
+    if "SLURM_JOB_ID" in step and "SLURM_STEP_ID" in step:
+        # JAX's port, moved on by the step; the factor is odd, so steps differ
+        moved = int(step["SLURM_JOB_ID"]) + 997 * int(step["SLURM_STEP_ID"])
+        os.environ.setdefault("JAX_COORDINATOR_PORT", str(61440 + moved % 4096))
+    # such as "1(x4)"; MPI's is a number
+    tasks = step.get("SLURM_STEP_TASKS_PER_NODE") or os.environ.get(
+        "OMPI_COMM_WORLD_LOCAL_SIZE", ""
+    )
+    every = re.fullmatch(r"1(\(x\d+\))?", tasks)
+    try:
+        # an empty list stands for all devices, None for the one of the local index
+        jax.distributed.initialize(local_device_ids=[] if every else None)
+    except ValueError as error:
+        if ALONE not in str(error):
+            raise
+        _must_be_alone()
+    else:
+        if jax.process_count() > 1 and first():
+            print(
+                f"{jax.process_count()} processes train together; --distributed=off"
+                " makes each a worker of its own",
+                file=sys.stderr,
+            )
+
+
+def _must_be_alone() -> None:
+    for name in COUNTS:
+        count = os.environ.get(name, "1")
+        if count not in ("", "0", "1"):
+            raise settings.Invalid(
+                f"{count} processes were started together ({name}), by what JAX does"
+                " not know; let them train together with"
+                " --distributed=ADDRESS:PORT,MACHINES,INDEX, or each for itself with"
+                " --distributed=off"
+            )
 
 
 def first() -> bool:

@@ -1,5 +1,6 @@
 """Machines that train together: what may be passed over, and what may not."""
 
+import os
 import subprocess
 import sys
 
@@ -15,11 +16,16 @@ def initialize(monkeypatch):
     """Replaces JAX's own by one that notes its arguments and raises what it is told."""
     told = {"calls": [], "error": None}
 
-    def stand_in(*arguments):
-        told["calls"].append(arguments)
+    def stand_in(*arguments, **options):
+        told["calls"].append((*arguments, *options.items()))
         if told["error"]:
             raise told["error"]
 
+    for name in [*os.environ]:
+        if name.startswith(("SLURM_", "OMPI_", "JAX_COORDINATOR")):
+            monkeypatch.delenv(name)
+    for name in machines.COUNTS:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(jax.distributed, "initialize", stand_in)
     return told
 
@@ -37,7 +43,7 @@ def test_no_cluster_is_passed_over_in_the_words_of_jax():
 def test_a_machine_alone_goes_on(initialize):
     initialize["error"] = ValueError(f"{machines.ALONE}.")
     machines.join("auto")
-    assert initialize["calls"] == [()]
+    assert initialize["calls"] == [(("local_device_ids", None),)]
 
 
 @pytest.mark.parametrize(
@@ -65,3 +71,96 @@ def test_anything_else_is_refused(initialize, where):
     with pytest.raises(settings.Invalid, match="--distributed"):
         machines.join(where)
     assert initialize["calls"] == []
+
+
+@pytest.mark.parametrize("name", machines.COUNTS)
+def test_processes_that_do_not_know_each_other_are_refused(
+    name, initialize, monkeypatch
+):
+    initialize["error"] = ValueError(f"{machines.ALONE}.")
+    monkeypatch.setenv(name, "1")
+    machines.join("auto")
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(settings.Invalid, match=f"4 processes .*{name}.*=off"):
+        machines.join("auto")
+    machines.join("off")
+
+
+# A step of a SLURM job, as far as JAX reads it.
+STEP = {
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+}
+
+
+def test_a_step_of_one_process_joins_nobody(initialize, monkeypatch):
+    for key, value in (STEP | {"SLURM_NTASKS": "1"}).items():
+        monkeypatch.setenv(key, value)
+    machines.join("auto")
+    assert initialize["calls"] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "tasks", "ids"),
+    [
+        ("SLURM_STEP_TASKS_PER_NODE", "1", []),
+        ("SLURM_STEP_TASKS_PER_NODE", "1(x12)", []),
+        ("SLURM_STEP_TASKS_PER_NODE", "2(x12)", None),
+        ("SLURM_STEP_TASKS_PER_NODE", "1(x2),2", None),
+        ("OMPI_COMM_WORLD_LOCAL_SIZE", "1", []),
+        ("OMPI_COMM_WORLD_LOCAL_SIZE", "4", None),
+    ],
+)
+def test_a_process_alone_on_its_machine_has_all_devices(
+    key, tasks, ids, initialize, monkeypatch
+):
+    if key.startswith("SLURM"):
+        for name, value in STEP.items():
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv(key, tasks)
+    machines.join("auto")
+    assert initialize["calls"] == [(("local_device_ids", ids),)]
+
+
+# Says how many processes it found, which devices of CUDA it may use, and where it met
+# the others: two services may share a port without an error, and mix their processes.
+JOINS = """
+import jax
+from jax._src import distributed
+from attn.train import machines
+machines.join("auto")
+print(jax.process_count(), jax.config.values["jax_cuda_visible_devices"])
+print(distributed.global_state.coordinator_address)
+jax.distributed.shutdown()
+"""
+
+
+def test_two_steps_on_one_machine_are_two_clusters_of_all_devices():
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOINS],
+            env=os.environ
+            | STEP
+            | {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": str(step)}
+            | {"SLURM_PROCID": str(index), "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+            | {"JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for step in range(2)
+        for index in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=100) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    found = [out.splitlines() for out, _ in said]
+    assert [lines[0] for lines in found] == ["2 all"] * 4, said
+    first, same, second, too = (lines[1] for lines in found)
+    assert first == same != second == too
+    notes = ["2 processes train together" in error for _, error in said]
+    assert notes == [True, False, True, False]
