@@ -20,10 +20,12 @@
     python launch.py report --workdir=DIR --against=FILE.json   then and now
     python launch.py report --results=FILE.json [--markdown]    its table again
     python launch.py modules [--markdown]              the table of attentions
+    python launch.py submit --to=ENGINE [flags of a run]   by slurm, ray, tpu, skypilot
 
 Running the same command again skips the points that are done and resumes the one
 that was cut short; at the same time, it shares the points, also between machines.
-Any field of a config that the sweep does not set can be set as --config.FIELD=VALUE.
+Any field of a config that the sweep does not set can be set as --config.FIELD=VALUE,
+and any setting of the engine as --launch.FIELD=VALUE.
 
 Exit status: 0 done; 1 a training failed; 2 a mistake in the command or the config;
 75 stopped by SIGTERM or Ctrl-C after saving: run the same command to go on; 130
@@ -34,6 +36,7 @@ yours, ends with its traceback.
 import dataclasses
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import time
@@ -47,6 +50,7 @@ STOPPED = 75  # EX_TEMPFAIL: what schedulers take as "start me again"
 INTERRUPTED = 130  # as shells say of Ctrl-C
 HERE = pathlib.Path(__file__).parent
 DEFAULT = "experiments/attention_sweep.py"
+FIELDS = ("--config.", "--launch.")  # what begins a flag of one field
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("config", DEFAULT, "Experiment file, with :ARG after it if any.")
@@ -57,7 +61,9 @@ flags.DEFINE_list("only", [], "Points to take, by name, value or axis=value.")
 flags.DEFINE_multi_string(
     "add", [], "One more row, of [NAME=]MODULE; may be given several times."
 )
-flags.DEFINE_bool("dry_run", False, "Show points, costs and time; train nothing.")
+flags.DEFINE_bool(
+    "dry_run", False, "Show points, costs and time, or what submit would hand over."
+)
 flags.DEFINE_string(
     "parallel", "auto", "Points side by side: auto, off, devices (one on each) or vmap."
 )
@@ -99,6 +105,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "distributed", "auto", "Other machines: auto, off, or ADDRESS:PORT,MACHINES,INDEX."
 )
+flags.DEFINE_string("to", None, "For submit: slurm, ray, tpu or skypilot.")
+flags.DEFINE_string("launch", None, "For submit: a TOML file with a section [launch].")
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -116,12 +124,12 @@ def parse(argv: Sequence[str]) -> list[str]:
     rest, overrides = [argv[0]], []
     while words:
         word = words.pop(0)
-        if word.lstrip("-").startswith("config.") and word.startswith("-"):
+        if re.match("--?(config|launch)[.]", word):
             if "=" not in word:
                 if not words or words[0].startswith("-"):
                     complain(f"{word} needs a value: {word}=VALUE")
                 word = f"{word}={words.pop(0)}"
-            overrides.append(word.lstrip("-"))
+            overrides.append("--" + word.lstrip("-"))
         else:
             rest.append(word)
     try:
@@ -138,17 +146,18 @@ def complain(text: str) -> NoReturn:
 
 def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # libraries narrate every step
-    words = [word for word in argv[1:] if not word.startswith("config.")]
-    given = [word.removeprefix("config.") for word in argv[1:] if word not in words]
-    overrides = [(path, text) for path, _, text in (o.partition("=") for o in given)]
+    words = [word for word in argv[1:] if not word.startswith(FIELDS)]
+    overrides, engine = (fields(argv[1:], start) for start in FIELDS)
     command, *rest = words or ["run"]
     from attn import settings
 
     if command not in COMMANDS or (rest and command != "predict"):
         whole = " ".join(words)
         complain(f"unknown command {whole!r} (valid: {', '.join(COMMANDS)})")
+    if engine and command != "submit":
+        complain(f"--launch.{engine[0][0]} is for submit only")
     try:
-        COMMANDS[command](overrides, *rest)
+        COMMANDS[command](overrides, *(engine if command == "submit" else rest))
     except settings.Invalid as error:
         if FLAGS.traceback:
             raise
@@ -156,6 +165,12 @@ def main(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def fields(words: Sequence[str], start: str) -> list[tuple[str, str]]:
+    """Paths and values of the words that begin so, each START + PATH=VALUE."""
+    given = [word.removeprefix(start) for word in words if word.startswith(start)]
+    return [(path, text) for path, _, text in (word.partition("=") for word in given)]
 
 
 def begin() -> None:
@@ -171,6 +186,18 @@ def begin() -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
+def load(overrides: Sequence[tuple[str, str]]):
+    """The experiment that the command names."""
+    from attn.train.sweep import experiment_file
+    from attn.workdir import files
+
+    file, _, arg = FLAGS.config.partition(":")
+    path = files.local(file)
+    if not path.exists() and (HERE / path).exists():  # started from elsewhere
+        path = HERE / path
+    return experiment_file.load(path, arg, overrides, add=FLAGS.add, tune=FLAGS.tune)
+
+
 def run(overrides: Sequence[tuple[str, str]]) -> None:
     """Trains the points of an experiment, then shows and writes the report."""
     begin()
@@ -179,16 +206,10 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     from attn.train import interruption, loop, machines
     from attn.train.budget import match
     from attn.train.progress import Silence
-    from attn.train.sweep import experiment_file, tuning
+    from attn.train.sweep import tuning
     from attn.workdir import files
 
-    file, _, arg = FLAGS.config.partition(":")
-    path = files.local(file)
-    if not path.exists() and (HERE / path).exists():  # started from elsewhere
-        path = HERE / path
-    experiment = experiment_file.load(
-        path, arg, overrides, add=FLAGS.add, tune=FLAGS.tune
-    )
+    experiment = load(overrides)
     if FLAGS.match is not None:
         experiment = dataclasses.replace(experiment, match=match.parse(FLAGS.match))
     points = experiment.select(FLAGS.only)
@@ -261,9 +282,10 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
     if not FLAGS.workdir:
         complain("evaluate needs --workdir=DIR, of a sweep or of one point")
     begin()
+    from attn.commands import predict
     from attn.train import evaluation, machines
 
-    for path in chosen():
+    for path in predict.chosen(FLAGS.workdir, FLAGS.only):
         program, step, values = evaluation.evaluate_checkpoint(
             path, FLAGS.checkpoint, overrides
         )
@@ -277,20 +299,6 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
             )
 
 
-def chosen() -> list[pathlib.Path]:
-    """The points of the work directory, or those that --only names."""
-    from attn.train import evaluation
-    from attn.workdir import files
-
-    found = evaluation.points(files.local(FLAGS.workdir))
-    names = [path.name for path in found]
-    for name in FLAGS.only:
-        if name not in names:
-            known = ", ".join(names)
-            complain(f"no point {name!r} in the workdir (valid: {known})")
-    return [path for path in found if path.name in (FLAGS.only or names)]
-
-
 def predict(overrides: Sequence[tuple[str, str]], *names: str) -> None:
     """Prints what a trained model answers to lines, or finds in pictures."""
     if not FLAGS.workdir:
@@ -300,51 +308,13 @@ def predict(overrides: Sequence[tuple[str, str]], *names: str) -> None:
     if FLAGS.images is not None and names:
         complain(f"predict reads lines of a file or --images, got {names[0]} as well")
     begin()
-    from attn.train import machines, prediction
-    from attn.workdir import files
+    from attn.commands import predict
 
-    found = chosen()
-    if len(found) != 1:
-        known = ", ".join(path.name for path in found)
-        complain(f"predict takes one point: --only=POINT (valid: {known})")
+    point = predict.one(FLAGS.workdir, FLAGS.only)
     if FLAGS.images is not None:
-        recognise(found[0], overrides)
-        return
-    if names and names != ("-",):
-        try:
-            with files.local(names[0]).open("rb") as file:
-                raw = file.readlines()
-        except OSError as error:
-            complain(f"{names[0]} cannot be read: {error.strerror}")
-        lines, most = list(prediction.read(raw, names[0])), prediction.MOST
+        predict.pictures(point, FLAGS.images, FLAGS.output, FLAGS.checkpoint, overrides)
     else:
-        lines = prediction.read(sys.stdin.buffer, "standard input")
-        most = 1 if sys.stdin.isatty() else prediction.MOST
-    answers = prediction.respond(
-        found[0], lines, FLAGS.checkpoint, overrides, most=most
-    )
-    for number, answer in enumerate(answers, 1):
-        if machines.first():
-            print(answer.text, flush=most == 1)
-            if answer.note:
-                print(f"line {number}: {answer.note}", file=sys.stderr)
-
-
-def recognise(point: pathlib.Path, overrides: Sequence[tuple[str, str]]) -> None:
-    """Prints what a model finds in pictures, and writes it as JSON and a page."""
-    from attn import report as reports
-    from attn.data import pictures
-    from attn.train import machines, recognition
-    from attn.workdir import files
-
-    paths = pictures.named(FLAGS.images)
-    output = files.local(FLAGS.output or str(point / "predictions.html"))
-    for one in recognition.recognise(point, paths, output, FLAGS.checkpoint, overrides):
-        if machines.first():
-            print(one.text, flush=True)
-    if machines.first():
-        print(f"page: {reports.write_recognised(output)}")
-        print(f"predictions: {output.with_suffix('.json')}")
+        predict.lines(point, *names, checkpoint=FLAGS.checkpoint, overrides=overrides)
 
 
 def report(overrides: Sequence[tuple[str, str]]) -> None:
@@ -385,12 +355,38 @@ def modules(overrides: Sequence[tuple[str, str]]) -> None:
         live.catalogue(catalogue.rows())
 
 
+def submit(overrides: Sequence[tuple[str, str]], *engine: tuple[str, str]) -> None:
+    """Hands a run to a scheduler, or shows what it would get."""
+    from attn import launchers
+    from attn.workdir import files
+
+    file = files.local(FLAGS.launch) if FLAGS.launch else None
+    launcher = launchers.build(FLAGS.to, file, engine)
+    experiment = load(overrides)  # a mistake is found now, not once it is started
+    experiment.select(FLAGS.only)
+    given = [
+        word
+        for flag in FLAGS.get_flags_for_module(sys.argv[0])
+        if flag.present and flag.name not in ("to", "launch", "dry_run", "traceback")
+        for word in flag.serialize().split("\n")
+    ]
+    given += [f"--config.{path}={text}" for path, text in overrides]
+    command = launchers.Command(
+        experiment.name, tuple(given), pathlib.Path.cwd(), HERE.resolve() / "launch.py"
+    )
+    if FLAGS.dry_run:
+        print(launcher.render(command), end="")
+        return
+    sys.exit(launcher.submit(command))
+
+
 COMMANDS = {
     "run": run,
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
     "modules": modules,
+    "submit": submit,
 }
 
 if __name__ == "__main__":

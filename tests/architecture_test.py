@@ -20,7 +20,9 @@ BELOW = {
         *("data", "tasks", "explain", "workdir"),
     },
     "report": {"modules", "workdir"},
+    "launchers": set(),
 }
+BELOW["commands"] = BELOW.keys() - {"launchers"}
 # The rooms within report, which reads files and never computes: each may import
 # those before it.
 REPORT = ("read", "analyse", "draw", "sections", "formats")
@@ -40,6 +42,7 @@ DOORS = {
     "jinja2": ["attn/report/"],
     "absl.flags": ["launch.py"],
     "ml_collections": ["experiments/"],
+    "ray": ["attn/launchers/ray.py"],
     "jax.sharding": ["attn/train/partition.py"],
 }
 OPS = {"jax", "numpy", "einops", "attn.ops"}

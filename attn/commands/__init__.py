@@ -1,0 +1,1 @@
+"""What commands of `launch.py` do, once it has read their flags."""

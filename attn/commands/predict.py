@@ -1,0 +1,95 @@
+"""predict: what a trained model answers to lines, or finds in pictures."""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from attn import report as reports
+from attn import settings
+from attn.data import pictures as images
+from attn.train import evaluation, machines, prediction, recognition
+from attn.workdir import files
+
+
+def chosen(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:
+    """The points of a work directory, or those that are named.
+
+    Raises:
+        Invalid: a name that is no point's.
+    """
+    found = evaluation.points(files.local(workdir))
+    names = [path.name for path in found]
+    for name in only:
+        if name not in names:
+            known = ", ".join(names)
+            raise settings.Invalid(f"no point {name!r} in the workdir (valid: {known})")
+    return [path for path in found if path.name in (only or names)]
+
+
+def one(workdir: str, only: Sequence[str]) -> pathlib.Path:
+    """The one point that is chosen.
+
+    Raises:
+        Invalid: there are others, or as `chosen` says.
+    """
+    found = chosen(workdir, only)
+    if len(found) != 1:
+        known = ", ".join(path.name for path in found)
+        raise settings.Invalid(
+            f"predict takes one point: --only=POINT (valid: {known})"
+        )
+    return found[0]
+
+
+def lines(
+    point: pathlib.Path,
+    name: str = "-",
+    *,
+    checkpoint: str,
+    overrides: Sequence[tuple[str, str]],
+) -> None:
+    """Prints the answers to the lines of a file; of standard input for "-".
+
+    Raises:
+        Invalid: the file cannot be read, or as `prediction.respond` says.
+    """
+    if name != "-":
+        try:
+            with files.local(name).open("rb") as file:
+                raw = file.readlines()
+        except OSError as error:
+            raise settings.Invalid(
+                f"{name} cannot be read: {error.strerror}"
+            ) from error
+        texts, most = list(prediction.read(raw, name)), prediction.MOST
+    else:
+        texts = prediction.read(sys.stdin.buffer, "standard input")
+        most = 1 if sys.stdin.isatty() else prediction.MOST
+    answers = prediction.respond(point, texts, checkpoint, overrides, most=most)
+    for number, answer in enumerate(answers, 1):
+        if machines.first():
+            print(answer.text, flush=most == 1)
+            if answer.note:
+                print(f"line {number}: {answer.note}", file=sys.stderr)
+
+
+def pictures(
+    point: pathlib.Path,
+    pattern: str,
+    page: str | None,
+    checkpoint: str,
+    overrides: Sequence[tuple[str, str]],
+) -> None:
+    """Prints what the model finds in pictures, and writes it as JSON and a page.
+
+    Raises:
+        Invalid: as `images.named` and `recognition.recognise` say.
+    """
+    paths = images.named(pattern)
+    output = files.local(page or str(point / "predictions.html"))
+    for found in recognition.recognise(point, paths, output, checkpoint, overrides):
+        if machines.first():
+            print(found.text, flush=True)
+    if machines.first():
+        print(f"page: {reports.write_recognised(output)}")
+        print(f"predictions: {output.with_suffix('.json')}")
