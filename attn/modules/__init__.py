@@ -31,6 +31,7 @@ from attn.modules.mixed.cbam import CBAM
 from attn.modules.non_local.global_context import GlobalContext
 from attn.modules.non_local.non_local import NonLocal
 from attn.modules.order.second_order_channel import SecondOrderChannel
+from attn.modules.pixel.outlook import Outlook
 from attn.modules.pixel.pixel_attention import PixelAttention
 from attn.modules.pixel.polarized import Polarized
 from attn.modules.pixel.simam import SimAM
@@ -63,6 +64,7 @@ MODULES: dict[str, type[nn.Module]] = {
     "multi_head": MultiHead,
     "neighborhood": Neighborhood,
     "non_local": NonLocal,
+    "outlook": Outlook,
     "performer": Performer,
     "pixel_attention": PixelAttention,
     "polarized": Polarized,

@@ -30,6 +30,7 @@ CASES = {
     "multi_head": {},
     "neighborhood": {"window": 3},
     "non_local": {},
+    "outlook": {},
     "performer": {"num_features": 24},
     "pixel_attention": {"reduction": 4},
     "polarized": {},

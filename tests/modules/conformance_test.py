@@ -18,8 +18,13 @@ import attn
 from attn.modules import MODULES, Map
 from tests.modules.cases import ALL, CASES, GRID, close, initialise, made, on_grid
 
-# Matrices whose rows are divided by the number of sources, not by their sum.
-NOT_NORMALISED = {"non_local-dot_product", "non_local-concatenation"}
+# Matrices whose rows do not sum to 1: divided by the number of sources instead, or
+# the sum of what several windows read for one place.
+NOT_NORMALISED = {
+    "non_local-dot_product",
+    "non_local-concatenation",
+    "outlook-default",
+}
 # A bias of the keys adds the same to all logits of a row, and the softmax cancels it.
 CANCELLED = {
     "class_attention": "['key']['bias']",

@@ -91,6 +91,14 @@ OTHER = {
         "norm": "none",
         "axis_name": "data",
     },
+    "outlook": TYPES
+    | {
+        "kernel_size": 1,
+        "stride": 1,
+        "num_heads": 2,
+        "head_dim": 8,
+        "qkv_bias": True,
+    },
     "performer": HEADS
     | {"num_features": 12, "kernel": "relu", "orthogonal": False, "seed": 1},
     "pixel_attention": TYPES | {"variant": "ffa", "reduction": ({"variant": "ffa"}, 8)},
