@@ -38,7 +38,6 @@ import os
 import pathlib
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from typing import NoReturn
@@ -46,7 +45,6 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 STARTED = time.perf_counter()
-STOPPED = 75  # EX_TEMPFAIL: what schedulers take as "start me again"
 INTERRUPTED = 130  # as shells say of Ctrl-C
 HERE = pathlib.Path(__file__).parent
 DEFAULT = "experiments/attention_sweep.py"
@@ -201,80 +199,19 @@ def load(overrides: Sequence[tuple[str, str]]):
 def run(overrides: Sequence[tuple[str, str]]) -> None:
     """Trains the points of an experiment, then shows and writes the report."""
     begin()
-    from attn import report as reports
-    from attn.report import live
-    from attn.train import interruption, loop, machines
+    from attn.commands import run as command
     from attn.train.budget import match
-    from attn.train.progress import Silence
-    from attn.train.sweep import tuning
-    from attn.workdir import files
 
     experiment = load(overrides)
     if FLAGS.match is not None:
         experiment = dataclasses.replace(experiment, match=match.parse(FLAGS.match))
     points = experiment.select(FLAGS.only)
-    directory = files.local(FLAGS.workdir or f"runs/{experiment.name}")
-    if machines.first():
-        files.check(directory)
-    listener = live.Progress() if machines.first() else Silence()
+    directory = command.directory(FLAGS.workdir or f"runs/{experiment.name}")
+    how = {"parallel": FLAGS.parallel}
     if FLAGS.dry_run:
-        with listener as progress:
-            experiment, points = match.match(
-                experiment, points, directory, progress=progress
-            )
-        tuning.unchanged(experiment, points, directory)
-        plan(experiment, points)
-        return
-    try:
-        with listener as progress, interruption.watch() as asked:
-            experiment, points = match.match(
-                experiment, points, directory, progress=progress
-            )
-            diverged = tuning.run(
-                experiment,
-                points,
-                directory,
-                progress=progress,
-                interruption=asked,
-                parallel=FLAGS.parallel,
-            )
-    except loop.Stopped as stopped:
-        print(f"stopped: {stopped}; run the same command to go on", file=sys.stderr)
-        sys.exit(STOPPED)
-    except loop.Failed as failed:
-        print(f"failed: {failed}", file=sys.stderr)
-        sys.exit(1)
-    if machines.first():
-        reports.show([directory])
-        print(f"report: {reports.write([directory], directory / 'report.html')}")
-    for name, reason in diverged.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
-    sys.exit(1 if diverged else 0)
-
-
-def plan(experiment, points) -> None:
-    """Shows what a run would do, with a time from a rehearsal of each program."""
-    from attn import report as reports
-    from attn.report import live
-    from attn.train import machines
-    from attn.train.sweep import estimate, local
-
-    seconds = time.perf_counter() - STARTED  # a run starts and matches, too
-    with tempfile.TemporaryDirectory() as place:
-        directory = pathlib.Path(place) / "sweep"
-        rows, trained = estimate.rehearse(
-            points,
-            directory,
-            parallel=FLAGS.parallel,
-            trials=len(experiment.tune),
-            status=live.status,
-        )
-        began = time.perf_counter()
-        local.describe(experiment, directory)
-        reports.write([directory], directory / "report.html")
-        seconds += trained + time.perf_counter() - began
-    if machines.first():
-        live.plan(experiment.title, rows, seconds)
+        command.plan(experiment, points, directory, started=STARTED, **how)
+    else:
+        sys.exit(command.train(experiment, points, directory, **how))
 
 
 def evaluate(overrides: Sequence[tuple[str, str]]) -> None:

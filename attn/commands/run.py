@@ -1,0 +1,121 @@
+"""run: trains the points of an experiment, or shows what that would take."""
+
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+from attn import report as reports
+from attn.report import live
+from attn.train import interruption, loop, machines
+from attn.train.budget import match
+from attn.train.progress import Silence
+from attn.train.sweep import estimate, local, tuning
+from attn.train.sweep.experiment_file import Experiment, Point
+from attn.train.sweep.plan import Parallel
+from attn.workdir import files
+
+STOPPED = 75  # EX_TEMPFAIL: what schedulers take as "start me again"
+
+
+def train(
+    experiment: Experiment,
+    points: Sequence[Point],
+    directory: pathlib.Path,
+    *,
+    parallel: Parallel,
+    report: bool = True,
+) -> int:
+    """Trains points, then shows and writes the report; returns the exit status.
+
+    Args:
+        experiment: of which they are.
+        points: those that are chosen.
+        directory: the work directory.
+        parallel: which train side by side, as `plan.plan` says.
+        report: whether to show it and to write it.
+    """
+    try:
+        with _listener() as progress, interruption.watch() as asked:
+            experiment, points = match.match(
+                experiment, points, directory, progress=progress
+            )
+            lost = tuning.run(
+                experiment,
+                points,
+                directory,
+                progress=progress,
+                interruption=asked,
+                parallel=parallel,
+            )
+    except loop.Stopped as stopped:
+        print(f"stopped: {stopped}; run the same command to go on", file=sys.stderr)
+        return STOPPED
+    except loop.Failed as failed:
+        print(f"failed: {failed}", file=sys.stderr)
+        return 1
+    if report and machines.first():
+        show(directory)
+    for name, reason in lost.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    return 1 if lost else 0
+
+
+def show(directory: pathlib.Path) -> None:
+    """Shows the report of a work directory, and writes it there."""
+    reports.show([directory])
+    print(f"report: {reports.write([directory], directory / 'report.html')}")
+
+
+def plan(
+    experiment: Experiment,
+    points: Sequence[Point],
+    directory: pathlib.Path,
+    *,
+    parallel: Parallel,
+    started: float,
+) -> None:
+    """Shows what a run would do, with a time from a rehearsal of each program.
+
+    Args:
+        experiment, points, directory, parallel: as `train` has them.
+        started: when the program was, by `time.perf_counter`.
+    """
+    with _listener() as progress:
+        experiment, points = match.match(
+            experiment, points, directory, progress=progress
+        )
+    tuning.unchanged(experiment, points, directory)
+    seconds = time.perf_counter() - started  # a run starts and matches, too
+    with tempfile.TemporaryDirectory() as place:
+        sketch = pathlib.Path(place) / "sweep"
+        rows, trained = estimate.rehearse(
+            points,
+            sketch,
+            parallel=parallel,
+            trials=len(experiment.tune),
+            status=live.status,
+        )
+        began = time.perf_counter()
+        local.describe(experiment, sketch)
+        reports.write([sketch], sketch / "report.html")
+        seconds += trained + time.perf_counter() - began
+    if machines.first():
+        live.plan(experiment.title, rows, seconds)
+
+
+def directory(text: str) -> pathlib.Path:
+    """The work directory of that name.
+
+    Raises:
+        Invalid: there are files in it that are no sweep's, or it is no file system's.
+    """
+    path = files.local(text)
+    if machines.first():
+        files.check(path)
+    return path
+
+
+def _listener() -> live.Progress | Silence:
+    return live.Progress() if machines.first() else Silence()
