@@ -4,6 +4,7 @@ Nothing here has parameters or knows Flax. Letters in shapes: B examples, H x W
 positions, C channels, N heads, T targets and S sources of D and Dv features.
 """
 
+from attn.ops import masks
 from attn.ops.additive import additive_logits
 from attn.ops.covariance import (
     covariance_pool,
@@ -51,6 +52,7 @@ __all__ = [
     "imresize",
     "leave_one_out",
     "masked_softmax",
+    "masks",
     "moving_average",
     "newton_schulz_sqrt",
     "plain",

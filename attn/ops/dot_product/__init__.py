@@ -6,14 +6,14 @@ https://arxiv.org/abs/1706.03762, equation 1. One function with one meaning:
     name         what                                      where    cannot
     reference    all in memory, float32: the oracle        any      -
     blockwise    blocks, memory for O(T + S)               any      1, 2
-    xla          `jax.nn`'s, all in memory                 any      1, 2, 3, 4, 5
-    cudnn        `jax.nn`'s, NVIDIA's fused kernel         GPU      1, 2, 3, 4, 5, 6
-    pallas_tpu   JAX's splash kernel, padded to its tiles  TPU      1, 2, 3, 4, 7
-    tokamax      what tokamax takes, where it is there     any      1, 2, 3, 4
+    xla          `jax.nn`'s, all in memory                 any      1 to 6
+    cudnn        `jax.nn`'s, NVIDIA's fused kernel         GPU      1 to 8
+    pallas_tpu   JAX's splash kernel, padded to its tiles  TPU      1 to 5, 7, 9
+    tokamax      what tokamax takes, where it is there     any      1 to 5
 
-    1 return_weights  2 sparsemax, entmax15  3 sigmoid  4 dropout  5 logits_cap
-    6 float32; a window to the right without causal order  7 bias, mask, and windows
-    in which a target sees nothing
+    1 return_weights  2 sparsemax, entmax15  3 sigmoid  4 dropout  5 score_mod
+    6 logits_cap  7 mask_mod  8 float32; a window to the right without causal order
+    9 bias, mask, and windows in which a target sees nothing
 
 What cannot be done raises NotImplementedError where the implementation was named. With
 None the first of `ORDER` that can do it does it; `reference` does it within
@@ -40,6 +40,7 @@ from attn.ops.dot_product import (
     tokamax,
     visible,
 )
+from attn.ops.dot_product.mods import MaskMod, ScoreMod
 from attn.ops.dot_product.reference import masked_softmax, read
 from attn.ops.programs import is_plain
 
@@ -80,6 +81,8 @@ def dot_product_attention(
     implementation: str | None = None,
     return_weights: bool = False,
     normalize: Normalize = "softmax",
+    mask_mod: MaskMod | None = None,
+    score_mod: ScoreMod | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """What each target reads: softmax(q k^T * scale + bias) v, [B, T, N, Dv].
 
@@ -110,6 +113,13 @@ def dot_product_attention(
         normalize: what makes weights of logits: "softmax"; "sigmoid" of each logit,
             for which the paper on it adds a bias of -log S; "sparsemax" and
             "entmax15", which have exact zeros (`attn.ops.sparsemax`).
+        mask_mod: mask_mod(b, n, t, s) is whether target t of head n may attend to
+            source s in example b, counted over all axes of B. It gets four int32
+            scalars and returns a boolean, and is traced into the blocks, those of
+            which it allows nothing being left out; `attn.ops.masks` has examples. It
+            may capture arrays, even traced ones.
+        score_mod: score_mod(score, b, n, t, s) replaces each logit, after bias and
+            cap. What it captures gets gradients too.
 
     Returns:
         The read values, in the dtype of `v`; with `return_weights` a pair of them
@@ -140,6 +150,8 @@ def dot_product_attention(
         dropout_rng=dropout_rng,
         return_weights=return_weights,
         normalize=normalize,
+        mask_mod=mask_mod,
+        score_mod=score_mod,
     )
     inputs, rows = visible.hide(inputs, asked)
     y, weights = _attend(inputs, asked, implementation)
@@ -197,6 +209,8 @@ def attention_weights(
     kv_lengths: jax.Array | None = None,
     logits_cap: float | None = None,
     normalize: Normalize = "softmax",
+    mask_mod: MaskMod | None = None,
+    score_mod: ScoreMod | None = None,
 ) -> jax.Array:
     """The attention matrix softmax(q k^T * scale + bias), [B, N, T, S], float32.
 
@@ -218,6 +232,8 @@ def attention_weights(
         dropout_rng=None,
         return_weights=True,
         normalize=normalize,
+        mask_mod=mask_mod,
+        score_mod=score_mod,
     )
     inputs, _ = visible.hide(inputs, asked)
     weights = reference.weights(inputs, asked)

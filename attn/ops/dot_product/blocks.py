@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from attn.ops.dot_product.problem import Asked
 
+SMALL = 128  # length of blocks of which many are left out
 ROUND = 8  # block lengths are multiples of it, where there is more than one block
 
 
@@ -34,15 +35,15 @@ def plan(
     Args:
         targets: T.
         sources: S.
-        asked: the settings; a window makes the blocks smaller.
+        asked: the settings; a window or a mask function makes the blocks smaller.
         platform: "cpu", "gpu" or "tpu".
         backward: whether it is for the backward pass.
     """
     q, k = _longest(platform, backward)
-    reach = _reach(asked)
+    reach = SMALL if asked.mask_mod is not None else _reach(asked)
     if reach is not None:
-        q = min(q, max(128, reach))
-        k = min(k, max(128, reach))
+        q = min(q, max(SMALL, reach))
+        k = min(k, max(SMALL, reach))
     cpu = platform == "cpu"
     loop = cpu and targets * sources >= 32 * 32
     return Plan(even(targets, q), even(sources, k), loop=loop, wide=cpu)

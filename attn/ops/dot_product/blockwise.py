@@ -18,8 +18,9 @@ Weights by a sigmoid (Ramapuram et al., "Theory, Analysis, and Best Practices fo
 Sigmoid Self-Attention", 2024, https://arxiv.org/abs/2409.04431) need no maximum, no L,
 and ds = p (1 - p) dp.
 
-A window or causal mask skips the blocks that it hides, lengths those of padding. It
-can be differentiated backward once, and forward after that.
+A window or causal mask skips the blocks that it hides, lengths those of padding, and a
+mask function those in which it allows nothing (`attn.ops.dot_product.skips`). It can be
+differentiated backward once, and forward after that.
 """
 
 import functools
@@ -29,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn.ops.dot_product import blocks, dropout, heads, tiles
+from attn.ops.dot_product import blocks, dropout, heads, mods, skips, tiles
 from attn.ops.dot_product.blocks import Plan
 from attn.ops.dot_product.problem import Asked, Inputs
 from attn.ops.dot_product.tiles import Head
@@ -71,34 +72,34 @@ def attend(
     limit = inputs.kv_lengths
     if limit is not None:
         limit = jnp.minimum(limit, inputs.k.shape[1])
-    fixed = {"mask": inputs.mask, "limit": limit, "seed": seeds}
+    fixed = {"mask": inputs.mask, "limit": limit, "seed": seeds, "seen": inputs.seen}
     given = {name: x for name, x in fixed.items() if x is not None}
+    given["mask_captured"] = inputs.mask_captured
+    learnt, given["score_captured"] = mods.split(inputs.score_captured)
     q, k, v, bias = inputs.q, inputs.k, inputs.v, inputs.bias
-    return blockwise_attention(asked, plans, q, k, v, bias, given)
+    return blockwise_attention(asked, plans, q, k, v, bias, learnt, given)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def blockwise_attention(asked, plans, q, k, v, bias, fixed):
+def blockwise_attention(asked, plans, q, k, v, bias, learnt, fixed):
     """`fixed` has what nobody differentiates by: mask, limit and seed, if given."""
-    return _attend_forward(asked, plans, q, k, v, bias, fixed)[0]
+    return _attend_forward(asked, plans, q, k, v, bias, learnt, fixed)[0]
 
 
-def _attend_forward(asked, plans, q, k, v, bias, fixed):
-    arrays = heads.Arrays(q, k, v, bias, **fixed)
+def _attend_forward(asked, plans, q, k, v, bias, learnt, fixed):
+    arrays = heads.Arrays(q, k, v, bias, learnt=learnt, **fixed)
     run = functools.partial(forward, asked=asked, plan=plans[0])
     y, lse = heads.read(run, arrays, plans[0])
-    return y, (q, k, v, bias, fixed, y, lse)
+    return y, (q, k, v, bias, learnt, fixed, y, lse)
 
 
 def _attend_backward(asked, plans, kept, dy):
-    q, k, v, bias, fixed, y, lse = kept
-    arrays = heads.Arrays(q, k, v, bias, **fixed)
+    q, k, v, bias, learnt, fixed, y, lse = kept
+    arrays = heads.Arrays(q, k, v, bias, learnt=learnt, **fixed)
     run = functools.partial(backward, asked=asked, plan=plans[1])
-    dq, dk, dv, dbias = heads.differentiate(run, arrays, y, lse, dy, plans[1])
-    if bias is not None:
-        dbias = dbias.astype(bias.dtype)
-    grads = (dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), dbias)
-    return *grads, None
+    grads = heads.differentiate(run, arrays, y, lse, dy, plans[1])
+    like = lambda grad, x: grad.astype(x.dtype)
+    return *jax.tree.map(like, grads, (q, k, v, bias, learnt)), None
 
 
 blockwise_attention.defvjp(_attend_forward, _attend_backward)
@@ -118,11 +119,13 @@ def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Arr
     )
 
     def targets(j):
-        def sources(i, carry):
-            x, _ = tiles.logits(head, asked, plan, j, i)
+        first, last, at = _sources(head, asked, plan, j)
+
+        def sources(visit, carry):
+            i = at(visit)
+            x = tiles.logits(head, asked, plan, j, i)
             return add(carry, x, values[i], tiles.kept(head, asked, plan, j, i))
 
-        first, last = _sources(head, asked, plan, j)
         top, total, read = tiles.repeat(first, last, sources, start)
         if not softmax:
             return read.T, total[0]
@@ -157,19 +160,19 @@ def backward(
     y: jax.Array,
     lse: jax.Array,
     dy: jax.Array,
-    dbias: jax.Array | None,
+    shared: tuple,
     *,
     asked: Asked,
     plan: Plan,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
-    """Gradients of one head, [J q, D], [I k, D], [I k, Dv], and `dbias` with its own.
+) -> tuple[jax.Array, jax.Array, jax.Array, tuple]:
+    """Gradients of one head, [J q, D], [I k, D], [I k, Dv], and `shared` with its own.
 
     Args:
         head: what it attended with.
         y: what it read, [T, Dv].
         lse: [T].
         dy: gradient of y, [T, Dv].
-        dbias: gradients so far, of the shape of the bias; None without a bias.
+        shared: gradients so far, of the bias and of what score_mod captured.
         asked: the settings.
         plan: the block lengths.
     """
@@ -181,34 +184,49 @@ def backward(
     def sources(carry, i):
         k_transposed = head.k[i].T
 
-        def targets(j, carry):
-            dq, dk, dv, dbias = carry
-            p, ds = _block_gradient(head, asked, plan, j, i, dy[j], (lse[j], delta[j]))
+        first, last, at = _targets(head, asked, plan, i)
+
+        def targets(visit, carry):
+            dq, dk, dv, (dbias, dlearnt) = carry
+            j = at(visit)
+            row = lse[j], delta[j]
+            p, ds, more = _block_gradient(head, asked, plan, j, i, dy[j], row)
+            dlearnt = jax.tree.map(jnp.add, dlearnt, more)
             if dbias is not None:
                 dbias = _add_block(dbias, ds, head, plan, j, i)
             ds = (asked.scale * ds).astype(head.k.dtype)
             dq = dq.at[j].add(tiles.dot(k_transposed, ds))
             dv = dv + tiles.dot(p.astype(dy.dtype), dy[j])
-            return dq, dk + tiles.dot(ds, head.q[j]), dv, dbias
+            return dq, dk + tiles.dot(ds, head.q[j]), dv, (dbias, dlearnt)
 
-        dq, dbias = carry
+        dq, shared = carry
         zeros = tuple(jnp.zeros(x.shape[1:], delta.dtype) for x in (head.k, head.v))
-        first, last = _targets(head, asked, plan, i)
-        dq, dk, dv, dbias = tiles.repeat(first, last, targets, (dq, *zeros, dbias))
-        return (dq, dbias), (dk, dv)
+        dq, dk, dv, shared = tiles.repeat(first, last, targets, (dq, *zeros, shared))
+        return (dq, shared), (dk, dv)
 
     dq = jnp.zeros((count, channels, plan.q), delta.dtype)
-    (dq, dbias), (dk, dv) = _scan(sources, (dq, dbias), head.k.shape[0])
+    (dq, shared), (dk, dv) = _scan(sources, (dq, shared), head.k.shape[0])
     dq = dq.transpose(0, 2, 1)
-    return *(x.reshape(-1, x.shape[-1]) for x in (dq, dk, dv)), dbias
+    return *(x.reshape(-1, x.shape[-1]) for x in (dq, dk, dv)), shared
 
 
 def _block_gradient(
     head: Head, asked: Asked, plan: Plan, j: Any, i: Any, dy: jax.Array, row: tuple
-) -> tuple[jax.Array, jax.Array]:
-    """Weights of a block, dropped ones as 0, and the gradient of its logits, [k, q]."""
+) -> tuple[jax.Array, jax.Array, tuple]:
+    """Weights of a block, dropped ones as 0, and the gradient of its scores, [k, q].
+
+    The third is the gradient of what score_mod captured.
+    """
     lse, delta = row
-    x, slope = tiles.logits(head, asked, plan, j, i)
+    learnt, fixed = mods.split(head.captured)
+    x, back = jax.vjp(
+        lambda x, learnt: tiles.shaped(
+            head, asked, plan, j, i, x, mods.merge(learnt, fixed)
+        ),
+        tiles.scores(head, asked, plan, j, i),
+        learnt,
+    )
+    x = tiles.masked(head, asked, plan, j, i, x)
     keep = tiles.kept(head, asked, plan, j, i)
     dp = tiles.dot(head.v[i], dy, transposed=True)
     dp = dp if keep is None else dp * keep.astype(dp.dtype)
@@ -218,8 +236,7 @@ def _block_gradient(
     else:
         p = jax.nn.sigmoid(x)
         ds = p * (1 - p) * dp
-    ds = ds if slope is None else ds * slope
-    return p if keep is None else p * keep.astype(p.dtype), ds
+    return p if keep is None else p * keep.astype(p.dtype), *back(ds)
 
 
 def _add_block(dbias, ds, head, plan, j, i):
@@ -233,22 +250,32 @@ def _add_block(dbias, ds, head, plan, j, i):
     return lax.dynamic_update_slice(dbias, there + ds.T[None, None], start)
 
 
-def _sources(head: Head, asked: Asked, plan: Plan, j: Any) -> tuple[Any, Any]:
-    """From which to before which block of sources the targets j see anything."""
+def _sources(head: Head, asked: Asked, plan: Plan, j: Any) -> tuple[Any, Any, Any]:
+    """From which to before which visit the targets j see something, and what then."""
+    if head.seen is not None:
+        return _visits(head.seen, j)
     count = head.k.shape[0]
     first, last = tiles.span(j, plan.q, plan.k, count, asked.left, asked.right)
-    if isinstance(head.limit, jax.Array) and count > 1:
-        last = jnp.minimum(last, -(-head.limit // plan.k))
-    return first, last
+    if isinstance(head.sight.limit, jax.Array) and count > 1:
+        last = jnp.minimum(last, -(-head.sight.limit // plan.k))
+    return first, last, lambda i: i
 
 
-def _targets(head: Head, asked: Asked, plan: Plan, i: Any) -> tuple[Any, Any]:
-    """From which to before which block of targets the sources i are seen."""
+def _targets(head: Head, asked: Asked, plan: Plan, i: Any) -> tuple[Any, Any, Any]:
+    """From which to before which visit the sources i are seen, and by which targets."""
+    if head.seen is not None:
+        return _visits(head.seen.T, i)
     count = head.q.shape[0]
     first, last = tiles.span(i, plan.k, plan.q, count, asked.right, asked.left)
-    if isinstance(head.limit, jax.Array) and head.k.shape[0] > 1:
-        last = jnp.where(i * plan.k < head.limit, last, first)
-    return first, last
+    if isinstance(head.sight.limit, jax.Array) and head.k.shape[0] > 1:
+        last = jnp.where(i * plan.k < head.sight.limit, last, first)
+    return first, last, lambda j: j
+
+
+def _visits(seen: jax.Array, row: Any) -> tuple[int, jax.Array, Any]:
+    """Visits to those blocks of a row of [J, I] that hold something."""
+    order, count = skips.order(seen[row])
+    return 0, count, lambda visit: order[visit]
 
 
 def _over_blocks(function, count: int):

@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn.ops.dot_product import tiles
+from attn.ops.dot_product import mods, skips, tiles
 from attn.ops.dot_product.blocks import Plan
-from attn.ops.dot_product.tiles import Head, Matrix
+from attn.ops.dot_product.tiles import Head, Matrix, Sight
 
 
 class Arrays(NamedTuple):
     """What all heads attend with.
 
-    The shapes are those of `Inputs`; the limit is [B] and the seed [B, N].
+    The shapes are those of `Inputs`; the limit is [B], the seed [B, N], and `seen`
+    tells of tiles. What was captured is None where it has gradients in `learnt`.
     """
 
     q: jax.Array
@@ -29,6 +30,10 @@ class Arrays(NamedTuple):
     mask: jax.Array | None = None
     limit: jax.Array | None = None
     seed: jax.Array | None = None
+    seen: jax.Array | None = None
+    mask_captured: tuple = ()
+    score_captured: tuple = ()
+    learnt: tuple = ()
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -63,19 +68,21 @@ def read(run, arrays: Arrays, plan: Plan):
 
 
 def differentiate(run, arrays: Arrays, y, lse, dy, plan: Plan):
-    """`run(head, y, lse, dy, dbias) -> dq, dk, dv, dbias` for all heads.
+    """`run(head, y, lse, dy, shared) -> dq, dk, dv, shared` for all heads.
+
+    What all heads add to is `shared`: gradients of the bias and of `learnt`.
 
     Returns:
-        Gradients of the shapes of q, k, v and the bias, at least float32.
+        Gradients of the shapes of q, k, v, the bias and `learnt`, at least float32.
     """
     shape = None if arrays.bias is None else arrays.bias.shape
     arrays = _prepared(arrays, plan)
     cast = _cast(arrays, plan)
     inside = _differentiate_in_loop if plan.loop else _differentiate_at_once
-    dq, dk, dv, dbias = inside(run, arrays, y, lse, dy, plan, cast)
+    dq, dk, dv, (dbias, dlearnt) = inside(run, arrays, y, lse, dy, plan, cast)
     if shape is not None:
         dbias = dbias[:, :, : shape[2], : shape[3]]
-    return dq, dk, dv, dbias
+    return dq, dk, dv, dbias, dlearnt
 
 
 def _differentiate_in_loop(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
@@ -83,23 +90,29 @@ def _differentiate_in_loop(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
     group = heads // arrays.k.shape[2]
 
     def body(index, made):
-        dq, dk, dv, dbias = made
+        dq, dk, dv, shared = made
         b, n = index // heads, index % heads
         head = _head_at(arrays, b, n, plan, cast)
         row = lax.dynamic_slice(lse, (b, n, 0), (1, 1, lse.shape[2]))[0, 0]
-        dq_, dk_, dv_, dbias = run(head, _of(y, b, n), row, _of(dy, b, n), dbias)
+        dq_, dk_, dv_, shared = run(head, _of(y, b, n), row, _of(dy, b, n), shared)
         return (
             _add(dq, dq_, b, n),
             *(
                 _add(total, part, b, n // group)
                 for total, part in ((dk, dk_), (dv, dv_))
             ),
-            dbias,
+            shared,
         )
 
     start = [jnp.zeros(x.shape, arrays.dtype) for x in arrays[:3]]
-    dbias = None if arrays.bias is None else jnp.zeros(arrays.bias.shape, arrays.dtype)
-    return lax.fori_loop(0, batch * heads, body, (*start, dbias))
+    shared = _shared(arrays.bias, arrays)
+    return lax.fori_loop(0, batch * heads, body, (*start, shared))
+
+
+def _shared(bias: jax.Array | None, arrays: Arrays):
+    """Zeros, to which gradients of the bias and of `learnt` are added."""
+    zeros = lambda x: jnp.zeros(x.shape, arrays.dtype)
+    return jax.tree.map(zeros, (bias, arrays.learnt))
 
 
 def _differentiate_at_once(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
@@ -107,17 +120,15 @@ def _differentiate_at_once(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
 
     def of_one(leaves):
         head = _head_of(leaves, plan, arrays, cast)
-        dbias = None
-        if head.bias is not None:
-            dbias = jnp.zeros(head.bias.array.shape, arrays.dtype)
-        return run(head, leaves["y"], leaves["lse"], leaves["dy"], dbias)
+        shared = _shared(None if head.bias is None else head.bias.array, arrays)
+        return run(head, leaves["y"], leaves["lse"], leaves["dy"], shared)
 
     leaves = _leaves(arrays) | {
         "y": _grouped_tokens(y, key_heads),
         "dy": _grouped_tokens(dy, key_heads),
         "lse": _grouped_rows(lse, key_heads),
     }
-    dq, dk, dv, dbias = _vmapped(of_one, leaves, arrays)
+    dq, dk, dv, (dbias, dlearnt) = _vmapped(of_one, leaves, arrays)
     dq = _tokens(dq)[:, : arrays.q.shape[1]]
     dk, dv = (
         jnp.sum(x, axis=2).transpose(0, 2, 1, 3)[:, : arrays.k.shape[1]]
@@ -127,12 +138,17 @@ def _differentiate_at_once(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
         dbias = dbias.reshape(dbias.shape[0], arrays.q.shape[2], *dbias.shape[-2:])
         axes = tuple(a for a in (0, 1) if arrays.bias.shape[a] == 1)
         dbias = jnp.sum(dbias, axis=axes, keepdims=True)
-    return dq, dk, dv, dbias
+    dlearnt = jax.tree.map(lambda x: jnp.sum(x, axis=(0, 1, 2)), dlearnt)
+    return dq, dk, dv, (dbias, dlearnt)
 
 
 def _prepared(arrays: Arrays, plan: Plan) -> Arrays:
     bias, mask = (tiles.filled(x, plan) for x in (arrays.bias, arrays.mask))
-    return arrays._replace(bias=bias, mask=mask)
+    seen = arrays.seen
+    if seen is not None:
+        sizes = arrays.q.shape[1], arrays.k.shape[1]
+        seen = skips.of_blocks(seen, sizes, plan)
+    return arrays._replace(bias=bias, mask=mask, seen=seen)
 
 
 def _cast(arrays: Arrays, plan: Plan):
@@ -143,14 +159,22 @@ def _cast(arrays: Arrays, plan: Plan):
 def _head_at(arrays: Arrays, b, n, plan: Plan, cast) -> Head:
     """The head n of the example b."""
     group = arrays.q.shape[2] // arrays.k.shape[2]
-    limit, seed = arrays.limit, arrays.seed
+    limit, seed, seen = arrays.limit, arrays.seed, arrays.seen
     return Head(
         q=tiles.cut(cast(_of(arrays.q, b, n)), plan.q),
         k=tiles.cut(cast(_of(arrays.k, b, n // group)), plan.k),
         v=tiles.cut(cast(_of(arrays.v, b, n // group)), plan.k),
         bias=None if arrays.bias is None else Matrix(arrays.bias, b, n),
-        mask=None if arrays.mask is None else Matrix(arrays.mask, b, n),
-        limit=_padding(arrays, plan) if limit is None else limit[b],
+        sight=Sight(
+            mask=None if arrays.mask is None else Matrix(arrays.mask, b, n),
+            limit=_padding(arrays, plan) if limit is None else limit[b],
+            captured=arrays.mask_captured,
+            example=b,
+            head=n,
+        ),
+        sizes=(arrays.q.shape[1], arrays.k.shape[1]),
+        captured=mods.merge(arrays.learnt, arrays.score_captured),
+        seen=None if seen is None else _pick(seen, b, n),
         seed=None if seed is None else seed[b, n],
     )
 
@@ -159,6 +183,11 @@ def _of(x: jax.Array, b, n) -> jax.Array:
     """Of [B, T, N, D] one head, [T, D]."""
     shape = (1, x.shape[1], 1, x.shape[3])
     return lax.dynamic_slice(x, (b, 0, n, 0), shape)[0, :, 0]
+
+
+def _pick(x: jax.Array, b, n) -> jax.Array:
+    """Of [B, N, J, I], of which B and N may be 1, the part of one head."""
+    return x[b if x.shape[0] > 1 else 0, n if x.shape[1] > 1 else 0]
 
 
 def _add(total: jax.Array, part: jax.Array, b, n) -> jax.Array:
@@ -180,11 +209,14 @@ def _leaves(arrays: Arrays) -> dict[str, jax.Array]:
         "k": arrays.k.transpose(0, 2, 1, 3)[:, :, None],
         "v": arrays.v.transpose(0, 2, 1, 3)[:, :, None],
     }
-    for name in ("bias", "mask", "seed"):
+    for name in ("bias", "mask", "seed", "seen"):
         if getattr(arrays, name) is not None:
             leaves[name] = _grouped_rows(getattr(arrays, name), key_heads)
     if arrays.limit is not None:
         leaves["limit"] = arrays.limit[:, None, None]
+    batch, _, heads, _ = arrays.q.shape
+    leaves["example"] = jnp.arange(batch)[:, None, None]
+    leaves["head"] = _grouped_rows(jnp.arange(heads)[None], key_heads)
     return leaves
 
 
@@ -196,8 +228,16 @@ def _head_of(leaves: dict[str, jax.Array], plan: Plan, arrays: Arrays, cast) -> 
         k=tiles.cut(cast(leaves["k"]), plan.k),
         v=tiles.cut(cast(leaves["v"]), plan.k),
         bias=whole("bias"),
-        mask=whole("mask"),
-        limit=leaves.get("limit", _padding(arrays, plan)),
+        sight=Sight(
+            mask=whole("mask"),
+            limit=leaves.get("limit", _padding(arrays, plan)),
+            captured=arrays.mask_captured,
+            example=leaves["example"],
+            head=leaves["head"],
+        ),
+        sizes=(arrays.q.shape[1], arrays.k.shape[1]),
+        captured=mods.merge(arrays.learnt, arrays.score_captured),
+        seen=leaves.get("seen"),
         seed=leaves.get("seed"),
     )
 

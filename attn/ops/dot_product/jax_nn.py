@@ -1,7 +1,7 @@
 """`jax.nn.dot_product_attention` as an implementation: XLA's and cuDNN's.
 
 Queries, keys and values of different widths are filled with zeros to the same one,
-which changes nothing. Masks, windows and lengths go to XLA as one mask.
+which changes nothing. Masks, windows, lengths and mask functions go to XLA as one mask.
 """
 
 import jax
@@ -17,7 +17,7 @@ def xla(inputs: Inputs, asked: Asked) -> jax.Array:
     Raises:
         NotImplementedError: an option that `jax.nn` lacks.
     """
-    refuse("xla", asked)
+    refuse("xla", asked, mask_mod=True)
     mask = visible.combined(inputs, asked)
     return _call(inputs, asked, mask=mask, implementation="xla")
 
@@ -53,23 +53,30 @@ def cudnn(inputs: Inputs, asked: Asked) -> jax.Array:
         raise NotImplementedError(f"cudnn says: {error}") from error
 
 
-def refuse(name: str, asked: Asked, *, logits_cap: bool = False) -> None:
+def refuse(
+    name: str, asked: Asked, *, logits_cap: bool = False, mask_mod: bool = False
+) -> None:
     """Raises NotImplementedError for what no foreign kernel can do.
 
     Args:
         name: of the implementation.
         asked: the settings.
         logits_cap: whether the implementation can cap logits.
+        mask_mod: whether it takes a mask that it gets as an array.
     """
     lacks = {
         "return the weights": asked.return_weights,
         f"normalize by {asked.normalize}": asked.normalize != "softmax",
         "drop weights": asked.dropout_rate > 0,
         "cap logits": asked.logits_cap is not None and not logits_cap,
+        "take a mask_mod": asked.mask_mod is not None and not mask_mod,
+        "take a score_mod": asked.score_mod is not None,
     }
     missing = [what for what, wanted in lacks.items() if wanted]
     if missing:
-        raise NotImplementedError(f"{name} cannot {' or '.join(missing)}")
+        whole = asked.return_weights or asked.normalize not in ("softmax", "sigmoid")
+        able = "reference can" if whole else "blockwise and reference can"
+        raise NotImplementedError(f"{name} cannot {' or '.join(missing)}; {able}")
 
 
 def widened(inputs: Inputs) -> Inputs:

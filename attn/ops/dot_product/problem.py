@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from attn.ops.dot_product import mods
+
 NORMALIZATIONS = ("softmax", "sigmoid", "sparsemax", "entmax15")
 
 
@@ -36,6 +38,12 @@ class Inputs(NamedTuple):
     """int32 [B]"""
     dropout_rng: jax.Array | None
     """one random key"""
+    mask_captured: tuple = ()
+    """arrays that mask_mod captured"""
+    score_captured: tuple = ()
+    """arrays that score_mod captured"""
+    seen: jax.Array | None = None
+    """of tiles, which hold anything that mask_mod allows (`skips.find`)"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Asked:
         dropout_rate: how likely a weight is dropped.
         normalize: what makes weights of logits.
         return_weights: whether the matrix is to be returned too.
+        mask_mod: says of each place whether it may be attended to.
+        score_mod: makes the logit of each place of its score.
     """
 
     scale: float
@@ -59,6 +69,8 @@ class Asked:
     dropout_rate: float
     normalize: str
     return_weights: bool
+    mask_mod: mods.Mod | None = None
+    score_mod: mods.Mod | None = None
 
     @property
     def banded(self) -> bool:
@@ -83,6 +95,8 @@ def check(
     dropout_rng: jax.Array | None,
     return_weights: bool,
     normalize: str,
+    mask_mod: mods.MaskMod | None = None,
+    score_mod: mods.ScoreMod | None = None,
 ) -> tuple[Inputs, Asked]:
     """The one place where the arguments of `dot_product_attention` are checked.
 
@@ -96,6 +110,9 @@ def check(
     left, right = _window(window)
     if is_causal:
         right = 0 if right is None else min(right, 0)
+    dtype = jnp.promote_types(q.dtype, jnp.float32)
+    may, may_captured = mods.trace_mask(mask_mod) if mask_mod else (None, ())
+    score, captured = mods.trace_score(score_mod, dtype) if score_mod else (None, ())
     inputs = Inputs(
         *(_flat(x) for x in (q, k, v)),
         bias=None if bias is None else _matrix("bias", bias, lead, sizes),
@@ -103,6 +120,8 @@ def check(
         q_lengths=_lengths("q_lengths", q_lengths, lead),
         kv_lengths=_lengths("kv_lengths", kv_lengths, lead),
         dropout_rng=dropout_rng if dropout_rate > 0 else None,
+        mask_captured=may_captured,
+        score_captured=captured,
     )
     asked = Asked(
         scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
@@ -112,6 +131,8 @@ def check(
         dropout_rate=float(dropout_rate),
         normalize=normalize,
         return_weights=return_weights,
+        mask_mod=may,
+        score_mod=score,
     )
     return inputs, asked
 
@@ -196,7 +217,7 @@ def _boolean(mask: jax.Array) -> jax.Array:
 
 def _flat(x: jax.Array) -> jax.Array:
     """[..., S, K, D] -> [B, S, K, D]."""
-    return x.reshape(-1, *x.shape[-3:]) if x.ndim != 4 else x
+    return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
 
 
 def _matrix(

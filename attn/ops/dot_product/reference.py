@@ -51,6 +51,9 @@ def weights(inputs: Inputs, asked: Asked) -> jax.Array:
         logits = logits + inputs.bias.astype(dtype)
     if asked.logits_cap is not None:
         logits = asked.logits_cap * jnp.tanh(logits / asked.logits_cap)
+    if asked.score_mod is not None:
+        sizes = logits.shape
+        logits = asked.score_mod.matrix(inputs.score_captured, logits, sizes=sizes)
     return normalized(logits, visible.combined(inputs, asked), asked.normalize)
 
 

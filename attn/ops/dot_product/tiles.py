@@ -40,6 +40,25 @@ class Matrix:
 
 
 @dataclasses.dataclass
+class Sight:
+    """What decides which sources one head's targets see, beside a window.
+
+    Attributes:
+        mask: True = may attend.
+        limit: how many sources there are; the rest is padding. None if none is.
+        captured: what mask_mod captured.
+        example: index of the example.
+        head: index of the head.
+    """
+
+    mask: Matrix | None
+    limit: Index | None
+    captured: tuple = ()
+    example: Index = 0
+    head: Index = 0
+
+
+@dataclasses.dataclass
 class Head:
     """What one head attends with.
 
@@ -48,8 +67,10 @@ class Head:
         k: [I, k, D], its I blocks of keys.
         v: [I, k, Dv], its I blocks of values.
         bias: added to the logits.
-        mask: True = may attend.
-        limit: how many sources there are; the rest is padding. None if none is.
+        sight: who may attend to whom.
+        sizes: T and S, without what fills up the blocks.
+        captured: what score_mod captured.
+        seen: of blocks [J, I], which hold anything; None if all may.
         seed: by which weights are dropped.
     """
 
@@ -57,8 +78,10 @@ class Head:
     k: jax.Array
     v: jax.Array
     bias: Matrix | None
-    mask: Matrix | None
-    limit: Index | None
+    sight: Sight
+    sizes: tuple[int, int]
+    captured: tuple
+    seen: jax.Array | None
     seed: jax.Array | None
 
 
@@ -96,29 +119,54 @@ def dot(a: jax.Array, b: jax.Array, *, transposed: bool = False) -> jax.Array:
     return lax.dot_general(a, b, dimensions, preferred_element_type=dtype)
 
 
-def logits(
-    head: Head, asked: Asked, plan: Plan, j: Index, i: Index
-) -> tuple[jax.Array, jax.Array | None]:
-    """The logits of targets j and sources i, [k, q], and their slope under the cap.
-
-    What may not be attended to has the least finite logit. The slope is the derivative
-    of a logit by what it was before the cap; None stands for 1.
-    """
+def scores(head: Head, asked: Asked, plan: Plan, j: Index, i: Index) -> jax.Array:
+    """Products of targets j and sources i by the scale, with the bias, [k, q]."""
     x = asked.scale * dot(head.k[i], head.q[j], transposed=True)
     if head.bias is not None:
         x = x + head.bias.block(plan, j, i).astype(x.dtype)
-    slope = None
+    return x
+
+
+def shaped(
+    head: Head,
+    asked: Asked,
+    plan: Plan,
+    j: Index,
+    i: Index,
+    x: jax.Array,
+    captured: tuple,
+) -> jax.Array:
+    """What the cap and score_mod, which captured something, make of scores, [k, q]."""
     if asked.logits_cap is not None:
-        share = jnp.tanh(x / asked.logits_cap)
-        x, slope = asked.logits_cap * share, 1 - share**2
-    may = _may_attend(head, asked, plan, j, i)
-    if may is not None:
-        x = jnp.where(may, x, jnp.finfo(x.dtype).min)
-    return x, slope
+        x = asked.logits_cap * jnp.tanh(x / asked.logits_cap)
+    if asked.score_mod is not None:
+        where = _place(head.sight, plan, j, i, head.sizes)
+        x = asked.score_mod.over(captured, x, **where)
+    return x
 
 
-def _may_attend(
-    head: Head, asked: Asked, plan: Plan, j: Index, i: Index
+def masked(
+    head: Head, asked: Asked, plan: Plan, j: Index, i: Index, x: jax.Array
+) -> jax.Array:
+    """Logits, with the least finite one where a target may not attend, [k, q]."""
+    may = may_attend(head.sight, asked, plan, j, i, head.sizes)
+    return x if may is None else jnp.where(may, x, jnp.finfo(x.dtype).min)
+
+
+def logits(head: Head, asked: Asked, plan: Plan, j: Index, i: Index) -> jax.Array:
+    """The logits of targets j and sources i, [k, q]."""
+    x = scores(head, asked, plan, j, i)
+    x = shaped(head, asked, plan, j, i, x, head.captured)
+    return masked(head, asked, plan, j, i, x)
+
+
+def may_attend(
+    sight: Sight,
+    asked: Asked,
+    plan: Plan,
+    j: Index,
+    i: Index,
+    sizes: tuple[int, int],
 ) -> jax.Array | None:
     """Boolean [k, q], either of which may be 1; None if everything is allowed."""
     t, s = _positions(plan, j, i)
@@ -127,14 +175,26 @@ def _may_attend(
         parts.append(s >= t - asked.left)
     if asked.right is not None:
         parts.append(s <= t + asked.right)
-    if head.limit is not None:
-        parts.append(s < head.limit)
-    if head.mask is not None:
-        parts.append(head.mask.block(plan, j, i))
+    if sight.limit is not None:
+        parts.append(s < sight.limit)
+    if sight.mask is not None:
+        parts.append(sight.mask.block(plan, j, i))
+    if asked.mask_mod is not None:
+        where = _place(sight, plan, j, i, sizes)
+        parts.append(asked.mask_mod.over(sight.captured, **where))
     may = None
     for part in parts:
         may = part if may is None else may & part
     return may
+
+
+def _place(
+    sight: Sight, plan: Plan, j: Index, i: Index, sizes: tuple[int, int]
+) -> dict[str, Index]:
+    """Example, head and positions [q], [k] of a block, none of them beyond T and S."""
+    t, s = _positions(plan, j, i)
+    t, s = jnp.minimum(t[0], sizes[0] - 1), jnp.minimum(s[:, 0], sizes[1] - 1)
+    return {"b": sight.example, "n": sight.head, "t": t, "s": s}
 
 
 def kept(head: Head, asked: Asked, plan: Plan, j: Index, i: Index) -> jax.Array | None:

@@ -16,13 +16,14 @@ def attend(inputs: Inputs, asked: Asked) -> jax.Array:
     Raises:
         NotImplementedError: tokamax is not installed, or lacks an option.
     """
-    jax_nn.refuse("tokamax", asked, logits_cap=True)
+    jax_nn.refuse("tokamax", asked, logits_cap=True, mask_mod=True)
     try:
         import tokamax  # here: it is optional, and takes seconds
     except ImportError as error:
         raise NotImplementedError("tokamax is not installed") from error
     only_causal = asked.left is None and asked.right == 0
-    if not only_causal and (asked.banded or inputs.q_lengths is not None):
+    arrays = asked.banded or inputs.q_lengths is not None
+    if asked.mask_mod is not None or (arrays and not only_causal):
         inputs = inputs._replace(mask=visible.combined(inputs, asked))
         return _call(tokamax, inputs, asked)
     return _call(

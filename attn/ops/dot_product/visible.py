@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attn.ops.dot_product import skips
 from attn.ops.dot_product.problem import Asked, Inputs
 
 
 def combined(inputs: Inputs, asked: Asked) -> jax.Array | None:
-    """Mask, window and lengths as one mask [B, N, T, S] of which any axis may be 1."""
+    """All that masks as one mask [B, N, T, S], of which any axis may be 1."""
     t = lambda: jnp.arange(inputs.q.shape[1])[None, None, :, None]
     s = lambda: jnp.arange(inputs.k.shape[1])[None, None, None, :]
     parts = [inputs.mask]
@@ -24,6 +25,10 @@ def combined(inputs: Inputs, asked: Asked) -> jax.Array | None:
         parts.append(t() < inputs.q_lengths[:, None, None, None])
     if inputs.kv_lengths is not None:
         parts.append(s() < inputs.kv_lengths[:, None, None, None])
+    if asked.mask_mod is not None:
+        (batch, targets, heads, _), sources = inputs.q.shape, inputs.k.shape[1]
+        sizes = batch, heads, targets, sources
+        parts.append(asked.mask_mod.matrix(inputs.mask_captured, sizes=sizes))
     mask = None
     for part in parts:
         if part is not None:
@@ -37,9 +42,13 @@ def hide(inputs: Inputs, asked: Asked) -> tuple[Inputs, jax.Array | None]:
     Returns:
         The inputs with zeros in queries of targets that see nothing, and in keys and
         values of sources that no target sees; and those targets that see something,
-        boolean [B, T, N, 1] of which any axis may be 1, or None if all do.
+        boolean [B, T, N, 1] of which any axis may be 1, or None if all do. The inputs
+        have `seen`, if there is a mask function.
     """
-    rows, columns = _rows_and_columns(inputs, asked)
+    if asked.mask_mod is not None and 0 not in inputs.q.shape + inputs.k.shape:
+        inputs, rows, columns = skips.find(inputs, asked)
+    else:
+        rows, columns = _rows_and_columns(inputs, asked)
     q, k, v = inputs.q, inputs.k, inputs.v
     if rows is not None:
         q = jnp.where(rows, q, jnp.zeros((), q.dtype))
