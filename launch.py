@@ -11,6 +11,7 @@
                                                        latency, none
     python launch.py --tune=schedule.peak=0.003,0.01,0.03   each row takes the best on
                                                        the validation split
+    python launch.py --log_to=wandb,mlflow             tracking services hear of it too
     python launch.py evaluate --workdir=DIR [--only=POINT] [--checkpoint=best]
     python launch.py predict --workdir=DIR [--only=POINT] [FILE]   answers to the lines
                                                        of a file or standard input
@@ -102,6 +103,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string(
     "distributed", "auto", "Other machines: auto, off, or ADDRESS:PORT,MACHINES,INDEX."
+)
+flags.DEFINE_list(
+    "log_to", [], "Tracking services that hear of each point, too: wandb, mlflow."
 )
 flags.DEFINE_string("to", None, "For submit: slurm, ray, tpu or skypilot.")
 flags.DEFINE_string("launch", None, "For submit: a TOML file with a section [launch].")
@@ -211,6 +215,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     if FLAGS.dry_run:
         command.plan(experiment, points, directory, started=STARTED, **how)
     else:
+        how["log_to"] = FLAGS.log_to
         sys.exit(command.train(experiment, points, directory, **how))
 
 

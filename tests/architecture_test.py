@@ -1,6 +1,7 @@
 """The rooms of the house: who may import whom, and which library has which door."""
 
 import ast
+import functools
 import pathlib
 
 import pytest
@@ -35,6 +36,8 @@ DOORS = {
     "tokenizers": ["attn/data/text/tokenizer.py"],
     "babel": ["attn/data/text/babel.py", "attn/data/text/phrases.py"],
     "tensorboardX": ["attn/train/store/writers.py"],
+    "wandb": ["attn/train/store/tracking/wandb.py"],
+    "mlflow": ["attn/train/store/tracking/mlflow.py"],
     "rich": ["attn/report/formats/console.py", "attn/report/live.py"],
     "matplotlib": ["attn/report/"],
     "sacrebleu": ["attn/tasks/bleu.py"],
@@ -50,13 +53,16 @@ FILES = sorted([*ROOT.glob("attn/**/*.py"), *ROOT.glob("experiments/*.py")])
 FILES.append(ROOT / "launch.py")
 
 
+@functools.cache
 def imported(path):
     """The full names of what a file imports."""
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
 
 
 def inside(name, package):

@@ -11,6 +11,7 @@ from attn.report import live
 from attn.train import interruption, loop, machines
 from attn.train.budget import match
 from attn.train.progress import Silence
+from attn.train.store.tracking import Tracking
 from attn.train.sweep import estimate, local, tuning
 from attn.train.sweep.experiment_file import Experiment, Point
 from attn.train.sweep.plan import Parallel
@@ -25,6 +26,7 @@ def train(
     directory: pathlib.Path,
     *,
     parallel: Parallel,
+    log_to: Sequence[str] = (),
     report: bool = True,
 ) -> int:
     """Trains points, then shows and writes the report; returns the exit status.
@@ -34,8 +36,10 @@ def train(
         points: those that are chosen.
         directory: the work directory.
         parallel: which train side by side, as `plan.plan` says.
+        log_to: tracking services that are told of the points, by name.
         report: whether to show it and to write it.
     """
+    tracking = Tracking(log_to, experiment.name)
     try:
         with _listener() as progress, interruption.watch() as asked:
             experiment, points = match.match(
@@ -48,6 +52,7 @@ def train(
                 progress=progress,
                 interruption=asked,
                 parallel=parallel,
+                log_to=log_to,
             )
     except loop.Stopped as stopped:
         print(f"stopped: {stopped}; run the same command to go on", file=sys.stderr)
@@ -56,16 +61,18 @@ def train(
         print(f"failed: {failed}", file=sys.stderr)
         return 1
     if report and machines.first():
-        show(directory)
+        show(directory, tracking)
     for name, reason in lost.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     return 1 if lost else 0
 
 
-def show(directory: pathlib.Path) -> None:
-    """Shows the report of a work directory, and writes it there."""
+def show(directory: pathlib.Path, tracking: Tracking) -> None:
+    """Shows the report of a work directory, and writes it there and to services."""
     reports.show([directory])
-    print(f"report: {reports.write([directory], directory / 'report.html')}")
+    page = reports.write([directory], directory / "report.html")
+    print(f"report: {page}")
+    tracking.attach(directory, page)
 
 
 def plan(

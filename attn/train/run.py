@@ -23,6 +23,7 @@ from attn.train.probes import attention
 from attn.train.program import Program
 from attn.train.state import State
 from attn.train.store.checkpoint import Checkpoints
+from attn.train.store.tracking import End, Tracking
 from attn.train.store.writers import Writer
 from attn.workdir import files, machine
 
@@ -46,6 +47,7 @@ class Run:
         dataset: its data.
         fence: called before what others see is written; it raises where this process
             may not write it any more.
+        tracking: the services that are told of it.
         diverged: why it takes no further part, once it does not.
         result: as written, once it is done.
     """
@@ -55,6 +57,7 @@ class Run:
     axes: Mapping[str, Any]
     dataset: Dataset
     fence: Callable[[], None] = lambda: None
+    tracking: Tracking = dataclasses.field(default_factory=Tracking)
     diverged: Diverged | None = None
     result: dict[str, Any] | None = None
     _seconds: float = 0.0  # spent before this process began
@@ -76,10 +79,16 @@ class Run:
             yield
         finally:
             try:
-                self._files.writer.close()
+                self._files.writer.close(self._end)
             finally:
                 self._files.checkpoints.close()
                 self._files = None
+
+    @property
+    def _end(self) -> End:
+        if self.diverged:
+            return "diverged"
+        return "done" if self.result else "stopped"
 
     @property
     def _opened(self) -> "_Files":
@@ -148,7 +157,9 @@ class Run:
     def go_on(self, step: int) -> None:
         """Opens the metrics to go on after `step`."""
         if self._first:
-            self._opened.writer = Writer(self.directory, step=step)
+            about = {**self.config, "axes": dict(self.axes)}
+            tracked = self.tracking.run(self.directory, about)
+            self._opened.writer = Writer(self.directory, step=step, tracked=tracked)
 
     @contextlib.contextmanager
     def surviving(self) -> Iterator[None]:
@@ -258,6 +269,7 @@ class Run:
         self.result |= {"measures": measures, **self._speeds()}
         self.fence()
         files.write_json(self.directory / "result.json", self.result)
+        self._opened.writer.final({**test.values, **program.costs, **self._speeds()})
 
     def _speeds(self) -> dict[str, float]:
         """Medians over the whole training, in whichever process it took place."""
@@ -275,7 +287,8 @@ class NoWriter:
     def metrics(self, step: int, split: str, values: Mapping[str, float]) -> None: ...
     def speed(self, step: int, values: Mapping[str, float]) -> None: ...
     def sync(self) -> None: ...
-    def close(self) -> None: ...
+    def final(self, values: Mapping[str, float]) -> None: ...
+    def close(self, end: End) -> None: ...
 
 
 @dataclasses.dataclass

@@ -5,6 +5,8 @@ SWEEP/match.json           widths by which points cost the same, if that was ask
 SWEEP/tune.json            what each row tried and what was chosen, if asked for
 SWEEP/trials/              the trials, a sweep of their own
 SWEEP/.leases/             who trains what, see attn.workdir.leases
+SWEEP/tracking.json        the key of its report in tracking services, by --log_to
+SWEEP/POINT/tracking.json  and of the point's run there
 SWEEP/POINT/config.json    everything that decides the training
 SWEEP/POINT/environment.json   versions, machine, code, for each time it was started
 SWEEP/POINT/tokenizer.json     of its data, if they are text

@@ -13,6 +13,7 @@ from attn.data import Dataset
 from attn.train.partition import Mode
 from attn.train.program import Program
 from attn.train.run import Run
+from attn.train.store.tracking import Tracking
 from attn.train.sweep.experiment_file import Point
 from attn.train.sweep.plan import Machines, Parallel, Shape, plan
 
@@ -34,7 +35,10 @@ class Group:
     mode: Mode | None
 
     def runs(
-        self, directory: pathlib.Path, fence: Callable[[], None] = lambda: None
+        self,
+        directory: pathlib.Path,
+        fence: Callable[[], None] = lambda: None,
+        tracking: Tracking | None = None,
     ) -> list[Run]:
         """The points for a `loop.Training`, each in its folder of `directory`.
 
@@ -42,9 +46,11 @@ class Group:
             directory: of the sweep.
             fence: called before what others see is written; it raises where this
                 process may not write it any more.
+            tracking: the services that are told of them.
         """
+        shared = fence, tracking or Tracking()
         return [
-            Run(point.config, directory / point.name, point.axes, dataset, fence)
+            Run(point.config, directory / point.name, point.axes, dataset, *shared)
             for point, dataset in zip(self.points, self.datasets, strict=True)
         ]
 

@@ -9,6 +9,7 @@ from attn import settings
 from attn.train import partition
 from attn.train.interruption import Interruption
 from attn.train.progress import SweepProgress
+from attn.train.store.tracking import Tracking
 from attn.train.sweep import groups, plan
 from attn.train.sweep.experiment_file import Experiment, Point
 from attn.train.sweep.plan import Machines, Parallel
@@ -48,6 +49,7 @@ def run(
     progress: SweepProgress,
     interruption: Interruption,
     parallel: Parallel = "off",
+    log_to: Sequence[str] = (),
 ) -> dict[str, str]:
     """Trains the points that are not done yet, and resumes those begun.
 
@@ -61,6 +63,7 @@ def run(
         progress: is told how it goes.
         interruption: asks it to stop.
         parallel: which points train side by side, as `plan.plan` says.
+        log_to: tracking services that are told of the points, by name.
 
     Returns:
         The points that diverged, and what there is to say about it.
@@ -88,6 +91,7 @@ def run(
         progress=progress,
         interruption=interruption,
         parallel=parallel,
+        tracking=Tracking(log_to, experiment.name),
     )
     return worker.run()
 

@@ -42,6 +42,7 @@ def run(
     progress: SweepProgress,
     interruption: Interruption,
     parallel: Parallel = "off",
+    log_to: Sequence[str] = (),
 ) -> dict[str, str]:
     """Tunes every row of the points if the experiment says so, and trains the points.
 
@@ -52,6 +53,7 @@ def run(
         "progress": progress,
         "interruption": interruption,
         "parallel": parallel,
+        "log_to": log_to,
     }
     if not experiment.tune:
         return local.run(experiment, points, directory, **how)

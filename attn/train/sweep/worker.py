@@ -19,6 +19,7 @@ from attn.train import loop, partition
 from attn.train.interruption import Interruption
 from attn.train.partition import Mode
 from attn.train.progress import SweepProgress
+from attn.train.store.tracking import Tracking
 from attn.train.sweep import plan
 from attn.train.sweep.experiment_file import Point
 from attn.train.sweep.groups import Builder, Group
@@ -42,6 +43,7 @@ class Worker:
         progress: SweepProgress,
         interruption: Interruption,
         parallel: Parallel = "off",
+        tracking: Tracking | None = None,
         span: float = SPAN,
     ):
         """Takes the points of the sweep, with their shapes; see `local.run`.
@@ -51,11 +53,13 @@ class Worker:
             shapes: of them.
             directory: of the sweep.
             progress, interruption, parallel: as `local.run` has them.
+            tracking: the services that are told of the points.
             span: as `Leases` has it.
         """
         self._points, self._shapes, self._directory = points, shapes, directory
         self._progress, self._interruption = progress, interruption
         self._parallel, self._machines = parallel, Machines.here()
+        self._tracking = tracking
         self._first = jax.process_index() == 0  # it alone knows of leases
         self._leases = Leases(directory, {"code": machine.commit()}, span=span)
         self._held: dict[int, Lease] = {}
@@ -185,7 +189,7 @@ class Worker:
             for lease in leases:
                 lease.check()
 
-        runs = group.runs(self._directory, fence)
+        runs = group.runs(self._directory, fence, self._tracking)
         told = _Told(self._progress, leases)
         loop.Training(
             group.program, runs, progress=told, interruption=self._interruption
