@@ -30,7 +30,10 @@ from attn.modules.glimpse.hard_attention import HardAttention
 from attn.modules.mixed.cbam import CBAM
 from attn.modules.non_local.global_context import GlobalContext
 from attn.modules.non_local.non_local import NonLocal
+from attn.modules.order.global_second_order import GlobalSecondOrder
+from attn.modules.order.mixed_high_order import MixedHighOrder
 from attn.modules.order.second_order_channel import SecondOrderChannel
+from attn.modules.order.second_order_non_local import SecondOrderNonLocal
 from attn.modules.pixel.outlook import Outlook
 from attn.modules.pixel.pixel_attention import PixelAttention
 from attn.modules.pixel.polarized import Polarized
@@ -58,9 +61,11 @@ MODULES: dict[str, type[nn.Module]] = {
     "gated_soft": GatedSoft,
     "glimpse_sensor": GlimpseSensor,
     "global_context": GlobalContext,
+    "global_second_order": GlobalSecondOrder,
     "hard_attention": HardAttention,
     "linear": LinearAttention,
     "linformer": Linformer,
+    "mixed_high_order": MixedHighOrder,
     "multi_head": MultiHead,
     "neighborhood": Neighborhood,
     "non_local": NonLocal,
@@ -69,6 +74,7 @@ MODULES: dict[str, type[nn.Module]] = {
     "pixel_attention": PixelAttention,
     "polarized": Polarized,
     "second_order_channel": SecondOrderChannel,
+    "second_order_non_local": SecondOrderNonLocal,
     "selective_kernel": SelectiveKernel,
     "shifted_window": ShiftedWindow,
     "simam": SimAM,

@@ -21,6 +21,7 @@ NORMS = {
     "global_context-released_scale": {("LayerNorm", 1e-5, None)},
     "global_context-timm": {("LayerNorm", 1e-6, None)},  # norm.py: LayerNorm2d
     "global_context-timm_scale": {("LayerNorm", 1e-6, None)},
+    "global_second_order-default": {BATCH},  # resnet.py: torch's
     "non_local-paper": {BATCH},  # nonlocal_helper.py: cfg.MODEL.BN_MOMENTUM is .9
     "non_local-released": {BATCH},
     "non_local-gaussian-projected": {BATCH},
@@ -29,6 +30,7 @@ NORMS = {
     "polarized-parallel": {("LayerNorm", 1e-5, None)},  # PSA.py: torch's
     "polarized-sequential": {("LayerNorm", 1e-5, None)},
     "polarized-released_sequential": {("LayerNorm", 1e-5, None)},
+    "second_order_non_local-default": {BATCH},
     "selective_kernel-paper": {BATCH},
     "selective_kernel-full_kernels": {BATCH},
     "multi_head-vit_22b": {("LayerNorm", 1e-6, None)},  # flax's, as in big_vision

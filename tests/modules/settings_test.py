@@ -54,6 +54,14 @@ OTHER = {
     "glimpse_sensor": {"size": 4, "scales": ({"size": 4}, 2), "dtype": BF16},
     "global_context": TYPES
     | {"reduction": 8, "pool": "avg", "fuse": "scale", "epsilon": 0.1},
+    "global_second_order": TYPES
+    | {
+        "along": ["channel", "spatial"],
+        "channels": 5,
+        "side": 2,
+        "stride": 2,
+        "axis_name": "data",
+    },
     "hard_attention": TYPES
     | {
         "hidden": 7,
@@ -65,6 +73,7 @@ OTHER = {
     },
     "linear": HEADS,
     "linformer": HEADS | {"rank": 6, "share": ["none", "key_value"], "max_length": 20},
+    "mixed_high_order": TYPES | {"order": 2, "reduction": 4},
     "multi_head": HEADS
     | DROPOUT
     | {
@@ -105,6 +114,7 @@ OTHER = {
     "polarized": TYPES | {"order": "sequential", "variant": "released"},
     "second_order_channel": TYPES
     | {"reduction": 8, "iterations": 2, "norm": "frobenius"},
+    "second_order_non_local": TYPES | {"reduction": 4, "axis_name": "data"},
     "selective_kernel": TYPES
     | {
         "branches": 3,
