@@ -27,8 +27,9 @@ from attn import settings
 from attn.data import images, transforms
 from attn.data.ahead import Batches
 from attn.data.digits import Digits, DigitsScene
-from attn.data.images import augment, normalise, rescale
+from attn.data.images import augment, normalise, patches, rescale
 from attn.data.images.captioned import Captions
+from attn.data.images.degraded import Degraded
 from attn.data.pipeline import Dataset
 from attn.data.source import Batch, Field, Source, Statistics
 from attn.data.text import Sequences
@@ -61,6 +62,7 @@ __all__ = [
 # translations if it is called so, or else of images.
 DATASETS = {
     "babel": Babel,
+    "degraded": Degraded,
     "digits_scene": DigitsScene,
     "fashion_mnist": Digits,
     "kmnist": Digits,
@@ -86,6 +88,7 @@ TRANSFORMS = {
     "noise": augment.Noise,
     "normalise": normalise.Normalise,
     "pad_crop_flip": augment.PadCropFlip,
+    "patches": patches.Patches,
     "random_resized_crop_flip": augment.RandomResizedCropFlip,
     "resize_pad": augment.ResizePad,
     "resize_shorter": rescale.ResizeShorter,

@@ -46,29 +46,39 @@ def padded(
     return found
 
 
-def on_canvas(batch: Batch, size: tuple[int, int]) -> Batch:
+def on_canvas(batch: Batch, size: tuple[int, int], *, mirror: bool = False) -> Batch:
     """The batch with each list of images as an array, and "image_mask" of "image".
 
-    Images are in the upper left corner; what is below and right of them is zero, and
-    not in the mask, bool [B, H, W].
+    Images are in the upper left corner; what is below and right of them is zero, or
+    the image mirrored, and not in the mask, bool [B, H, W].
 
     Args:
-        batch: whose fields are arrays, or lists of arrays [h, w, ...].
+        batch: whose fields are arrays, or lists of arrays [h, w, ...]. A field whose
+            images are n times as high and wide as those of "image", such as the truth
+            of super-resolution, has a canvas n times as large.
         size: of the canvas, at least as high and wide as each of them.
+        mirror: whether images are mirrored.
     """
-    found = {}
+    found, unit = {}, len(batch["image"][0])
     for name, value in batch.items():
         if isinstance(value, np.ndarray):
             found[name] = value
+            if name == "image":
+                found["image_mask"] = np.ones(value.shape[:3], bool)
             continue
         images = list(value)
-        shape = (len(images), *size)
-        canvas = np.zeros((*shape, *images[0].shape[2:]), images[0].dtype)
-        mask = np.zeros(shape, bool)
-        for row, image, real in zip(canvas, images, mask, strict=True):
-            place = tuple(map(slice, image.shape[:2]))
-            row[place], real[place] = image, True
-        found[name] = canvas
+        times = max(1, len(images[0]) // unit)
+        whole = tuple(times * side for side in size)
+        found[name] = np.stack([_placed(image, whole, mirror) for image in images])
         if name == "image":
-            found["image_mask"] = mask
+            real = [np.ones(image.shape[:2], bool) for image in images]
+            found["image_mask"] = np.stack([_placed(one, whole, False) for one in real])
     return found
+
+
+def _placed(image: np.ndarray, size: tuple[int, int], mirror: bool) -> np.ndarray:
+    """An image [h, w, ...] in the upper left corner of a canvas."""
+    sides = zip(size, image.shape, strict=False)
+    room = [(0, side - length) for side, length in sides]
+    room += [(0, 0)] * (image.ndim - 2)
+    return np.pad(image, room, mode="symmetric" if mirror else "constant")

@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from attn import settings
 from attn.data.images import augment
+from attn.data.images.labelled import eight_bit
 from attn.data.pipeline import Dataset
 from attn.data.source import Batch
 
@@ -67,7 +68,7 @@ def read(path: pathlib.Path) -> np.ndarray:
     Raises:
         Invalid: the file is none, or a damaged one.
     """
-    return _opened(path, lambda image: np.asarray(image.convert("RGB")))
+    return _opened(path, lambda image: np.asarray(eight_bit(image).convert("RGB")))
 
 
 def examples(dataset: Dataset, pictures: Sequence[np.ndarray]) -> tuple[Batch, Places]:

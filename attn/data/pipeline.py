@@ -194,7 +194,9 @@ class Dataset:
         if self._unlike:
             batch = {name: _kept(value) for name, value in batch.items()}
             size = np.max([image.shape[:2] for image in batch["image"]], axis=0)
-            batch = padding.on_canvas(batch, self._plan("test").holding(size))
+            canvas = self._plan("test").holding(size)
+            mirror = self.sources["test"].mirrored
+            batch = padding.on_canvas(batch, canvas, mirror=mirror)
         return batch
 
     def check(self) -> None:
@@ -205,6 +207,7 @@ class Dataset:
                 evaluation have examples of unlike shape.
         """
         train, other = (self._traced(train=train)[1] for train in (True, False))
+        parts = any(entry.transform.parts for entry in self.transforms)
         for name, field in train.items():
             if None in field.shape:
                 raise settings.Invalid(
@@ -212,10 +215,11 @@ class Dataset:
                     " papers on ImageNet use 224), or a transform that gives all one"
                     " size"
                 )
-            if field != other.get(name):
+            given = other.get(name)
+            if given != field and not (parts and given and given.like(field)):
                 raise settings.Invalid(
                     f"transforms give {name!r} as {_describe(field)} in training and"
-                    f" {_describe(other.get(name))} in evaluation"
+                    f" {_describe(given)} in evaluation"
                 )
         if self.test_draws > 1 and not self._draws_in_evaluation():
             raise settings.Invalid(
@@ -296,7 +300,7 @@ class Dataset:
             batch = padding.padded(batch, rows.length, source.lengths)
         batch = self._transformed(batch, source, counts, numbers)
         if isinstance(rows.length, tuple):
-            batch = padding.on_canvas(batch, rows.length)
+            batch = padding.on_canvas(batch, rows.length, mirror=source.mirrored)
         return {**batch, "index": rows.rows}
 
     def _transformed(
@@ -323,9 +327,12 @@ class Dataset:
         counts, batch = self._training if train else self._evaluation
         if self._unlike:
             height, width = self._plan("test").largest
+            unit = len(batch["image"][0])
             for name, value in batch.items():
                 if not isinstance(value, np.ndarray):  # training may be larger
-                    batch = {**batch, name: [one[:height, :width] for one in value]}
+                    times = max(1, len(value[0]) // unit)
+                    part = np.s_[: times * height, : times * width]
+                    batch = {**batch, name: [one[part] for one in value]}
             batch = padding.on_canvas(batch, (height, width))
         return counts, abstract(batch)
 

@@ -22,6 +22,11 @@ class Field(NamedTuple):
     shape: tuple[int | None, ...]
     dtype: np.dtype
 
+    def like(self, other: "Field") -> bool:
+        """Whether they are the same but for the height and width of images."""
+        ends = [(len(f.shape), f.shape[2:], f.dtype) for f in (self, other)]
+        return ends[0] == ends[1]
+
 
 class Statistics(NamedTuple):
     """Mean and deviation of each channel, in units of the full range."""
@@ -50,6 +55,8 @@ class Source:
         sizes: height and width of each "image", int [size, 2], where they differ and
             are known: `read` gives them as a list, and they are padded behind all
             transforms (`attn.data.canvases`) if they differ then.
+        mirrored: whether this padding is the image mirrored, and not zeros, as suits
+            models that are about every pixel.
         lengths: of fields that are shorter than the others, such as places in a
             sequence: their length by that of the bucket.
         files: by name, what a model is of no use without, such as a tokenizer. They
@@ -64,6 +71,7 @@ class Source:
     statistics: Statistics | None = None
     buckets: Buckets | None = None
     sizes: np.ndarray | None = None
+    mirrored: bool = False
     lengths: Mapping[str, Callable[[int], int]] = dataclasses.field(
         default_factory=dict
     )

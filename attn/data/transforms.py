@@ -15,7 +15,7 @@ go leave the numbers of the others as they are.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -34,9 +34,13 @@ class Transform:
     Attributes:
         splits: "train", or "all" for validation and test too, where the random
             numbers are the same in every run.
+        parts: whether it leaves parts of images in training and whole ones in
+            evaluation, for models that take images of any size.
     """
 
     splits: Literal["train", "all"] = "train"
+
+    parts: ClassVar[bool] = False
 
     def bound(self, source: Source) -> "Transform":
         """The transform with what it takes from the data set."""

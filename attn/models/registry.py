@@ -13,7 +13,9 @@ MODELS: dict[str, str] = {
     "cnn": "attn.models.cnn:CNN",
     "deit": "attn.models.deit:DeiT",
     "detr": "attn.models.detr:DETR",
+    "edsr": "attn.models.edsr:EDSR",
     "mlp": "attn.models.mlp:MLP",
+    "pan": "attn.models.pan:PAN",
     "part_stn": "attn.models.part_stn:PartSTN",
     "recurrent_attention": "attn.models.recurrent_attention:RecurrentAttention",
     "resnet": "attn.models.resnet:ResNet",
@@ -51,7 +53,8 @@ def create(name: str, *, slots: Any = None, **settings: Any) -> Model:
     Returns:
         A module `model(*inputs, train=train)`, see `attn.models.base.Model`. Those of
         MODELS take images [B, H, W, C] and return logits, float32 [B, num_classes],
-        unless they are of text or a setting of theirs says otherwise.
+        unless they are of text, or their docstring or a setting of theirs says
+        otherwise.
 
     Raises:
         Invalid: an unknown name, setting, slot or attention module, or a

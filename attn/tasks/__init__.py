@@ -19,6 +19,7 @@ from attn.tasks.distillation import Distillation
 from attn.tasks.masked_language import MaskedLanguage
 from attn.tasks.next_sentence import NextSentence
 from attn.tasks.recurrent_attention import RecurrentAttention
+from attn.tasks.restoration import Restoration
 from attn.tasks.sequence import Sequence
 from attn.tasks.translation import Translation
 
@@ -30,6 +31,7 @@ TASKS: dict[str, type[Task]] = {
     "masked_language": MaskedLanguage,
     "next_sentence": NextSentence,
     "recurrent_attention": RecurrentAttention,
+    "restoration": Restoration,
     "sequence": Sequence,
     "translation": Translation,
 }
@@ -66,6 +68,7 @@ __all__ = [
     "Mean",
     "Metric",
     "NextSentence",
+    "Restoration",
     "Sequence",
     "Task",
     "Translation",

@@ -62,6 +62,9 @@ OTHERS = {  # further cases
     name: [({"composition": "number"}, {"canvas": 40})]
     for name in ("mnist_5k", "mnist", "fashion_mnist", "kmnist")
 } | {
+    "degraded": [
+        ({"source": "photos", "train": "train[:9]"}, {"directory": "/dev/null/place"}),
+    ],
     "masked_text": [TFDS],
     "text_pairs": [
         ({"source": "glue/mrpc"}, {"directory": "/dev/null/place"}),
@@ -84,6 +87,10 @@ DATASETS = {
     "mnist": DIGITS,
     "fashion_mnist": DIGITS,
     "kmnist": DIGITS,
+    "degraded": ({"scale": 4, "test": "test[:2]", "train": "train[:2]"}, {
+        "source": "/dev/null/place",
+        "scale": 3,
+    }),
     "digits_scene": ({}, {
         "source": "photos",
         "distortion": "r",
@@ -209,6 +216,11 @@ TRANSFORMS = {
     "noise": ({}, {"splits": "all", "deviation": 5.0, "into": "noisy"}),
     "normalise": ({}, {"splits": "train", "mean": [0.7], "deviation": [2.0]}),
     "pad_crop_flip": ({}, {"splits": "all", "padding": 2}),
+    "patches": ({"fields": ["image"], "size": 20}, {
+        "splits": "all",
+        "size": 24,
+        "turn": False,
+    }),
     "random_resized_crop_flip": ({"size": 24, "margin": 1.2}, {
         "splits": "all",
         "size": 20,

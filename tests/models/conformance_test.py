@@ -63,7 +63,9 @@ CASES = {
         },
         (8, 12, 3),
     ),
+    "edsr": ({"scale": 2, "width": 6, "depth": 2}, (6, 8, 2)),
     "mlp": ({"widths": (7, 6)}, (6, 7, 3)),
+    "pan": ({"scale": 2, "width": 8, "enlarged_width": 5, "depth": 2}, (6, 8, 2)),
     "part_stn": (
         {
             "crop": 6,
@@ -233,7 +235,23 @@ CHANGES = {
         "auxiliary": False,
         "fill": {"decoder.cross": "linear"},
     },
+    "edsr": {
+        "scale": 3,
+        "width": 8,
+        "depth": 1,
+        "residual_scale": 0.5,
+        "skip": "bicubic",
+        "fill": {"block.residual": "squeeze_excite"},
+    },
     "mlp": {"widths": (7,), "pool": 2, "fill": {"input": "squeeze_excite"}},
+    "pan": {
+        "scale": 3,
+        "width": 10,
+        "enlarged_width": 6,
+        "depth": 1,
+        "gated": False,
+        "fill": {"enlarge.gate": "squeeze_excite"},
+    },
     "part_stn": {
         "parts": 3,
         "crop": 7,
@@ -345,12 +363,16 @@ NORMED = {
     "captioner": {"block.post": "cbam"},
     "cnn": {"conv2": "cbam"},
     "deit": BATCH,
+    "edsr": {"body.end": "cbam"},
     "mlp": {"input": "cbam"},
+    "pan": {"block.residual": "cbam"},
     "recurrent_attention": {"input": "cbam"},
     "swin": BATCH,
     "transformer": SYNCED,
     "vit": BATCH,
 }
+# Gradients of a mean over the pixels of an output are small.
+RATES = {"edsr": 1.0, "pan": 2.0}
 FIELDS = [
     (name, field.name)
     for name in CASES
@@ -441,7 +463,7 @@ def test_no_setting_is_dead(name, field):
 def trained(name):
     """A few steps on one batch: the state before and after, gradients, losses."""
     model, inputs = tiny(name), inputs_of(name)
-    optimizer = optax.sgd(0.02, momentum=0.9)
+    optimizer = optax.sgd(RATES.get(name, 0.02), momentum=0.9)
 
     @jax.jit
     def step(variables, momentum):

@@ -135,8 +135,16 @@ def check_split(name: str, split: str, splits: Any) -> int:
 
 def decode(encoded: bytes, channels: int) -> np.ndarray:
     """A PNG or JPEG file as uint8 [H, W, channels], grey for 1 and RGB for 3."""
-    image = Image.open(io.BytesIO(encoded)).convert("L" if channels == 1 else "RGB")
+    image = eight_bit(Image.open(io.BytesIO(encoded)))
+    image = image.convert("L" if channels == 1 else "RGB")
     return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """A grey image of 16 bits as one of 8, which Pillow would cut off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) / 257 + 0.5).astype(np.uint8))
 
 
 def decoded(record: Mapping[str, Any], channels: int) -> np.ndarray:

@@ -19,6 +19,7 @@ SMALL = {
 }
 # Settings of the transforms that change the size of images; others have defaults.
 RESIZING = {
+    "patches": {"size": 13, "fields": ("image",)},
     "crop": {"size": 11},
     "multi_scale": SMALL,
     "random_resized_crop_flip": {"size": 19},

@@ -1,0 +1,165 @@
+"""Restoration: an image in, the image behind it out, as in super-resolution.
+
+The L1 loss is that of Lim et al., "Enhanced Deep Residual Networks for Single Image
+Super-Resolution" (EDSR), CVPR Workshops 2017, https://arxiv.org/abs/1707.02921, section
+3.4, which has the self-ensemble too. PSNR and SSIM are measured as in MATLAB's scripts
+of the field: of images of 8 bits, on Y of YCbCr, without a border as wide as the scale.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from attn import ops, settings
+from attn.ops import fidelity
+from attn.tasks.base import Batch, Mean, Metric, Task
+
+TARGET, MASK = "target", "image_mask"
+PSNR = Metric("psnr", "PSNR", unit="dB", better="higher")
+SSIM = Metric("ssim", "SSIM", better="higher", digits=4)
+INPUT = Metric("input_psnr", "PSNR of the input", unit="dB", better="higher")
+ENSEMBLE = (
+    Metric("ensemble_psnr", "PSNR x8", unit="dB", better="higher", kind="corpus"),
+    Metric("ensemble_ssim", "SSIM x8", better="higher", digits=4, kind="corpus"),
+)
+WAYS = 8  # to turn and mirror an image
+
+
+@dataclasses.dataclass(frozen=True)
+class Restoration(Task):
+    """L1 loss; PSNR and SSIM of whole images.
+
+    For outputs [B, sH, sW, C] in [0, 1] of a model that reads "image" [B, H, W, C], and
+    the truth "target", of bytes or in [0, 1]. Padding of images, which "image_mask"
+    [B, H, W] tells, does not count. "PSNR of the input" is that of the image itself,
+    enlarged by bicubic interpolation where the scale is above 1.
+
+    Attributes:
+        border: pixels of the target at each edge that PSNR and SSIM leave out; None
+            for as many as the scale if it is above 1, else none.
+        luma: whether they are measured on Y of YCbCr, as in super-resolution, or on
+            all channels, as in dehazing.
+        ensemble: whether at the end the mean of the outputs for all eight ways to turn
+            and mirror an image is measured too.
+        scale: s, a fact of the data.
+    """
+
+    border: settings.Count | None = None
+    luma: bool = True
+    ensemble: bool = False
+    scale: settings.Positive = 1
+
+    fields: ClassVar[tuple[str, ...]] = ("image", TARGET)
+    optional: ClassVar[tuple[str, ...]] = (MASK,)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        channels = "Y" if self.luma else "all channels"
+        note = f"{channels} of 8 bits, without {self._border} pixels at each edge"
+        headline = dataclasses.replace(PSNR, note=note)
+        return (headline, SSIM, *(ENSEMBLE if self.ensemble else ()), INPUT)
+
+    @property
+    def scored(self) -> bool:
+        return self.ensemble
+
+    @property
+    def _border(self) -> int:
+        if self.border is not None:
+            return self.border
+        return self.scale if self.scale > 1 else 0
+
+    def check(self, outputs: Any, example: Batch, facts: Mapping[str, Any]) -> None:
+        shape, wanted = getattr(outputs, "shape", None), example[TARGET].shape
+        if shape != wanted:
+            given, size = example["image"].shape[1:], wanted[1:]
+            raise settings.Invalid(
+                f"of images {given} the model makes {shape and shape[1:]}, and the"
+                f" targets of the data are {size}: scale={self.scale} of the data must"
+                " be that of the model"
+            )
+        room = min(wanted[1:3]) - 2 * self._border
+        if room < fidelity.WINDOW:
+            raise settings.Invalid(
+                f"SSIM needs targets of {fidelity.WINDOW} pixels a side without their"
+                f" border of {self._border}, got {wanted[1]}x{wanted[2]}"
+            )
+
+    def loss(self, outputs: jax.Array, batch: Batch) -> dict[str, Mean]:
+        """The mean absolute difference, in units of 1 / 255."""
+        distance = jnp.abs(outputs.astype(jnp.float32) - _truth(batch)).mean(axis=-1)
+        mask = self._mask(batch)
+        total = jnp.sum(jnp.where(mask, distance, 0.0), axis=(1, 2))
+        pixels = jnp.sum(mask, axis=(1, 2), dtype=jnp.float32)
+        return {"loss": Mean(255 * total, pixels)}
+
+    def evaluate(self, outputs: jax.Array, batch: Batch) -> dict[str, Mean]:
+        """The loss, PSNR and SSIM, and PSNR of the input."""
+        found = self._measured(outputs, batch)
+        given = batch["image"].astype(jnp.float32)
+        if self.scale > 1:
+            given = ops.imresize(given, self.scale)
+        found[INPUT.name] = self._measured(given, batch)[PSNR.name]
+        ones = jnp.ones(len(given))
+        means = {name: Mean(values, ones) for name, values in found.items()}
+        return self.loss(outputs, batch) | means
+
+    def predict(
+        self, model: nn.Module, variables: Any, batch: Batch, key: jax.Array
+    ) -> dict[str, jax.Array]:
+        """PSNR and SSIM of the mean over the eight ways: [B] each."""
+        given = [batch[name] for name in getattr(model, "inputs", ("image",))]
+
+        def restore(*given: jax.Array) -> jax.Array:
+            return model.apply(variables, *given, train=False, rngs={"sample": key})
+
+        outputs = sum(
+            _turned(restore(*(_turned(one, way) for one in given)), way, back=True)
+            for way in range(WAYS)
+        )
+        found = self._measured(outputs / WAYS, batch)
+        return {f"ensemble_{name}": values for name, values in found.items()}
+
+    def score(
+        self,
+        predictions: Mapping[str, np.ndarray],
+        batch: Mapping[str, np.ndarray],
+        facts: Mapping[str, Any],
+    ) -> dict[str, float]:
+        """Means over the images."""
+        return {name: float(np.mean(values)) for name, values in predictions.items()}
+
+    def _measured(self, image: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """PSNR and SSIM of each image: [B]."""
+        pair = [fidelity.quantised(image.astype(jnp.float32)), _truth(batch)]
+        if self.luma and image.shape[-1] == 3:
+            pair = [fidelity.luma(one) for one in pair]
+        mask = fidelity.within(self._mask(batch), self._border)
+        return {"psnr": fidelity.psnr(*pair, mask), "ssim": fidelity.ssim(*pair, mask)}
+
+    def _mask(self, batch: Batch) -> jax.Array:
+        """Where the target is no padding: bool [B, sH, sW]."""
+        if MASK not in batch:
+            return jnp.ones(batch[TARGET].shape[:3], bool)
+        mask = jnp.repeat(batch[MASK], self.scale, axis=1)
+        return jnp.repeat(mask, self.scale, axis=2)
+
+
+def _truth(batch: Batch) -> jax.Array:
+    """The target in [0, 1], float32."""
+    target = batch[TARGET]
+    whole = jnp.issubdtype(target.dtype, jnp.integer)
+    return target.astype(jnp.float32) / (255 if whole else 1)
+
+
+def _turned(x: jax.Array, way: int, *, back: bool = False) -> jax.Array:
+    """One of the eight ways to turn and mirror maps [B, H, W, ...], or back again."""
+    x = jnp.swapaxes(x, 1, 2) if way & 4 and back else x
+    x = x[:, ::-1] if way & 1 else x
+    x = x[:, :, ::-1] if way & 2 else x
+    return jnp.swapaxes(x, 1, 2) if way & 4 and not back else x
