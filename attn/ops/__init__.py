@@ -14,6 +14,7 @@ from attn.ops.covariance import (
 from attn.ops.dot_product import (
     attention_weights,
     dot_product_attention,
+    explain,
     masked_softmax,
 )
 from attn.ops.doubly_stochastic import doubly_stochastic_penalty
@@ -49,6 +50,7 @@ __all__ = [
     "doubly_stochastic_penalty",
     "draw_one_hot",
     "entmax15",
+    "explain",
     "imresize",
     "leave_one_out",
     "masked_softmax",

@@ -12,12 +12,14 @@ https://arxiv.org/abs/1706.03762, equation 1. One function with one meaning:
     tokamax      what tokamax takes, where it is there     any      1 to 5
 
     1 return_weights  2 sparsemax, entmax15  3 sigmoid  4 dropout  5 score_mod
-    6 logits_cap  7 mask_mod  8 float32; a window to the right without causal order
-    9 bias, mask, and windows in which a target sees nothing
+    6 logits_cap  7 mask_mod  8 float32; a window to the right without causal order; a
+    bias or mask with an odd T or S  9 bias, mask, and windows in which a target sees
+    nothing
 
 What cannot be done raises NotImplementedError where the implementation was named. With
-None the first of `ORDER` that can do it does it; `reference` does it within
-`attn.ops.plain()`, and where there are no examples, targets or sources.
+None the first of `ORDER` that can do it does it, of which a warning tells once where it
+is not the platform's fused kernel; `reference` does it within `attn.ops.plain()`, and
+where there are no examples, targets or sources. `explain` tells which and why.
 
 Letters used in shapes:
     B batch (any number of axes), T targets (queries), S sources (keys), N heads of
@@ -25,39 +27,20 @@ Letters used in shapes:
     channels of a head of the values.
 """
 
-import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from attn.ops.dot_product import (
-    blockwise,
-    jax_nn,
-    pallas_tpu,
-    problem,
-    reference,
-    tokamax,
-    visible,
+from attn.ops.dot_product import dispatch, problem, reference, visible
+from attn.ops.dot_product.dispatch import (
+    IMPLEMENTATIONS,
+    ORDER,
+    Explanation,
+    explain,
 )
 from attn.ops.dot_product.mods import MaskMod, ScoreMod
 from attn.ops.dot_product.reference import masked_softmax, read
-from attn.ops.programs import is_plain
-
-IMPLEMENTATIONS = {
-    "reference": reference.attend,
-    "blockwise": blockwise.attend,
-    "xla": jax_nn.xla,
-    "cudnn": jax_nn.cudnn,
-    "pallas_tpu": pallas_tpu.attend,
-    "tokamax": tokamax.attend,
-}
-# What None tries, the fastest first, by platform.
-ORDER = {
-    "cpu": ("blockwise", "reference"),
-    "gpu": ("cudnn", "blockwise", "reference"),
-    "tpu": ("pallas_tpu", "blockwise", "reference"),
-}
 
 Normalize = Literal["softmax", "sigmoid", "sparsemax", "entmax15"]
 Window = int | tuple[int | None, int | None] | None
@@ -129,11 +112,7 @@ def dot_product_attention(
         ValueError: something does not fit; the message has both numbers.
         NotImplementedError: `implementation` cannot do what is asked.
     """
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"implementation must be None or one of {', '.join(IMPLEMENTATIONS)}, got"
-            f" {implementation!r}"
-        )
+    dispatch.check_name(implementation)
     inputs, asked = problem.check(
         q,
         k,
@@ -154,46 +133,13 @@ def dot_product_attention(
         score_mod=score_mod,
     )
     inputs, rows = visible.hide(inputs, asked)
-    y, weights = _attend(inputs, asked, implementation)
+    y, weights = dispatch.attend(inputs, asked, implementation)
     if rows is not None:
         y = jnp.where(rows, y, jnp.zeros((), y.dtype))
     y = y.reshape(*q.shape[:-1], v.shape[-1]).astype(v.dtype)
     if not return_weights:
         return y
     return y, weights.reshape(*q.shape[:-3], *weights.shape[1:])
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def fused_attention(inputs, asked, name):
-    """A jaxpr shows one call of this name, from whose shapes the cost can be told."""
-    return IMPLEMENTATIONS[name](inputs, asked)
-
-
-def _attend(inputs, asked, implementation):
-    """The read values, and the weights where the implementation has them."""
-    platform = jax.default_backend()
-    names = ORDER.get(platform, ORDER["cpu"])
-    if implementation is not None:
-        names = (implementation,)
-    elif asked.return_weights or is_plain() or _is_empty(inputs):
-        names = ("reference",)
-    for name in names:
-        try:
-            if name == "reference":
-                made = reference.attend(inputs, asked)
-            else:
-                made = fused_attention(inputs, asked, name)
-        except NotImplementedError:
-            if name == names[-1]:
-                raise
-            continue
-        return made if isinstance(made, tuple) else (made, None)
-    raise AssertionError("the last implementation returns or raises")
-
-
-def _is_empty(inputs) -> bool:
-    """Whether there are no examples, targets or sources."""
-    return 0 in inputs.q.shape or 0 in inputs.k.shape
 
 
 def attention_weights(
@@ -243,8 +189,10 @@ def attention_weights(
 __all__ = [
     "IMPLEMENTATIONS",
     "ORDER",
+    "Explanation",
     "attention_weights",
     "dot_product_attention",
+    "explain",
     "masked_softmax",
     "read",
 ]

@@ -50,20 +50,15 @@ def attend(
         NotImplementedError: the weights are asked for, or normalized by sorting.
     """
     if asked.return_weights:
-        raise NotImplementedError("blockwise never has the weights to return")
+        raise NotImplementedError(
+            "blockwise never has the weights to return; reference can"
+        )
     if asked.normalize not in ("softmax", "sigmoid"):
         raise NotImplementedError(
-            f"blockwise cannot normalize by {asked.normalize}, which needs whole rows"
+            f"blockwise cannot normalize by {asked.normalize}, which needs whole rows;"
+            " reference can"
         )
-    if plans is None:
-        choose = functools.partial(
-            blocks.plan,
-            inputs.q.shape[1],
-            inputs.k.shape[1],
-            asked,
-            platform=jax.default_backend(),
-        )
-        plans = choose(backward=False), choose(backward=True)
+    plans = plans or plans_for(inputs, asked)
     seeds = None
     if asked.dropout_rate > 0:
         assert inputs.dropout_rng is not None
@@ -78,6 +73,18 @@ def attend(
     learnt, given["score_captured"] = mods.split(inputs.score_captured)
     q, k, v, bias = inputs.q, inputs.k, inputs.v, inputs.bias
     return blockwise_attention(asked, plans, q, k, v, bias, learnt, given)
+
+
+def plans_for(inputs: Inputs, asked: Asked) -> tuple[Plan, Plan]:
+    """How the forward and the backward pass go through the matrix on this platform."""
+    choose = functools.partial(
+        blocks.plan,
+        inputs.q.shape[1],
+        inputs.k.shape[1],
+        asked,
+        platform=jax.default_backend(),
+    )
+    return choose(backward=False), choose(backward=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -26,7 +26,8 @@ def cudnn(inputs: Inputs, asked: Asked) -> jax.Array:
     """The read values [B, T, N, Dv], by NVIDIA's fused kernel.
 
     Raises:
-        NotImplementedError: no GPU, float32, or what the kernel cannot do.
+        NotImplementedError: no GPU, float32, or what the kernel cannot do; also if it
+            could, but not its gradients.
     """
     refuse("cudnn", asked)
     if jax.default_backend() != "gpu":
@@ -39,6 +40,13 @@ def cudnn(inputs: Inputs, asked: Asked) -> jax.Array:
         raise NotImplementedError(
             "cudnn has windows only where targets see nothing to their right, not"
             f" {(asked.left, asked.right)}"
+        )
+    lengths = inputs.q.shape[1], inputs.k.shape[1]
+    added = inputs.bias is not None or inputs.mask is not None
+    if added and any(length % 2 for length in lengths):
+        raise NotImplementedError(
+            "cudnn has gradients with a bias or mask for even numbers of targets and"
+            f" sources only, not for {lengths}"
         )
     options = {
         "mask": inputs.mask,
