@@ -20,6 +20,7 @@ PARTS = {"wandb": "wandb.sdk", "mlflow": "mlflow.version"}
 def needs(name):
     """The package of a service; a folder of its files has the same name."""
     pytest.importorskip(PARTS[name], reason=f"{name} is not installed")
+    return sys.modules[name]
 
 
 FILE = '''"""A title."""
@@ -144,10 +145,11 @@ def records(path):
 def test_wandb_has_one_run_a_point_with_its_config_and_the_report(
     tmp_path, monkeypatch
 ):
-    needs("wandb")
+    wandb = needs("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     directory = trained(tmp_path, "wandb")
+    wandb.teardown()  # its service writes to the end
     runs, losses, finals, pages = {}, {}, {}, []
     for path in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
         for record in records(path):
