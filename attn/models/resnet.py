@@ -148,10 +148,13 @@ class ResNet(Model):
         frozen_norm: whether batch normalisation is fixed, statistics, scales and
             biases: a detector's, which starts with trained weights. All four are in
             "batch_stats" and no parameters. What is in the slots has its own.
+        last_stride: stride of the last stage; None takes 1 where covariance is pooled,
+            as in iSQRT-COV, and 2 otherwise. GSoP-Net1 has 1, and the attention
+            "global_second_order" at the end of the last branch of stages 2 to 4.
         pooling: what the classifier reads of the last map: the "average" of its
-            places, or their "covariance". For that the last stage has no stride, and
-            behind it a 1x1 convolution with BN and ReLU makes 256 channels; the
-            classifier reads the triangle of the square root of their covariance.
+            places, or their "covariance". For that a 1x1 convolution with BN and ReLU
+            makes 256 channels; the classifier reads the triangle of the square root of
+            their covariance.
         iterations: of Newton-Schulz for that root; 5 in the paper. With 0 it is the
             covariance itself, over the root of its trace.
         other attributes: see `Model`; statistics, the pooled features and the
@@ -203,6 +206,7 @@ class ResNet(Model):
     zero_init_residual: bool = False
     dilated: bool = False
     frozen_norm: bool = False
+    last_stride: Literal[1, 2] | None = None
     pooling: Literal["average", "covariance"] = "average"
     iterations: Count = 5
 
@@ -246,14 +250,14 @@ class ResNet(Model):
         for number, size in enumerate(sizes, 1):
             width = self._widths()[number]
             last = number == len(sizes)
-            kept = last and (self.dilated or self.pooling == "covariance")
+            stride = self._last_stride() if last else 2
             stage = Stage(
                 size=size,
                 kind=kind,
                 features=width * EXPANSION[kind],
                 inner=self._inner(width),
                 cardinality=self.cardinality,
-                stride=1 if number == 1 or kept else 2,
+                stride=1 if number == 1 else stride,
                 dilation=2 if last and self.dilated else 1,
                 stride_at=self.stride_at,
                 shortcut=self.shortcut,
@@ -266,6 +270,11 @@ class ResNet(Model):
         if self.num_classes is None:
             return x
         return classify(self, self._pooled(x, train), self.num_classes, init=TORCH)
+
+    def _last_stride(self) -> int:
+        if self.dilated:
+            return 1
+        return self.last_stride or (1 if self.pooling == "covariance" else 2)
 
     def _pooled(self, x: jax.Array, train: bool) -> jax.Array:
         """What the classifier reads of the last map, in float32."""

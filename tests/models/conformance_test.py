@@ -295,6 +295,7 @@ CHANGES = {
         "zero_init_residual": True,
         "dilated": True,
         "frozen_norm": True,
+        "last_stride": 1,
         "pooling": "covariance",
         "iterations": (
             {"pooling": "covariance"},

@@ -12,6 +12,7 @@ import pytest
 
 import attn
 from attn import models
+from attn.models import cost
 
 # Made by make_resnet.py beside it.
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "resnet.npz")
@@ -375,3 +376,20 @@ def test_has_the_parameters_of_mpncov(depth, count):
     init = functools.partial(model.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), image)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == count
+
+
+def test_gsop_net_has_the_published_cost():
+    # Gao et al. 2019, https://arxiv.org/abs/1811.12006: GSoP-Net1, 28.05M and 6.18G
+    places = ("stage2/block3", "stage3/block5", "stage4/block2")
+    slots = {f"{place}/block.residual": "global_second_order" for place in places}
+    settings = {"num_classes": 1000, "stride_at": "conv1", "slots": slots}
+    model = models.create("resnet", last_stride=1, **settings)
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    init = functools.partial(model.init, train=False)
+    variables = jax.eval_shape(init, jax.random.key(0), image)
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert count == 28_054_440
+    # as printed, without the products of the covariances
+    covariances = (28**2 + 2 * 14**2) * 128**2
+    macs = cost.macs(model.apply, variables, image, train=False) - covariances
+    assert round(macs / 1e9, 2) == 6.18
