@@ -6,15 +6,15 @@ https://arxiv.org/abs/1706.03762, equation 1. One function with one meaning:
     name         what                                      where    cannot
     reference    all in memory, float32: the oracle        any      -
     blockwise    blocks, memory for O(T + S)               any      1, 2
-    xla          `jax.nn`'s, all in memory                 any      1 to 6
-    cudnn        `jax.nn`'s, NVIDIA's fused kernel         GPU      1 to 8
-    pallas_tpu   JAX's splash kernel, padded to its tiles  TPU      1 to 5, 7, 9
-    tokamax      what tokamax takes, where it is there     any      1 to 5
+    xla          `jax.nn`'s, all in memory                 any      1 to 7
+    cudnn        `jax.nn`'s, NVIDIA's fused kernel         GPU      1 to 9
+    pallas_tpu   JAX's splash kernel, padded to its tiles  TPU      1 to 6, 8, 10
+    tokamax      what tokamax takes, where it is there     any      1 to 6
 
     1 return_weights  2 sparsemax, entmax15  3 sigmoid  4 dropout  5 score_mod
-    6 logits_cap  7 mask_mod  8 float32; a window to the right without causal order; a
-    bias or mask with an odd T or S  9 bias, mask, and windows in which a target sees
-    nothing
+    6 sinks  7 logits_cap  8 mask_mod  9 float32; a window to the right without causal
+    order; a bias or mask with an odd T or S  10 bias, mask, and windows in which a
+    target sees nothing
 
 What cannot be done raises NotImplementedError where the implementation was named. With
 None the first of `ORDER` that can do it does it, of which a warning tells once where it
@@ -66,6 +66,7 @@ def dot_product_attention(
     normalize: Normalize = "softmax",
     mask_mod: MaskMod | None = None,
     score_mod: ScoreMod | None = None,
+    sinks: jax.Array | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """What each target reads: softmax(q k^T * scale + bias) v, [B, T, N, Dv].
 
@@ -103,6 +104,10 @@ def dot_product_attention(
             may capture arrays, even traced ones.
         score_mod: score_mod(score, b, n, t, s) replaces each logit, after bias and
             cap. What it captures gets gradients too.
+        sinks: logits [N] of one more source for each head, of which nothing is read, so
+            that weights may sum to less than 1 (OpenAI, "gpt-oss-120b & gpt-oss-20b
+            Model Card", 2025, https://arxiv.org/abs/2508.10925); neither capped nor
+            masked. They have gradients.
 
     Returns:
         The read values, in the dtype of `v`; with `return_weights` a pair of them
@@ -131,6 +136,7 @@ def dot_product_attention(
         normalize=normalize,
         mask_mod=mask_mod,
         score_mod=score_mod,
+        sinks=sinks,
     )
     inputs, rows = visible.hide(inputs, asked)
     y, weights = dispatch.attend(inputs, asked, implementation)
@@ -157,6 +163,7 @@ def attention_weights(
     normalize: Normalize = "softmax",
     mask_mod: MaskMod | None = None,
     score_mod: ScoreMod | None = None,
+    sinks: jax.Array | None = None,
 ) -> jax.Array:
     """The attention matrix softmax(q k^T * scale + bias), [B, N, T, S], float32.
 
@@ -180,6 +187,7 @@ def attention_weights(
         normalize=normalize,
         mask_mod=mask_mod,
         score_mod=score_mod,
+        sinks=sinks,
     )
     inputs, _ = visible.hide(inputs, asked)
     weights = reference.weights(inputs, asked)

@@ -70,9 +70,10 @@ def attend(
     fixed = {"mask": inputs.mask, "limit": limit, "seed": seeds, "seen": inputs.seen}
     given = {name: x for name, x in fixed.items() if x is not None}
     given["mask_captured"] = inputs.mask_captured
-    learnt, given["score_captured"] = mods.split(inputs.score_captured)
-    q, k, v, bias = inputs.q, inputs.k, inputs.v, inputs.bias
-    return blockwise_attention(asked, plans, q, k, v, bias, learnt, given)
+    captured, given["score_captured"] = mods.split(inputs.score_captured)
+    learnt = {name: getattr(inputs, name) for name in ("q", "k", "v", "bias", "sinks")}
+    learnt["learnt"] = captured
+    return blockwise_attention(asked, plans, learnt, given)
 
 
 def plans_for(inputs: Inputs, asked: Asked) -> tuple[Plan, Plan]:
@@ -88,25 +89,30 @@ def plans_for(inputs: Inputs, asked: Asked) -> tuple[Plan, Plan]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def blockwise_attention(asked, plans, q, k, v, bias, learnt, fixed):
-    """`fixed` has what nobody differentiates by: mask, limit and seed, if given."""
-    return _attend_forward(asked, plans, q, k, v, bias, learnt, fixed)[0]
+def blockwise_attention(asked, plans, learnt, fixed):
+    """Both are parts of `heads.Arrays`; nobody differentiates by `fixed`."""
+    return _attend_forward(asked, plans, learnt, fixed)[0]
 
 
-def _attend_forward(asked, plans, q, k, v, bias, learnt, fixed):
-    arrays = heads.Arrays(q, k, v, bias, learnt=learnt, **fixed)
+def _attend_forward(asked, plans, learnt, fixed):
+    arrays = heads.Arrays(**learnt, **fixed)
     run = functools.partial(forward, asked=asked, plan=plans[0])
     y, lse = heads.read(run, arrays, plans[0])
-    return y, (q, k, v, bias, learnt, fixed, y, lse)
+    return y, (learnt, fixed, y, lse)
 
 
 def _attend_backward(asked, plans, kept, dy):
-    q, k, v, bias, learnt, fixed, y, lse = kept
-    arrays = heads.Arrays(q, k, v, bias, learnt=learnt, **fixed)
+    learnt, fixed, y, lse = kept
+    arrays = heads.Arrays(**learnt, **fixed)
     run = functools.partial(backward, asked=asked, plan=plans[1])
-    grads = heads.differentiate(run, arrays, y, lse, dy, plans[1])
-    like = lambda grad, x: grad.astype(x.dtype)
-    return *jax.tree.map(like, grads, (q, k, v, bias, learnt)), None
+    found = heads.differentiate(run, arrays, y, lse, dy, plans[1])
+    grads = dict(zip(("q", "k", "v", "bias", "learnt"), found, strict=True))
+    grads["sinks"] = None
+    if arrays.sinks is not None:
+        # Their values are 0, so of ds = p (dp - delta) the first term is none.
+        weights = jnp.exp(arrays.sinks[None, :, None] - lse)
+        grads["sinks"] = -jnp.einsum("bnt,btnd,btnd->n", weights, dy, y)
+    return jax.tree.map(lambda grad, x: grad.astype(x.dtype), grads, learnt), None
 
 
 blockwise_attention.defvjp(_attend_forward, _attend_backward)
@@ -118,12 +124,11 @@ def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Arr
     add = _add_softmax if softmax else _add_sigmoid
     values = head.v.transpose(0, 2, 1)
     dtype = jnp.promote_types(head.q.dtype, jnp.float32)
-    lowest = jnp.full((1, plan.q), jnp.finfo(dtype).min)
-    start = (
-        lowest,
-        jnp.zeros_like(lowest),
-        jnp.zeros((values.shape[1], plan.q), dtype),
-    )
+    # A sink is a first source, of which nothing is read.
+    sink = head.sink is not None
+    top = head.sink.astype(dtype) if sink else jnp.finfo(dtype).min
+    row = lambda number: jnp.full((1, plan.q), number, dtype)
+    start = row(top), row(sink), jnp.zeros((values.shape[1], plan.q), dtype)
 
     def targets(j):
         first, last, at = _sources(head, asked, plan, j)

@@ -34,6 +34,7 @@ class Arrays(NamedTuple):
     mask_captured: tuple = ()
     score_captured: tuple = ()
     learnt: tuple = ()
+    sinks: jax.Array | None = None
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -175,6 +176,7 @@ def _head_at(arrays: Arrays, b, n, plan: Plan, cast) -> Head:
         sizes=(arrays.q.shape[1], arrays.k.shape[1]),
         captured=mods.merge(arrays.learnt, arrays.score_captured),
         seen=None if seen is None else _pick(seen, b, n),
+        sink=None if arrays.sinks is None else arrays.sinks[n],
         seed=None if seed is None else seed[b, n],
     )
 
@@ -212,6 +214,8 @@ def _leaves(arrays: Arrays) -> dict[str, jax.Array]:
     for name in ("bias", "mask", "seed", "seen"):
         if getattr(arrays, name) is not None:
             leaves[name] = _grouped_rows(getattr(arrays, name), key_heads)
+    if arrays.sinks is not None:
+        leaves["sinks"] = _grouped_rows(arrays.sinks[None], key_heads)
     if arrays.limit is not None:
         leaves["limit"] = arrays.limit[:, None, None]
     batch, _, heads, _ = arrays.q.shape
@@ -238,6 +242,7 @@ def _head_of(leaves: dict[str, jax.Array], plan: Plan, arrays: Arrays, cast) -> 
         sizes=(arrays.q.shape[1], arrays.k.shape[1]),
         captured=mods.merge(arrays.learnt, arrays.score_captured),
         seen=leaves.get("seen"),
+        sink=leaves.get("sinks"),
         seed=leaves.get("seed"),
     )
 

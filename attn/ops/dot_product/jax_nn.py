@@ -17,7 +17,7 @@ def xla(inputs: Inputs, asked: Asked) -> jax.Array:
     Raises:
         NotImplementedError: an option that `jax.nn` lacks.
     """
-    refuse("xla", asked, mask_mod=True)
+    refuse("xla", inputs, asked, mask_mod=True)
     mask = visible.combined(inputs, asked)
     return _call(inputs, asked, mask=mask, implementation="xla")
 
@@ -29,7 +29,7 @@ def cudnn(inputs: Inputs, asked: Asked) -> jax.Array:
         NotImplementedError: no GPU, float32, or what the kernel cannot do; also if it
             could, but not its gradients.
     """
-    refuse("cudnn", asked)
+    refuse("cudnn", inputs, asked)
     if jax.default_backend() != "gpu":
         raise NotImplementedError(f"cudnn needs a GPU, not a {jax.default_backend()}")
     if inputs.q.dtype not in (jnp.float16, jnp.bfloat16):
@@ -62,12 +62,18 @@ def cudnn(inputs: Inputs, asked: Asked) -> jax.Array:
 
 
 def refuse(
-    name: str, asked: Asked, *, logits_cap: bool = False, mask_mod: bool = False
+    name: str,
+    inputs: Inputs,
+    asked: Asked,
+    *,
+    logits_cap: bool = False,
+    mask_mod: bool = False,
 ) -> None:
     """Raises NotImplementedError for what no foreign kernel can do.
 
     Args:
         name: of the implementation.
+        inputs: the arrays.
         asked: the settings.
         logits_cap: whether the implementation can cap logits.
         mask_mod: whether it takes a mask that it gets as an array.
@@ -79,6 +85,7 @@ def refuse(
         "cap logits": asked.logits_cap is not None and not logits_cap,
         "take a mask_mod": asked.mask_mod is not None and not mask_mod,
         "take a score_mod": asked.score_mod is not None,
+        "take sinks": inputs.sinks is not None,
     }
     missing = [what for what, wanted in lacks.items() if wanted]
     if missing:

@@ -22,7 +22,7 @@ def attend(inputs: Inputs, asked: Asked) -> jax.Array:
     Raises:
         NotImplementedError: what the kernel cannot do.
     """
-    jax_nn.refuse("pallas_tpu", asked, logits_cap=True)
+    jax_nn.refuse("pallas_tpu", inputs, asked, logits_cap=True)
     if inputs.bias is not None or inputs.mask is not None:
         what = "a bias" if inputs.bias is not None else "a mask"
         raise NotImplementedError(f"pallas_tpu takes no array as {what}")

@@ -38,6 +38,8 @@ class Inputs(NamedTuple):
     """int32 [B]"""
     dropout_rng: jax.Array | None
     """one random key"""
+    sinks: jax.Array | None = None
+    """[N], logits beside those of the sources"""
     mask_captured: tuple = ()
     """arrays that mask_mod captured"""
     score_captured: tuple = ()
@@ -97,6 +99,7 @@ def check(
     normalize: str = "softmax",
     mask_mod: mods.MaskMod | None = None,
     score_mod: mods.ScoreMod | None = None,
+    sinks: jax.Array | None = None,
 ) -> tuple[Inputs, Asked]:
     """The one place where the arguments of `dot_product_attention` are checked.
 
@@ -120,6 +123,7 @@ def check(
         q_lengths=_lengths("q_lengths", q_lengths, lead),
         kv_lengths=_lengths("kv_lengths", kv_lengths, lead),
         dropout_rng=dropout_rng if dropout_rate > 0 else None,
+        sinks=_sinks(sinks, q.shape[-2], normalize),
         mask_captured=may_captured,
         score_captured=captured,
     )
@@ -191,6 +195,20 @@ def _check_settings(
         raise ValueError(f"dropout_rate={rate} needs a random key, dropout_rng")
     if logits_cap is not None and not logits_cap > 0:
         raise ValueError(f"logits_cap must be positive, got {logits_cap}")
+
+
+def _sinks(sinks: jax.Array | None, heads: int, normalize: str) -> jax.Array | None:
+    if sinks is None:
+        return None
+    sinks = jnp.asarray(sinks)
+    if sinks.shape != (heads,):
+        raise ValueError(
+            f"sinks are one logit for each of {heads} heads of queries, [N], got"
+            f" {sinks.shape}"
+        )
+    if normalize == "sigmoid":
+        raise ValueError("sinks change nothing where normalize is 'sigmoid'")
+    return sinks
 
 
 def _window(

@@ -54,7 +54,17 @@ def weights(inputs: Inputs, asked: Asked) -> jax.Array:
     if asked.score_mod is not None:
         sizes = logits.shape
         logits = asked.score_mod.matrix(inputs.score_captured, logits, sizes=sizes)
-    return normalized(logits, visible.combined(inputs, asked), asked.normalize)
+    mask = visible.combined(inputs, asked)
+    if inputs.sinks is None:
+        return normalized(logits, mask, asked.normalize)
+    sinks = inputs.sinks.astype(dtype)[:, None, None]
+    logits = jnp.concatenate(
+        [logits, jnp.broadcast_to(sinks, (*logits.shape[:3], 1))], axis=3
+    )
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (*mask.shape[:3], sources))
+        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=True)
+    return normalized(logits, mask, asked.normalize)[..., :sources]
 
 
 def normalized(

@@ -71,6 +71,7 @@ class Head:
         sizes: T and S, without what fills up the blocks.
         captured: what score_mod captured.
         seen: of blocks [J, I], which hold anything; None if all may.
+        sink: the logit beside those of the sources; None if there is none.
         seed: by which weights are dropped.
     """
 
@@ -82,6 +83,7 @@ class Head:
     sizes: tuple[int, int]
     captured: tuple
     seen: jax.Array | None
+    sink: jax.Array | None
     seed: jax.Array | None
 
 

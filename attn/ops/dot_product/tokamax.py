@@ -16,7 +16,7 @@ def attend(inputs: Inputs, asked: Asked) -> jax.Array:
     Raises:
         NotImplementedError: tokamax is not installed, or lacks an option.
     """
-    jax_nn.refuse("tokamax", asked, logits_cap=True, mask_mod=True)
+    jax_nn.refuse("tokamax", inputs, asked, logits_cap=True, mask_mod=True)
     try:
         import tokamax  # here: it is optional, and takes seconds
     except ImportError as error:
