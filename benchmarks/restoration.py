@@ -1,0 +1,100 @@
+"""What restoration and its second-order attention cost.
+
+    python -m benchmarks.restoration
+    python -m benchmarks.restoration --rounds=9 --sizes=64,256
+
+Square roots of covariances: `attn.ops.newton_schulz_sqrt` against
+`jax.numpy.linalg.eigh`, forward, and forward and backward, on batches of 512 rows or of
+one matrix. Times are medians of runs in turn, ratios medians of the ratios within a
+turn. Peak memory is what XLA says that the program needs beside its arguments. The
+error is the distance to the root by eigenvalues, over the norm of the latter, for
+covariances of twice as many positions as channels.
+"""
+
+import os
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from attn import ops
+
+flags.DEFINE_integer("rounds", 5, "Runs of each way; the median counts.")
+SIZES = ["64", "128", "256", "512", "1024", "2048"]
+flags.DEFINE_list("sizes", SIZES, "Channels C of the covariances.")
+flags.DEFINE_integer("iterations", 5, "Of Newton-Schulz.")
+FLAGS = flags.FLAGS
+ROWS = 512  # of all matrices of a batch
+
+
+def newton_schulz(a: jax.Array) -> jax.Array:
+    return ops.newton_schulz_sqrt(a, iterations=FLAGS.iterations)
+
+
+def by_eigenvalues(a: jax.Array) -> jax.Array:
+    values, vectors = jnp.linalg.eigh(a)
+    roots = jnp.sqrt(jnp.maximum(values, 0))
+    exact = {"precision": jax.lax.Precision.HIGHEST}
+    return jnp.einsum("bce,be,bde->bcd", vectors, roots, vectors, **exact)
+
+
+def compiled(root, both: bool, a: jax.Array):
+    """The function of covariances, and of what comes back to their roots."""
+
+    def run(a, back):
+        if not both:
+            return root(a)
+        y, pull = jax.vjp(root, a)
+        return y, pull(back)
+
+    return jax.jit(run).lower(a, a).compile()
+
+
+def measure(channels: int, both: bool) -> str:
+    """A row of the table."""
+    batch = max(1, ROWS // channels)
+    keys = jax.random.split(jax.random.key(0))
+    a = ops.covariance_pool(jax.random.normal(keys[0], (batch, 2 * channels, channels)))
+    back = jax.random.normal(keys[1], a.shape)
+    run = [compiled(root, both, a) for root in (newton_schulz, by_eigenvalues)]
+    times = []
+    for _ in range(FLAGS.rounds + 1):
+        row = []
+        for function in run:
+            began = time.perf_counter()
+            jax.block_until_ready(function(a, back))
+            row.append(time.perf_counter() - began)
+        times.append(row)
+    ours, exact = zip(*times[1:], strict=True)  # the first turn warms up
+    ratio = statistics.median(b / a for a, b in zip(ours, exact, strict=True))
+    memory = [one.memory_analysis().temp_size_in_bytes / 2**20 for one in run]
+    error = ""
+    if not both:
+        found, root = (function(a, back) for function in run)
+        error = f"{float(jnp.linalg.norm(found - root) / jnp.linalg.norm(root)):.1e}"
+    return (
+        f"| {batch} x {channels} | {'both' if both else 'forward'} |"
+        f" {statistics.median(ours) * 1e3:.1f} | {ratio:.2f} | {memory[0]:.1f} |"
+        f" {memory[1]:.1f} | {error} |"
+    )
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    print(
+        f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax"
+        f" {jax.__version__}; {FLAGS.rounds} rounds, {FLAGS.iterations} iterations"
+    )
+    print(
+        "| matrices | pass | ms | eigen / Newton-Schulz | MiB | MiB, eigen | error |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    for channels in map(int, FLAGS.sizes):
+        for both in (False, True):
+            print(measure(channels, both), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
