@@ -29,9 +29,9 @@ Any field of a config that the sweep does not set can be set as --config.FIELD=V
 and any setting of the engine as --launch.FIELD=VALUE.
 
 Exit status: 0 done; 1 a training failed; 2 a mistake in the command or the config;
-75 stopped by SIGTERM or Ctrl-C after saving: run the same command to go on; 130
-stopped by Ctrl-C with nothing to save. An error of the program, or of a module of
-yours, ends with its traceback.
+75 stopped after saving, by a signal (--stop_on), or by the loss of a machine that it
+trained with: run the same command to go on; 130 stopped by Ctrl-C with nothing to
+save. An error of the program, or of a module of yours, ends with its traceback.
 """
 
 import dataclasses
@@ -107,6 +107,15 @@ flags.DEFINE_string(
 flags.DEFINE_list(
     "log_to", [], "Tracking services that hear of each point, too: wandb, mlflow."
 )
+flags.DEFINE_integer(
+    "join_timeout", 20, "Seconds to wait for other machines, before status 75.", 1
+)
+flags.DEFINE_list(
+    "stop_on", ["TERM", "INT", "USR1", "USR2"], "Signals that ask to save and stop."
+)
+flags.DEFINE_float(
+    "stale", 60, "Seconds without a sign of life after which others take a point.", 1
+)
 flags.DEFINE_string("to", None, "For submit: slurm, ray, tpu or skypilot.")
 flags.DEFINE_string("launch", None, "For submit: a TOML file with a section [launch].")
 
@@ -181,7 +190,7 @@ def begin() -> None:
 
     from attn.train import machines
 
-    machines.join(FLAGS.distributed)
+    machines.join(FLAGS.distributed, FLAGS.join_timeout)
     if FLAGS.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", FLAGS.compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -215,7 +224,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     if FLAGS.dry_run:
         command.plan(experiment, points, directory, started=STARTED, **how)
     else:
-        how["log_to"] = FLAGS.log_to
+        how |= {"log_to": FLAGS.log_to, "stop_on": FLAGS.stop_on, "span": FLAGS.stale}
         sys.exit(command.train(experiment, points, directory, **how))
 
 

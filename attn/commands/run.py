@@ -8,16 +8,14 @@ from collections.abc import Sequence
 
 from attn import report as reports
 from attn.report import live
-from attn.train import interruption, loop, machines
+from attn.train import ending, interruption, loop, machines
 from attn.train.budget import match
 from attn.train.progress import Silence
 from attn.train.store.tracking import Tracking
 from attn.train.sweep import estimate, local, tuning
 from attn.train.sweep.experiment_file import Experiment, Point
 from attn.train.sweep.plan import Parallel
-from attn.workdir import files
-
-STOPPED = 75  # EX_TEMPFAIL: what schedulers take as "start me again"
+from attn.workdir import files, leases
 
 
 def train(
@@ -27,6 +25,8 @@ def train(
     *,
     parallel: Parallel,
     log_to: Sequence[str] = (),
+    stop_on: Sequence[str] = interruption.SIGNALS,
+    span: float = leases.SPAN,
     report: bool = True,
 ) -> int:
     """Trains points, then shows and writes the report; returns the exit status.
@@ -37,11 +37,17 @@ def train(
         directory: the work directory.
         parallel: which train side by side, as `plan.plan` says.
         log_to: tracking services that are told of the points, by name.
+        stop_on: signals that ask it to save and to stop.
+        span: seconds without a sign of life after which others take its points.
         report: whether to show it and to write it.
     """
     tracking = Tracking(log_to, experiment.name)
     try:
-        with _listener() as progress, interruption.watch() as asked:
+        with (
+            ending.together(),
+            _listener() as progress,
+            interruption.watch(stop_on) as asked,
+        ):
             experiment, points = match.match(
                 experiment, points, directory, progress=progress
             )
@@ -53,10 +59,11 @@ def train(
                 interruption=asked,
                 parallel=parallel,
                 log_to=log_to,
+                span=span,
             )
-    except loop.Stopped as stopped:
+    except (loop.Stopped, leases.Lost) as stopped:
         print(f"stopped: {stopped}; run the same command to go on", file=sys.stderr)
-        return STOPPED
+        return ending.STOPPED
     except loop.Failed as failed:
         print(f"failed: {failed}", file=sys.stderr)
         return 1
@@ -119,8 +126,9 @@ def directory(text: str) -> pathlib.Path:
         Invalid: there are files in it that are no sweep's, or it is no file system's.
     """
     path = files.local(text)
-    if machines.first():
-        files.check(path)
+    with ending.together():
+        if machines.first():
+            files.check(path)
     return path
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from attn.train import evaluation
 from attn.train.evaluation import Evaluation
-from attn.train.interruption import Interruption
+from attn.train.interruption import Interruption, Stopped
 from attn.train.program import Program
 from attn.train.progress import Progress
 from attn.train.run import Failed, Run
@@ -29,10 +29,6 @@ from attn.train.state import State
 
 # Steps that may be under way at once: enough to keep the devices busy.
 AHEAD = 2
-
-
-class Stopped(Exception):
-    """The training was asked to stop; it has saved its state."""
 
 
 class Training:

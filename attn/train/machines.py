@@ -7,6 +7,7 @@ import sys
 import jax
 
 from attn import settings
+from attn.train import ending
 
 # What JAX says where it finds no cluster to be part of.
 ALONE = "coordinator_address should be defined"
@@ -14,7 +15,7 @@ ALONE = "coordinator_address should be defined"
 COUNTS = ("PMI_SIZE", "MV2_COMM_WORLD_SIZE", "WORLD_SIZE", "FLUX_JOB_SIZE")
 
 
-def join(where: str) -> None:
+def join(where: str, timeout: int = 20) -> None:
     """Joins the other machines, before anything else uses JAX.
 
     Only that there is no cluster is passed over: where there is one and it cannot be
@@ -27,6 +28,7 @@ def join(where: str) -> None:
     Args:
         where: "auto" for the cluster that JAX finds, if any; "off" for none; or
             "ADDRESS:PORT,MACHINES,INDEX".
+        timeout: seconds to wait for them; then the program ends as if one was lost.
 
     Raises:
         Invalid: `where` is none of these, or "auto" where processes were started
@@ -36,7 +38,7 @@ def join(where: str) -> None:
     if where == "off":
         return
     if where == "auto":
-        _join_cluster()
+        _join_cluster(timeout)
         return
     address, *numbers = where.split(",")
     if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
@@ -49,10 +51,10 @@ def join(where: str) -> None:
         raise settings.Invalid(
             f"--distributed: INDEX must be less than MACHINES, {count}, got {index}"
         )
-    jax.distributed.initialize(address, count, index)
+    ending.initialize(address, count, index, initialization_timeout=timeout)
 
 
-def _join_cluster() -> None:
+def _join_cluster(timeout: int) -> None:
     """Joins the cluster that JAX finds, if any."""
     step = os.environ if "SLURM_STEP_NODELIST" in os.environ else {}
     if step.get("SLURM_NTASKS") == "1":
@@ -68,7 +70,9 @@ def _join_cluster() -> None:
     every = re.fullmatch(r"1(\(x\d+\))?", tasks)
     try:
         # an empty list stands for all devices, None for the one of the local index
-        jax.distributed.initialize(local_device_ids=[] if every else None)
+        ending.initialize(
+            local_device_ids=[] if every else None, initialization_timeout=timeout
+        )
     except ValueError as error:
         if ALONE not in str(error):
             raise

@@ -1,17 +1,13 @@
 """Two hosts of two devices each: the steps of one, and a stop for both."""
 
 import json
-import os
-import pathlib
 import signal
-import socket
-import subprocess
-import sys
-import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.train.hosts import end, wait_until
+from tests.train.hosts import start as begin
+
 FILE = """from tests.train import small
 
 def get_config(arg):
@@ -19,48 +15,11 @@ def get_config(arg):
 """
 
 
-def port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def start(place, *, hosts, devices, steps):
     """The same command on every host, each with a work directory of its own."""
-    (place / "hosts.py").write_text(FILE.format(steps=steps))
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    address = f"127.0.0.1:{port()}"
-    return [
-        subprocess.Popen(
-            [
-                sys.executable,
-                str(ROOT / "launch.py"),
-                f"--config={place}/hosts.py",
-                f"--workdir={place}/{index}",
-                f"--distributed={f'{address},{hosts},{index}' if hosts > 1 else 'off'}",
-                f"--compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
-            ],
-            env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(hosts)
-    ]
-
-
-def end(processes, code):
-    outputs = []
-    for process in processes:
-        try:
-            outputs.append(process.communicate(timeout=150)[0])
-        finally:
-            process.kill()  # JAX takes SIGTERM for a notice, so nothing less will do
-    assert [process.returncode for process in processes] == [code] * len(processes), (
-        outputs
-    )
-    return outputs
+    config = place / "hosts.py"
+    config.write_text(FILE.format(steps=steps))
+    return begin(config, place / "{index}", hosts=hosts, devices=devices)
 
 
 def metrics(place):
@@ -92,11 +51,9 @@ def test_two_hosts_take_the_steps_of_one_and_the_first_one_writes(places):
 def test_a_notice_to_one_host_stops_both_and_they_go_on_together(places):
     two, one = places
     processes = start(two, hosts=2, devices=2, steps=60)
-    until = time.monotonic() + 120
-    while not (two / "0/point/metrics.jsonl").exists() or not metrics(two):
-        assert time.monotonic() < until, [p.poll() for p in processes]
-        time.sleep(0.01)
-    processes[1].send_signal(signal.SIGTERM)
+    written = two / "0/point/metrics.jsonl"
+    wait_until(processes, lambda: written.exists() and metrics(two))
+    processes[1].send_signal(signal.SIGUSR2)
     told = end(processes, 75)
     assert "run the same command to go on" in told[0]
     told = end(start(two, hosts=2, devices=2, steps=60), 0)

@@ -10,13 +10,16 @@ import pytest
 from attn import settings
 from attn.train import machines
 
+WAIT = ("initialization_timeout", 20)
+
 
 @pytest.fixture
 def initialize(monkeypatch):
     """Replaces JAX's own by one that notes its arguments and raises what it is told."""
     told = {"calls": [], "error": None}
 
-    def stand_in(*arguments, **options):
+    def stand_in(*arguments, heartbeat_timeout_seconds, **options):
+        assert heartbeat_timeout_seconds < 30
         told["calls"].append((*arguments, *options.items()))
         if told["error"]:
             raise told["error"]
@@ -43,7 +46,7 @@ def test_no_cluster_is_passed_over_in_the_words_of_jax():
 def test_a_machine_alone_goes_on(initialize):
     initialize["error"] = ValueError(f"{machines.ALONE}.")
     machines.join("auto")
-    assert initialize["calls"] == [(("local_device_ids", None),)]
+    assert initialize["calls"] == [(("local_device_ids", None), WAIT)]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +65,9 @@ def test_a_cluster_that_cannot_be_joined_is_an_error(initialize, error):
 
 def test_joins_what_is_named(initialize):
     machines.join("off")
-    machines.join("10.0.0.1:1234,4,3")
-    assert initialize["calls"] == [("10.0.0.1:1234", 4, 3)]
+    machines.join("10.0.0.1:1234,4,3", 7)
+    joined = ("10.0.0.1:1234", 4, 3, ("initialization_timeout", 7))
+    assert initialize["calls"] == [joined]
 
 
 @pytest.mark.parametrize("where", ["here", "a:1,2", "a:1,2,x", "a:1,2,2", "a:1,0,0"])
@@ -121,7 +125,7 @@ def test_a_process_alone_on_its_machine_has_all_devices(
             monkeypatch.setenv(name, value)
     monkeypatch.setenv(key, tasks)
     machines.join("auto")
-    assert initialize["calls"] == [(("local_device_ids", ids),)]
+    assert initialize["calls"] == [(("local_device_ids", ids), WAIT)]
 
 
 # Says how many processes it found, which devices of CUDA it may use, and where it met

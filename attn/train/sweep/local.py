@@ -15,6 +15,7 @@ from attn.train.sweep.experiment_file import Experiment, Point
 from attn.train.sweep.plan import Machines, Parallel
 from attn.train.sweep.worker import Worker
 from attn.workdir import diff, files
+from attn.workdir.leases import SPAN
 
 
 def check(points: Sequence[Point]) -> None:
@@ -50,6 +51,7 @@ def run(
     interruption: Interruption,
     parallel: Parallel = "off",
     log_to: Sequence[str] = (),
+    span: float = SPAN,
 ) -> dict[str, str]:
     """Trains the points that are not done yet, and resumes those begun.
 
@@ -64,6 +66,7 @@ def run(
         interruption: asks it to stop.
         parallel: which points train side by side, as `plan.plan` says.
         log_to: tracking services that are told of the points, by name.
+        span: as `Leases` has it.
 
     Returns:
         The points that diverged, and what there is to say about it.
@@ -92,6 +95,7 @@ def run(
         interruption=interruption,
         parallel=parallel,
         tracking=Tracking(log_to, experiment.name),
+        span=span,
     )
     return worker.run()
 

@@ -28,6 +28,7 @@ from attn.train.sweep.override import replace
 from attn.train.sweep.plan import Parallel
 from attn.train.sweep.trials import Trial
 from attn.workdir import files
+from attn.workdir.leases import SPAN
 
 FOLDER = "trials"
 FILE = "tune.json"
@@ -43,6 +44,7 @@ def run(
     interruption: Interruption,
     parallel: Parallel = "off",
     log_to: Sequence[str] = (),
+    span: float = SPAN,
 ) -> dict[str, str]:
     """Tunes every row of the points if the experiment says so, and trains the points.
 
@@ -54,6 +56,7 @@ def run(
         "interruption": interruption,
         "parallel": parallel,
         "log_to": log_to,
+        "span": span,
     }
     if not experiment.tune:
         return local.run(experiment, points, directory, **how)

@@ -25,7 +25,7 @@ from attn.train.sweep.experiment_file import Point
 from attn.train.sweep.groups import Builder, Group
 from attn.train.sweep.plan import Machines, Parallel, Shape
 from attn.workdir import files, machine
-from attn.workdir.leases import SPAN, Held, Lease, Leases
+from attn.workdir.leases import SPAN, Held, Lease, Leases, Lost
 
 DIVERGED = "diverged.json"
 LOOK = 1.0  # seconds between two looks for what others leave
@@ -177,8 +177,10 @@ class Worker:
             lost = any(lease.lost for lease in leases)
             for lease in leases:
                 lease.give_up(None if lost else f"{type(error).__name__}: {error}")
-            if not lost or self._machines.count > 1:
+            if not lost:
                 raise
+            if self._machines.count > 1:  # the others go on with what is lost
+                raise Lost(f"{group.name} was taken over by others") from error
             self._progress.note(f"{group.name} was taken over by another worker")
             return
         if self._first:
