@@ -155,6 +155,8 @@ def model_of(point):
     classes = CLASSES.get(point.config["task"]["name"])
     facts = FACTS | {"vocab_size": point.config["data"].get("vocab_size", 1000)}
     facts |= {"num_classes": classes} if classes else {}
+    scale = point.config["data"].get("scale")
+    facts |= {"scale": scale} if scale else {}
     fields = models.find(section["name"]).__dataclass_fields__
     return models.create(**{k: v for k, v in facts.items() if k in fields} | section)
 

@@ -3,6 +3,7 @@
     from attn import interop
     variables = interop.from_timm(state_dict, model, image_shape=(224, 224, 3))
     variables = interop.from_transformers(state_dict, model)
+    variables = interop.from_released(state_dict, model)
 
 A state dict maps names to arrays. PyTorch itself is not needed: `interop.read` opens a
 safetensors file, or the index of several; else
@@ -33,6 +34,9 @@ transformers 5 (`Model.transformers`), whose settings have other names:
                         timm's or transformers', and those of the authors' repository,
                         the state dict under "model" of their checkpoints
 
+The code that authors published (`Model.released`): `edsr`, `ffa`, `pan` and `san`, the
+last with units=255; their slots as they are by default.
+
 A training of a `detr` may also start with the ResNet of torchvision or timm alone, for
 its backbone.
 """
@@ -47,7 +51,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from attn import models
-from attn.interop import timm, transformers
+from attn.interop import released, timm, transformers
 from attn.interop.fitting import Fit, Path
 from attn.interop.fitting import fit as _fit
 from attn.settings import Invalid
@@ -123,6 +127,30 @@ def from_transformers(
     return _variables(found, _flat(initial or {}))
 
 
+def from_released(
+    state_dict: Mapping[str, Any],
+    model: models.Model,
+    image_shape: tuple[int, int, int] = (48, 48, 3),
+) -> dict[str, Any]:
+    """The variables of `model` that make it compute what its authors' code computes.
+
+    Args:
+        state_dict: names to arrays, or to whatever `numpy.asarray` takes.
+        model: a model of the same settings, its slots as they are by default.
+        image_shape: height, width and channels of the images that it is for.
+
+    Returns:
+        The variables, in the types in which the model keeps them.
+
+    Raises:
+        Invalid: as `from_timm` says.
+    """
+    _check_rules(model, "released")
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    wanted, arrays = _shapes(model, images), released.weights(state_dict)
+    return _variables(_fit(wanted, released.sources(model, wanted), arrays))
+
+
 def read(path: str | pathlib.Path) -> Mapping[str, Any]:
     """A state dict from safetensors files, whose arrays are read when needed.
 
@@ -164,9 +192,10 @@ def fit(state_dict: Mapping[str, Any], model: models.Model, variables: Any) -> F
 
 
 def _library(model: models.Model) -> Any:
-    """Where the names of the weights of a model come from, transformers or timm."""
-    _check_rules(model, "transformers", "timm")
-    return transformers if getattr(model, "transformers", ()) else timm
+    """Where the names of the weights of a model come from."""
+    known = {"transformers": transformers, "timm": timm, "released": released}
+    _check_rules(model, *known)
+    return next(known[name] for name in known if getattr(model, name, ()))
 
 
 def _check_rules(model: models.Model, *libraries: str) -> None:

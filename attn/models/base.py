@@ -63,6 +63,7 @@ class Model(Slotted, kw_only=True):
                     settings too; a setting that is not None replaces the preset's
         timm        what makes timm's names of its paths, see `attn.interop`
         transformers    likewise the names of the package transformers
+        released        likewise the names of the code that its authors published
         task_layers layers of its own that belong to a task: they start anew where the
                     weights that a training starts with have others
 
@@ -80,6 +81,7 @@ class Model(Slotted, kw_only=True):
     presets: ClassVar[Mapping[str, Any]] = {}
     timm: ClassVar[Rules] = ()
     transformers: ClassVar[Rules] = ()
+    released: ClassVar[Rules] = ()
     task_layers: ClassVar[tuple[str, ...]] = ("classifier",)
 
     def __post_init__(self):
@@ -112,6 +114,10 @@ class Model(Slotted, kw_only=True):
     def timm_rules(self) -> Rules:
         """The rules `timm`, of a model whose settings decide what timm calls things."""
         return self.timm
+
+    def released_rules(self) -> Rules:
+        """The rules `released`, of a model whose settings decide about names."""
+        return self.released
 
     def width_settings(self) -> dict[str, Width]:
         """The settings that scale its width, see `attn.models.scaling`."""

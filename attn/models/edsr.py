@@ -18,6 +18,7 @@ from attn import ops
 from attn.models import slots
 from attn.models.base import Model, Slotted, numbered
 from attn.models.layers.restoration import check_scale, conv, enlarge, mean_colour
+from attn.models.layers.timm import Rules
 from attn.models.scaling import Width, step_of
 from attn.settings import Positive, PositiveFloat
 
@@ -53,6 +54,14 @@ class EDSR(Model):
     streams: ClassVar = ("dropout",)
     places: ClassVar = {"block.residual": 1, "body.end": 0}
 
+    released: ClassVar[Rules] = (
+        (r"^head\b", "head.0"),
+        (r"^block(\d+)/conv1\b", r"body.\1.body.0"),
+        (r"^block(\d+)/conv2\b", r"body.\1.body.2"),
+        (r"^enlarge(\d)\b", lambda m: f"tail.0.{2 * int(m[1])}"),
+        (r"^tail/", "tail.1/"),
+    )
+
     scale: Positive
     width: Positive = 64
     depth: Positive = 16
@@ -66,6 +75,10 @@ class EDSR(Model):
     def scopes(self) -> dict[str, dict]:
         """The blocks, counting from 0."""
         return numbered("block", self.depth)
+
+    def released_rules(self) -> Rules:
+        """The last convolution of the body follows its blocks."""
+        return ((r"^body\b", f"body.{self.depth}"), *self.released)
 
     def width_settings(self) -> dict[str, Width]:
         """The channels."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from attn.models import slots
 from attn.models.base import Model, Slotted, numbered
 from attn.models.layers.restoration import check_scale, conv, nearest
+from attn.models.layers.timm import Rules
 from attn.models.scaling import Width
 from attn.modules.capture import sow
 from attn.settings import Positive
@@ -55,6 +56,21 @@ class PAN(Model):
     streams: ClassVar = ("dropout",)
     places: ClassVar = {"block.residual": 1, "enlarge.gate": 1}
     usual_fill: ClassVar = {"enlarge.gate": "pixel_attention"}
+
+    released: ClassVar[Rules] = (
+        (r"^block(\d+)/split_", r"SCPA_trunk.\1.conv1_"),
+        (r"^block(\d+)/conv_a\b", r"SCPA_trunk.\1.k1.0"),
+        (r"^block(\d+)/gate\b", r"SCPA_trunk.\1.PAConv.k2"),
+        (r"^block(\d+)/conv_b1\b", r"SCPA_trunk.\1.PAConv.k3"),
+        (r"^block(\d+)/conv_b2\b", r"SCPA_trunk.\1.PAConv.k4"),
+        (r"^block(\d+)/merge\b", r"SCPA_trunk.\1.conv3"),
+        (r"^enlarge(\d)/gate/excite\b", lambda m: f"att{int(m[1]) + 1}.conv"),
+        (r"^enlarge(\d)/conv1\b", lambda m: f"upconv{int(m[1]) + 1}"),
+        (r"^enlarge(\d)/conv2\b", lambda m: f"HRconv{int(m[1]) + 1}"),
+        (r"^head\b", "conv_first"),
+        (r"^body\b", "trunk_conv"),
+        (r"^tail\b", "conv_last"),
+    )
 
     scale: Positive
     width: Positive = 40

@@ -56,6 +56,7 @@ class Restoration(Task):
 
     fields: ClassVar[tuple[str, ...]] = ("image", TARGET)
     optional: ClassVar[tuple[str, ...]] = (MASK,)
+    probes: ClassVar[tuple[str, ...]] = ("restored",)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

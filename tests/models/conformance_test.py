@@ -64,6 +64,7 @@ CASES = {
         (8, 12, 3),
     ),
     "edsr": ({"scale": 2, "width": 6, "depth": 2}, (6, 8, 2)),
+    "ffa": ({"width": 32, "groups": 2, "depth": 1}, (6, 7, 3)),
     "mlp": ({"widths": (7, 6)}, (6, 7, 3)),
     "pan": ({"scale": 2, "width": 8, "enlarged_width": 5, "depth": 2}, (6, 8, 2)),
     "part_stn": (
@@ -92,6 +93,7 @@ CASES = {
         {"depth": 11, "layout": "cifar", "block": "bottleneck", "width": 4},
         (8, 10, 3),
     ),
+    "san": ({"scale": 2, "width": 8, "groups": 2, "depth": 1}, (6, 8, 2)),
     "swin": (
         {
             "patch_size": 2,
@@ -243,6 +245,13 @@ CHANGES = {
         "skip": "bicubic",
         "fill": {"block.residual": "squeeze_excite"},
     },
+    "ffa": {
+        "width": 48,
+        "groups": 3,
+        "depth": 2,
+        "skip": "image",
+        "fill": {"block.residual": "squeeze_excite"},
+    },
     "mlp": {"widths": (7,), "pool": 2, "fill": {"input": "squeeze_excite"}},
     "pan": {
         "scale": 3,
@@ -302,6 +311,14 @@ CHANGES = {
             {"pooling": "covariance", "iterations": 3},
         ),
         "fill": {"block.residual": "squeeze_excite"},
+    },
+    "san": {
+        "scale": 3,
+        "width": 16,
+        "groups": 1,
+        "depth": 2,
+        "units": 255.0,
+        "fill": {"group.end": "squeeze_excite"},
     },
     "swin": {
         "size": sizes("tiny", "base", width=None),
@@ -365,15 +382,17 @@ NORMED = {
     "cnn": {"conv2": "cbam"},
     "deit": BATCH,
     "edsr": {"body.end": "cbam"},
+    "ffa": {"fused": "cbam"},
     "mlp": {"input": "cbam"},
     "pan": {"block.residual": "cbam"},
     "recurrent_attention": {"input": "cbam"},
+    "san": {"group.end": "cbam"},
     "swin": BATCH,
     "transformer": SYNCED,
     "vit": BATCH,
 }
 # Gradients of a mean over the pixels of an output are small.
-RATES = {"edsr": 1.0, "pan": 2.0}
+RATES = {"edsr": 1.0, "pan": 2.0, "san": 0.3}
 FIELDS = [
     (name, field.name)
     for name in CASES
@@ -502,7 +521,7 @@ def surprise(logits):
 
 # Softmax does not change where a constant is added to all logits of a target, nor does
 # the loss here where one is added to an output.
-STILL = ("key/bias", "mix_logits/bias", "baseline/bias")
+STILL = ("key/bias", "phi/bias", "mix_logits/bias", "baseline/bias")
 
 
 @each

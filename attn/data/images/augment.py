@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from attn import settings
+from attn.data import order
 from attn.data.draws import integers, normal
 from attn.data.images import geometry
 from attn.data.images.geometry import Size
@@ -231,28 +232,47 @@ class Noise(Transform):
     into: str = ""
 
     def draws(self, example: Mapping[str, Field]) -> int:
-        """One a pixel and channel, and one more where that is odd."""
+        """One a pixel and channel, and one more where that is odd.
+
+        Of images of unlike size there is one, by which those of its pixels are drawn.
+        """
         if self.field not in example:
             raise settings.unknown("field", self.field, example)
         shape = example[self.field].shape
         if None in shape:
-            raise settings.Invalid(
-                f"images of field {self.field!r} differ in size: set image_size, or"
-                " put a transform before it that gives all one size"
-            )
+            return 1
         return -(-int(np.prod(shape)) // 2) * 2
 
     def apply(self, batch: Batch, draws: np.ndarray) -> Batch:
         """Noisy images, float32."""
-        images = batch[self.field]
+        images = geometry.kept(batch[self.field])
+        if isinstance(images, np.ndarray):
+            noisy = self._noisy(images, draws)
+        else:
+            pairs = zip(images, draws[:, 0], strict=True)
+            noisy = [self._noisy(one[None], _more(d, one.size))[0] for one, d in pairs]
+        return {**batch, self.field: images, self.into or self.field: noisy}
+
+    def _noisy(self, images: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """Images of one size with noise, float32."""
         noise = normal(draws)[:, : int(np.prod(images.shape[1:]))]
         noisy = images + self.deviation * noise.reshape(images.shape)
-        return {**batch, self.into or self.field: noisy.astype(np.float32)}
+        return noisy.astype(np.float32)
 
     def otherwise(self, batch: Batch) -> Batch:
         """Clean images under both names, float32."""
-        clean = np.array(batch[self.field], np.float32)
+        images = geometry.kept(batch[self.field])
+        alike = isinstance(images, np.ndarray)
+        clean = [np.array(image, np.float32) for image in images]
+        clean = np.stack(clean) if alike else clean
+        batch = {**batch, self.field: images}
         return {**batch, self.into or self.field: clean}
+
+
+def _more(draw: float, count: int) -> np.ndarray:
+    """An even number of draws, at least `count`, that follow from one: [1, n]."""
+    seed = int(draw * 2**53)
+    return order.uniform(seed, order.ORDER, 0, 1, -(-count // 2) * 2, "noise")
 
 
 def centre_crops(batch: Batch, size: Size, margin: float = 1.0) -> Batch:

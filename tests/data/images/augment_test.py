@@ -7,7 +7,7 @@ from PIL import Image
 from attn import data, settings
 from attn.data.images import augment, geometry, rescale
 from attn.data.order import uniform
-from attn.data.source import abstract
+from attn.data.source import Field, abstract
 
 LAST = 1 - 2**-53
 
@@ -156,6 +156,24 @@ def test_noise_has_its_deviation_and_may_leave_the_image_clean():
     assert np.abs(np.corrcoef(flat.T) - np.eye(135)).max() < 0.4  # each pixel its own
     clean = augment.Noise(into="noisy").otherwise(batch)
     np.testing.assert_array_equal(clean["noisy"], batch["image"])
+
+
+def test_noise_of_images_of_unlike_size_has_its_deviation_and_its_own_draws():
+    images = [np.full((90, 70, 3), 100, np.uint8), np.full((60, 111, 3), 90, np.uint8)]
+    noise = augment.Noise(deviation=7.0)
+    example = {"image": Field((None, None, 3), np.dtype(np.uint8))}
+    assert noise.draws(example) == 1
+    draws = np.array([[0.25], [0.75]])
+    found = noise.apply({"image": list(images)}, draws)["image"]
+    again = noise.apply({"image": images[::-1]}, draws[::-1])["image"]
+    for one, clean, other in zip(found, images, again[::-1], strict=True):
+        assert one.dtype == np.float32 and one.shape == clean.shape
+        assert (one - clean).std() == pytest.approx(7, rel=0.03)
+        assert (one - clean).mean() == pytest.approx(0, abs=0.2)
+        np.testing.assert_array_equal(one, other)
+    assert np.corrcoef(found[0].ravel()[:9000], found[1].ravel()[:9000])[0, 1] < 0.05
+    clean = noise.otherwise({"image": list(images)})["image"]
+    assert [one.dtype for one in clean] == [np.float32] * 2
 
 
 @pytest.mark.parametrize(

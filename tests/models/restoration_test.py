@@ -1,0 +1,79 @@
+"""Networks of restoration: exact sizes, images of any size, and where slots are."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attn import models, settings
+from attn.models import cost
+
+# PAN and FFA-Net: the authors' code, counted.
+EXACT = {
+    "pan x2": ("pan", {"scale": 2}, 261_403),
+    "pan x3": ("pan", {"scale": 3}, 261_403),
+    "pan x4": ("pan", {"scale": 4}, 272_419),
+}
+FFA = 4_455_913
+
+
+@pytest.mark.parametrize("case", list(EXACT))
+def test_parameters_are_those_of_the_published_code(case):
+    name, given, expected = EXACT[case]
+    assert parameters(name, **given) == expected
+
+
+def parameters(name, **given):
+    init = functools.partial(models.create(name, **given).init, train=False)
+    images = jax.ShapeDtypeStruct((1, 8, 9, 3), jnp.float32)
+    return cost.parameters(jax.eval_shape(init, jax.random.key(0), images))
+
+
+def test_blocks_of_ffa_are_those_of_the_published_code():
+    """By two networks of fewer blocks, as all of them take long to trace."""
+    assert models.find("ffa").depth == 19
+    one, two = (parameters("ffa", depth=depth) for depth in (1, 2))
+    assert one + 18 * (two - one) == FFA
+
+
+def restored(model, shape, seed=0):
+    image = np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
+    variables = jax.jit(functools.partial(model.init, train=False))(
+        jax.random.key(seed), image
+    )
+    return jax.jit(functools.partial(model.apply, train=False))(variables, image)
+
+
+SMALL = {
+    "edsr": {"width": 4, "depth": 1, "scale": 1},
+    "san": {"width": 8, "groups": 1, "depth": 1, "scale": 8},
+}
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_images_of_odd_sizes_are_enlarged_by_the_scale(name):
+    scale = SMALL[name]["scale"]
+    found = restored(models.create(name, **SMALL[name]), (2, 5, 7, 3))
+    assert found.shape == (2, 5 * scale, 7 * scale, 3) and found.dtype == jnp.float32
+    assert np.isfinite(found).all()
+
+
+def test_attention_of_every_contract_fills_a_slot():
+    plain = restored(models.create("edsr", **SMALL["edsr"]), (1, 6, 5, 3))
+    for spec in ("squeeze_excite", {"name": "multi_head", "num_heads": 2}):
+        slots = {"block0/block.residual": spec, "body.end": "pixel_attention"}
+        other = restored(
+            models.create("edsr", slots=slots, **SMALL["edsr"]), (1, 6, 5, 3)
+        )
+        assert other.shape == plain.shape and np.abs(other - plain).max() > 1e-4
+
+
+def test_scales_that_a_network_is_not_made_for_are_refused():
+    with pytest.raises(
+        settings.Invalid, match="scale of PAN must be one of 2, 3, 4, g"
+    ):
+        models.create("pan", scale=8)
+    with pytest.raises(settings.Invalid, match=r"scale of EDSR .* got 5"):
+        models.create("edsr", scale=5)
