@@ -71,6 +71,10 @@ class Partition:
                 f" devices, {self.devices}; the nearest is {nearest}"
             )
 
+    def rounded(self, batch_size: int) -> int:
+        """The next larger batch size that the devices divide."""
+        return -(-batch_size // self.devices) * self.devices
+
     def replicate(self, tree: Any) -> Any:
         """Puts NumPy arrays, whole, on every device."""
         return jax.device_put(tree, self._whole)
@@ -169,6 +173,10 @@ class Stacked(Partition):
 
     def check(self, batch_size: int) -> None:
         """Any batch size will do: no batch is split."""
+
+    def rounded(self, batch_size: int) -> int:
+        """Any batch size will do."""
+        return batch_size
 
     def replicate(self, tree: Any) -> Any:
         """As `stack`, for one training."""

@@ -34,7 +34,8 @@ class Train:
     Attributes:
         steps: batches to take.
         batch_size: examples in one batch, over all devices and machines.
-        eval_batch_size: the same for the evaluation; None takes `batch_size`.
+        eval_batch_size: the same for the evaluation, rounded up to a multiple of the
+            devices, as padding weighs nothing; None takes `batch_size`.
         log_every: steps between two lines of training metrics, each a mean over them.
         eval_every: steps between two evaluations on the validation split, or on the
             test split where there is none; the last step is always followed by one.
@@ -140,8 +141,9 @@ class Program:
             else:
                 self.partition = Partition(self.train.partition, devices)
             self.partition.check(self.train.batch_size)
-            self.eval_batch_size = self.train.eval_batch_size or self.train.batch_size
-            self.partition.check(self.eval_batch_size)
+            self.eval_batch_size = self.partition.rounded(
+                self.train.eval_batch_size or self.train.batch_size
+            )
         self._optimizer = self._make_optimizer(config)
         with _section("data"):
             self.dataset = data.open(config["data"])

@@ -83,6 +83,12 @@ def test_other_data_need_the_split_by_which_the_first_selects():
         program.with_data(small.config(train__select="best"))
 
 
+def test_batches_of_an_evaluation_are_a_multiple_of_the_devices():
+    config = small.config(train__eval_batch_size=3)
+    sizes = [Program(config, jax.devices()[:n]).eval_batch_size for n in (1, 8)]
+    assert sizes == [3, 8]
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
