@@ -9,9 +9,12 @@
     python launch.py --dry_run                         points, costs and time only
     python launch.py --match=parameters[=400000]       widths of one budget; or macs,
                                                        latency, none
+    python launch.py --workers=4                       on shares of the cores, or a GPU
+                                                       each
     python launch.py --tune=schedule.peak=0.003,0.01,0.03   each row takes the best on
                                                        the validation split
     python launch.py --log_to=wandb,mlflow             tracking services hear of it too
+    python launch.py status --workdir=DIR [--watch]    how far it is, who trains what
     python launch.py evaluate --workdir=DIR [--only=POINT] [--checkpoint=best]
     python launch.py predict --workdir=DIR [--only=POINT] [FILE]   answers to the lines
                                                        of a file or standard input
@@ -116,6 +119,11 @@ flags.DEFINE_list(
 flags.DEFINE_float(
     "stale", 60, "Seconds without a sign of life after which others take a point.", 1
 )
+flags.DEFINE_integer(
+    "workers", 1, "Processes that share the points, and the cores or GPUs.", 1
+)
+flags.DEFINE_bool("report", True, "Show and write the report after a run.")
+flags.DEFINE_bool("watch", False, "For status: show it anew until all is done.")
 flags.DEFINE_string("to", None, "For submit: slurm, ray, tpu or skypilot.")
 flags.DEFINE_string("launch", None, "For submit: a TOML file with a section [launch].")
 
@@ -211,7 +219,9 @@ def load(overrides: Sequence[tuple[str, str]]):
 
 def run(overrides: Sequence[tuple[str, str]]) -> None:
     """Trains the points of an experiment, then shows and writes the report."""
-    begin()
+    shared = FLAGS.workers > 1 and not FLAGS.dry_run
+    if not shared:  # else each of the workers begins for itself
+        begin()
     from attn.commands import run as command
     from attn.train.budget import match
 
@@ -223,8 +233,17 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     how = {"parallel": FLAGS.parallel}
     if FLAGS.dry_run:
         command.plan(experiment, points, directory, started=STARTED, **how)
+    elif shared:
+        from attn.commands import workers
+        from attn.train.store.tracking import Tracking
+
+        alone = given(overrides, "workers", "report", "distributed")
+        alone = [sys.executable, __file__, *alone, "--noreport", "--distributed=off"]
+        tracking = Tracking(FLAGS.log_to, experiment.name)
+        sys.exit(workers.train(alone, directory, FLAGS.workers, tracking))
     else:
         how |= {"log_to": FLAGS.log_to, "stop_on": FLAGS.stop_on, "span": FLAGS.stale}
+        how["report"] = FLAGS.report
         sys.exit(command.train(experiment, points, directory, **how))
 
 
@@ -306,6 +325,26 @@ def modules(overrides: Sequence[tuple[str, str]]) -> None:
         live.catalogue(catalogue.rows())
 
 
+def status(overrides: Sequence[tuple[str, str]]) -> None:
+    """Shows how far the points of a work directory are, and who trains them."""
+    from attn.commands import status as command
+    from attn.workdir import files
+
+    workdir = FLAGS.workdir or f"runs/{load(overrides).name}"
+    command.show(files.local(workdir), watch=FLAGS.watch)
+
+
+def given(overrides: Sequence[tuple[str, str]], *but: str) -> list[str]:
+    """The flags of this command as words, but for some."""
+    words = [
+        word
+        for flag in FLAGS.get_flags_for_module(sys.argv[0])
+        if flag.present and flag.name not in but
+        for word in flag.serialize().split("\n")
+    ]
+    return words + [f"--config.{path}={text}" for path, text in overrides]
+
+
 def submit(overrides: Sequence[tuple[str, str]], *engine: tuple[str, str]) -> None:
     """Hands a run to a scheduler, or shows what it would get."""
     from attn import launchers
@@ -315,15 +354,9 @@ def submit(overrides: Sequence[tuple[str, str]], *engine: tuple[str, str]) -> No
     launcher = launchers.build(FLAGS.to, file, engine)
     experiment = load(overrides)  # a mistake is found now, not once it is started
     experiment.select(FLAGS.only)
-    given = [
-        word
-        for flag in FLAGS.get_flags_for_module(sys.argv[0])
-        if flag.present and flag.name not in ("to", "launch", "dry_run", "traceback")
-        for word in flag.serialize().split("\n")
-    ]
-    given += [f"--config.{path}={text}" for path, text in overrides]
+    words = tuple(given(overrides, "to", "launch", "dry_run", "traceback"))
     command = launchers.Command(
-        experiment.name, tuple(given), pathlib.Path.cwd(), HERE.resolve() / "launch.py"
+        experiment.name, words, pathlib.Path.cwd(), HERE.resolve() / "launch.py"
     )
     if FLAGS.dry_run:
         print(launcher.render(command), end="")
@@ -333,6 +366,7 @@ def submit(overrides: Sequence[tuple[str, str]], *engine: tuple[str, str]) -> No
 
 COMMANDS = {
     "run": run,
+    "status": status,
     "evaluate": evaluate,
     "predict": predict,
     "report": report,

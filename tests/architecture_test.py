@@ -38,7 +38,10 @@ DOORS = {
     "tensorboardX": ["attn/train/store/writers.py"],
     "wandb": ["attn/train/store/tracking/wandb.py"],
     "mlflow": ["attn/train/store/tracking/mlflow.py"],
-    "rich": ["attn/report/formats/console.py", "attn/report/live.py"],
+    "rich": [
+        *("attn/report/formats/console.py", "attn/report/formats/terminal.py"),
+        *("attn/report/live.py", "attn/report/standings.py"),
+    ],
     "matplotlib": ["attn/report/"],
     "sacrebleu": ["attn/tasks/bleu.py"],
     "pycocotools": ["attn/tasks/coco.py"],
@@ -96,6 +99,7 @@ def test_a_report_reads_files_and_needs_no_jax():
         "attn.settings",
         "attn.workdir.diff",
         "attn.workdir.files",
+        "attn.workdir.standing",
     )
     for path in ROOT.glob("attn/report/**/*.py"):
         for name in imported(path):

@@ -2,7 +2,7 @@
 
 On a terminal progress is one line that is rewritten; elsewhere (a file, a pipe, a
 cluster's log) it is a plain line now and then and one for each finished point. This
-file and `attn.report.formats.console` alone know rich.
+file and `attn.report.formats` alone know rich.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import rich.table
 import rich.text
 
 from attn.report.analyse import numbers
-from attn.report.formats.console import empty, plain
+from attn.report.formats.terminal import empty, plain
 
 QUIET_SECONDS = 10.0  # between plain lines
 BAR_WIDTH = 20

@@ -79,10 +79,17 @@ class Run:
             yield
         finally:
             try:
+                if self.result:
+                    self._files.writer.final(self._figures(self.result))
                 self._files.writer.close(self._end)
             finally:
                 self._files.checkpoints.close()
                 self._files = None
+
+    @staticmethod
+    def _figures(result: Mapping[str, Any]) -> dict[str, float]:
+        costs = {n: v for n, v in result.items() if isinstance(v, int | float)}
+        return {**result["test"], **costs}
 
     @property
     def _end(self) -> End:
@@ -269,7 +276,6 @@ class Run:
         self.result |= {"measures": measures, **self._speeds()}
         self.fence()
         files.write_json(self.directory / "result.json", self.result)
-        self._opened.writer.final({**test.values, **program.costs, **self._speeds()})
 
     def _speeds(self) -> dict[str, float]:
         """Medians over the whole training, in whichever process it took place."""

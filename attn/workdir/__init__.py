@@ -7,6 +7,7 @@ SWEEP/trials/              the trials, a sweep of their own
 SWEEP/.leases/             who trains what, see attn.workdir.leases
 SWEEP/tracking.json        the key of its report in tracking services, by --log_to
 SWEEP/POINT/tracking.json  and of the point's run there
+SWEEP/.workers/K.log       what worker K of --workers=N said
 SWEEP/POINT/config.json    everything that decides the training
 SWEEP/POINT/environment.json   versions, machine, code, for each time it was started
 SWEEP/POINT/tokenizer.json     of its data, if they are text

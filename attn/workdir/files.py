@@ -9,6 +9,8 @@ import numpy as np
 
 from attn import settings
 
+WORKERS = ".workers"  # the folder of what the workers of one command say
+
 
 def local(text: str) -> pathlib.Path:
     """The path that a command names, on a file system.
@@ -133,7 +135,7 @@ def check(directory: pathlib.Path) -> None:
     if known.exists() or not directory.exists():
         return
     # a process that died before it wrote what the sweep is leaves only these
-    ours = set(directory.glob(_draft(known, "*").name))
+    ours = {directory / WORKERS, *directory.glob(_draft(known, "*").name)}
     if set(directory.iterdir()) - ours:
         raise settings.Invalid(
             f"workdir {directory} holds files that are no sweep's; name an empty or new"

@@ -40,7 +40,7 @@ def environment() -> dict[str, Any]:
         "devices": jax.device_count(),
         "hosts": jax.process_count(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": _cores(),
     }
 
 
@@ -59,6 +59,13 @@ def note_start(directory: pathlib.Path, step: int) -> None:
     if isinstance(earlier, dict):  # a file of before there were lists
         earlier = [earlier]
     files.write_json(path, [*earlier, {**environment(), "step": step}])
+
+
+def _cores() -> int | None:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _processor() -> str:

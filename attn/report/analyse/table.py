@@ -98,7 +98,9 @@ def rows(sweep: Sweep) -> list[Row]:
     Those of one column follow each other.
     """
     groups = {key(points[0].place): points for points in sweep.groups}
-    made = _decided(sweep, [_row(sweep, place, groups) for place in groups])
+    column, usual = column_axis(sweep), usual_code(sweep.points)
+    made = [_row(sweep, place, groups, column, usual) for place in groups]
+    made = _decided(sweep, made)
     order = list(dict.fromkeys(row.column for row in made))
     return sorted(made, key=lambda row: order.index(row.column))
 
@@ -156,13 +158,17 @@ def axes(sweep: Sweep) -> list[str]:
     return [axis for axis in sweep.axes if axis != SEED]
 
 
-def _row(sweep: Sweep, own: str, groups: Mapping[str, Sequence[Point]]) -> Row:
+def _row(
+    sweep: Sweep,
+    own: str,
+    groups: Mapping[str, Sequence[Point]],
+    column: str | None,
+    usual: str | None,
+) -> Row:
     points = groups[own]
     place = points[0].place
-    column = column_axis(sweep)
     reference = key({**place, **sweep.baseline})
     kind = [axis for axis in place if axis != column]
-    usual = usual_code(sweep.points)
     return Row(
         axes=place,
         label=label(place) or sweep.name,

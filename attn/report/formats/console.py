@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-import rich.box
 import rich.console
 import rich.table
 import rich.text
@@ -11,6 +10,7 @@ import rich.text
 from attn.report.analyse import columns, numbers, published, regression, summary, table
 from attn.report.analyse.columns import Column
 from attn.report.analyse.table import Row
+from attn.report.formats.terminal import empty, plain
 from attn.report.read import metrics
 from attn.report.read.results import Sweep
 
@@ -19,18 +19,6 @@ from attn.report.read.results import Sweep
 DISPENSABLE = ("verdict", "seeds", "measure", "cost", "metric")
 # Of a cell of both tables: with our interval, without, the one above the other.
 FORMS = ("intervals", "means", "stacked")
-ASCII = str.maketrans(
-    {
-        numbers.MINUS: "-",
-        numbers.PLUS_MINUS: "+-",
-        numbers.DASH: "-",
-        numbers.DAGGER: "*",
-        numbers.FIGURE_SPACE: " ",
-        "\N{MIDDLE DOT}": "/",
-        "\N{RIGHTWARDS ARROW}": "->",
-        "\N{HORIZONTAL ELLIPSIS}": "...",
-    }
-)
 
 
 def show(
@@ -203,24 +191,3 @@ def _head(column: Column) -> str:
     if column.name == "ms_per_step":
         return column.unit
     return column.title.removeprefix("test ")
-
-
-def empty(title: str, console: rich.console.Console) -> rich.table.Table:
-    """A table without columns, in the common form."""
-    return rich.table.Table(
-        title=rich.text.Text(plain(title, console)),
-        title_justify="left",
-        title_style="bold",
-        box=rich.box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-
-
-def plain(text: str, console: rich.console.Console) -> str:
-    """The text without what the console's encoding cannot show."""
-    encoding = (console.encoding or "utf-8").lower()
-    if encoding.startswith("utf"):
-        return text
-    return text.translate(ASCII).encode(encoding, "replace").decode(encoding)

@@ -6,7 +6,9 @@ and, once the point is done, `result.json`. A point that was killed at any momen
 read as far as it got, with what it lacks.
 """
 
+import collections
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -144,12 +146,12 @@ class Sweep:
     )
     tuning: Tuning | None = None
 
-    @property
+    @functools.cached_property
     def done(self) -> list[Point]:
         """The points that have a result."""
         return [point for point in self.points if point.result is not None]
 
-    @property
+    @functools.cached_property
     def groups(self) -> list[tuple[Point, ...]]:
         """The points that differ in nothing but the seed, in their order."""
         found: dict[str, list[Point]] = {}
@@ -157,7 +159,7 @@ class Sweep:
             found.setdefault(key(point.place), []).append(point)
         return [tuple(points) for points in found.values()]
 
-    @property
+    @functools.cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """Metrics of its finished points, the headline first.
 
@@ -185,7 +187,7 @@ class Sweep:
         """The metric that ranks its rows."""
         return self.metrics[0]
 
-    @property
+    @functools.cached_property
     def measures(self) -> tuple[Metric, ...]:
         """Measures of the attention of its finished points."""
         return metrics.union(p.result.measures for p in self.done)
@@ -207,8 +209,9 @@ def key(value: Any) -> str:
 
 def usual_code(points: Sequence[Point]) -> str | None:
     """The version of the code that most finished points ran, None if none tells."""
-    codes = [point.codes[-1] for point in points if point.result and point.codes]
-    return max(codes, key=codes.count, default=None)
+    codes = (point.codes[-1] for point in points if point.result and point.codes)
+    (found, _), *_ = [*collections.Counter(codes).most_common(1), (None, 0)]
+    return found
 
 
 def read(directory: str | pathlib.Path) -> Sweep:

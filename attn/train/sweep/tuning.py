@@ -29,8 +29,8 @@ from attn.train.sweep.plan import Parallel
 from attn.train.sweep.trials import Trial
 from attn.workdir import files
 from attn.workdir.leases import SPAN
+from attn.workdir.standing import TRIALS
 
-FOLDER = "trials"
 FILE = "tune.json"
 SEEDS = 2**31  # those of trials are at least this
 
@@ -64,7 +64,7 @@ def run(
     unchanged(experiment, points, directory)
     local.begin(experiment, tried, directory)
     progress.note(f"{len(tried)} trials, {len(experiment.tune)} for each row")
-    local.run(_sweep(experiment, tried), tried, directory / FOLDER, **how)
+    local.run(_sweep(experiment, tried), tried, directory / TRIALS, **how)
     record = partition.broadcast_json(_record(experiment, points, directory))
     if machines.first():
         files.write_json(directory / FILE, record)
@@ -89,7 +89,7 @@ def unchanged(
         local.unchanged(points, directory)
         return
     tried = trials(experiment.tune, points)
-    local.unchanged(tried, directory / FOLDER)
+    local.unchanged(tried, directory / TRIALS)
 
 
 def trials(tune: Sequence[Trial], points: Sequence[Point]) -> list[Point]:
@@ -147,7 +147,7 @@ def _record(
         for trial, tried in zip(
             experiment.tune, trials(experiment.tune, [point]), strict=True
         ):
-            result = files.read_json(directory / FOLDER / tried.name / "result.json")
+            result = files.read_json(directory / TRIALS / tried.name / "result.json")
             metric = result["metrics"][0] if result else metric
             entries.append(
                 {

@@ -26,8 +26,8 @@ from attn.train.sweep.groups import Builder, Group
 from attn.train.sweep.plan import Machines, Parallel, Shape
 from attn.workdir import files, machine
 from attn.workdir.leases import SPAN, Held, Lease, Leases, Lost
+from attn.workdir.standing import DIVERGED
 
-DIVERGED = "diverged.json"
 LOOK = 1.0  # seconds between two looks for what others leave
 
 
