@@ -34,22 +34,19 @@ def arrays(place):
     return jax.tree.map(np.asarray, state)
 
 
-def test_whichever_host_is_lost_the_others_leave_and_all_resume_bit_equal(tmp_path):
+def test_without_the_first_host_the_other_leaves_and_both_resume_bit_equal(tmp_path):
     config = tmp_path / "config.py"
     config.write_text(FILE)
-    begin = lambda name: hosts.start(config, tmp_path / name, hosts=3, devices=1)
-    metrics = tmp_path / "lost/point/metrics.jsonl"
-    lines = lambda: metrics.read_bytes().count(b"\n") if metrics.exists() else 0
-    for victim in (1, 0):
-        processes, before = begin("lost"), lines()
-        hosts.wait_until(processes, lambda before=before: lines() > before + 1)
-        lost = processes.pop(victim)
-        lost.kill()
-        killed = time.monotonic()
-        told = hosts.end(processes, 75)
-        assert time.monotonic() - killed < LEFT
-        assert all("another machine was lost; run the same" in text for text in told)
-        lost.communicate()
+    begin = lambda name: hosts.start(config, tmp_path / name, hosts=2, devices=1)
+    saved = lambda: tmp_path.glob("lost/point/checkpoints/*")
+    processes = begin("lost")
+    hosts.wait_until(processes, lambda: any(p.name.isdigit() for p in saved()))
+    processes[0].kill()
+    killed = time.monotonic()
+    (told,) = hosts.end(processes[1:], 75)
+    assert time.monotonic() - killed < LEFT
+    assert "another machine was lost; run the same command" in told
+    processes[0].communicate()
     told = hosts.end(begin("lost"), 0)
     assert "resumes at step" in told[0]
     hosts.end(begin("unbroken"), 0)
@@ -81,37 +78,54 @@ def test_a_point_that_was_taken_from_the_leader_ends_all_to_start_again(tmp_path
     assert "another machine has ended: Lost: point was taken over" in told[1]
 
 
-# Ends with what its argument says on the first host, while the other waits for it.
+# Waits for the others for ever, but for the first host if it has something to raise.
 ENDS = """
 import sys, jax
 from jax.experimental import multihost_utils
 from attn import settings
 from attn.train import ending, loop, machines
-address, index, what = sys.argv[1:]
-machines.join(f"{address},2,{index}")
+where, index, what = sys.argv[1:]
+machines.join(f"{where},{index}")
 with ending.together():
-    if index == "0":
+    if index == "0" and what:
         raise eval(what)
     while True:
         multihost_utils.process_allgather(1.0)
+        print("together", flush=True)
 """
+
+
+def start(count, what):
+    address = hosts.address()
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", ENDS, f"{address},{count}", str(index), what],
+            cwd=hosts.ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def test_without_one_of_three_hosts_the_others_leave():
+    processes = start(3, "")
+    lost = processes.pop(1)
+    while "together" not in lost.stdout.readline():
+        assert lost.poll() is None
+    lost.kill()
+    killed = time.monotonic()
+    told = hosts.end(processes, 75)
+    assert time.monotonic() - killed < LEFT
+    assert all("another machine was lost; run the same" in text for text in told)
+    lost.communicate()
 
 
 @pytest.mark.parametrize(
     ("what", "status"),
     [("settings.Invalid('no')", 2), ("loop.Failed('full')", 1)],
 )
-def test_what_ends_one_host_ends_the_others_with_its_status(what, status):
-    address = hosts.address()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", ENDS, address, str(index), what],
-            cwd=hosts.ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    told = hosts.end(processes, status)
+def test_what_ends_one_host_ends_the_other_with_its_status(what, status):
+    told = hosts.end(start(2, what), status)
     assert "another machine has ended: " in told[1]
