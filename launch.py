@@ -18,7 +18,8 @@
     python launch.py evaluate --workdir=DIR [--only=POINT] [--checkpoint=best]
     python launch.py predict --workdir=DIR [--only=POINT] [FILE]   answers to the lines
                                                        of a file or standard input
-    python launch.py predict --workdir=DIR --images=PATH   what is in pictures
+    python launch.py predict --workdir=DIR --images=PATH   what is in pictures,
+                                                       or these restored
     python launch.py report --workdir=DIR[,DIR...] [--output=FILE.html]
     python launch.py report --workdir=DIR --save=FILE.json      results in one file
     python launch.py report --workdir=DIR --against=FILE.json   then and now
@@ -85,7 +86,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "output",
     None,
-    "The page of report, or of predict --images (default: in WORKDIR).",
+    "The page of report, or page or folder of predict --images (default: in WORKDIR).",
 )
 flags.DEFINE_string(
     "images", None, "For predict: a PNG or JPEG file, a folder of them or a pattern."

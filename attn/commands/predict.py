@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from attn import report as reports
 from attn import settings
 from attn.data import pictures as images
-from attn.train import evaluation, machines, prediction, recognition
+from attn.train import evaluation, machines, prediction, recognition, restoring
 from attn.workdir import files
 
 
@@ -82,10 +82,19 @@ def pictures(
 ) -> None:
     """Prints what the model finds in pictures, and writes it as JSON and a page.
 
+    What makes pictures of pictures writes these into a folder, `page` or "restored" in
+    that of the point.
+
     Raises:
-        Invalid: as `images.named` and `recognition.recognise` say.
+        Invalid: as `images.named`, `recognition.recognise` and `restoring.restore` say.
     """
     paths = images.named(pattern)
+    if restoring.makes_pictures(point):
+        folder = files.local(page or str(point / "restored"))
+        for made in restoring.restore(point, paths, folder, checkpoint, overrides):
+            if machines.first():
+                print(made.text, flush=True)
+        return
     output = files.local(page or str(point / "predictions.html"))
     for found in recognition.recognise(point, paths, output, checkpoint, overrides):
         if machines.first():

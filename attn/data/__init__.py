@@ -27,7 +27,7 @@ from attn import settings
 from attn.data import images, transforms
 from attn.data.ahead import Batches
 from attn.data.digits import Digits, DigitsScene
-from attn.data.images import augment, normalise, patches, rescale
+from attn.data.images import augment, haze, normalise, patches, rescale
 from attn.data.images.captioned import Captions
 from attn.data.images.degraded import Degraded
 from attn.data.pipeline import Dataset
@@ -84,6 +84,7 @@ CAPTIONED = ("coco_captions",)  # sets of TFDS
 TRANSFORMS = {
     "crop": augment.Crop,
     "flip": augment.Flip,
+    "haze": haze.Haze,
     "multi_scale": rescale.MultiScale,
     "noise": augment.Noise,
     "normalise": normalise.Normalise,

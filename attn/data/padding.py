@@ -59,7 +59,7 @@ def on_canvas(batch: Batch, size: tuple[int, int], *, mirror: bool = False) -> B
         size: of the canvas, at least as high and wide as each of them.
         mirror: whether images are mirrored.
     """
-    found, unit = {}, len(batch["image"][0])
+    found = {}
     for name, value in batch.items():
         if isinstance(value, np.ndarray):
             found[name] = value
@@ -67,13 +67,30 @@ def on_canvas(batch: Batch, size: tuple[int, int], *, mirror: bool = False) -> B
                 found["image_mask"] = np.ones(value.shape[:3], bool)
             continue
         images = list(value)
-        times = max(1, len(images[0]) // unit)
-        whole = tuple(times * side for side in size)
+        whole = _canvas(batch, images, size)
         found[name] = np.stack([_placed(image, whole, mirror) for image in images])
         if name == "image":
             real = [np.ones(image.shape[:2], bool) for image in images]
             found["image_mask"] = np.stack([_placed(one, whole, False) for one in real])
     return found
+
+
+def cut(batch: Batch, size: tuple[int, int]) -> Batch:
+    """The batch with each list of images cut off where they exceed a canvas."""
+    found = dict(batch)
+    for name, value in batch.items():
+        if not isinstance(value, np.ndarray):
+            height, width = _canvas(batch, value, size)
+            found[name] = [image[:height, :width] for image in value]
+    return found
+
+
+def _canvas(
+    batch: Batch, images: Sequence[np.ndarray], size: tuple[int, int]
+) -> tuple[int, int]:
+    """The canvas of the images of a field, given that of "image"."""
+    times = max(1, len(images[0]) // len(batch["image"][0]))
+    return times * size[0], times * size[1]
 
 
 def _placed(image: np.ndarray, size: tuple[int, int], mirror: bool) -> np.ndarray:

@@ -71,7 +71,9 @@ def read(path: pathlib.Path) -> np.ndarray:
     return _opened(path, lambda image: np.asarray(eight_bit(image).convert("RGB")))
 
 
-def examples(dataset: Dataset, pictures: Sequence[np.ndarray]) -> tuple[Batch, Places]:
+def examples(
+    dataset: Dataset, pictures: Sequence[np.ndarray], *, degraded: bool = False
+) -> tuple[Batch, Places]:
     """Pictures behind all that a data set does to the images of its evaluation.
 
     If all images of the data set have one size, pictures are resized until they cover
@@ -80,6 +82,7 @@ def examples(dataset: Dataset, pictures: Sequence[np.ndarray]) -> tuple[Batch, P
     Args:
         dataset: with a field "image".
         pictures: uint8 [H, W, 3].
+        degraded: whether they are so already, so that noise and the like is not added.
 
     Raises:
         Invalid: the data set has no images, or of other than 1 or 3 channels.
@@ -96,7 +99,7 @@ def examples(dataset: Dataset, pictures: Sequence[np.ndarray]) -> tuple[Batch, P
     middles = batch["boxes"][:, 0].astype(np.float64)
     if isinstance(like, np.ndarray):
         batch = augment.centre_crops(batch, shape[:2])
-    batch = dataset.evaluated(batch)
+    batch = dataset.evaluated(batch, degraded=degraded)
     boxes = batch.pop("boxes")[:, 0].astype(np.float64)
     del batch["boxes_mask"]
     scale = (boxes[:, 2:] - boxes[:, :2]) / (middles[:, 2:] - middles[:, :2])

@@ -179,13 +179,16 @@ class Dataset:
         """The first training example, [1, ...], before all transforms."""
         return copy.deepcopy(self._first)
 
-    def evaluated(self, batch: Batch) -> Batch:
+    def evaluated(self, batch: Batch, *, degraded: bool = False) -> Batch:
         """Examples of another source as evaluation has them, behind all transforms.
 
         Args:
             batch: fields as of `first`, of which some may be missing.
+            degraded: whether to leave out those that degrade images.
         """
-        counts, places = self._evaluation[0], np.arange(len(batch["image"]))
+        left = {e.name for e in self.transforms if degraded and e.transform.degrades}
+        counts = {n: c for n, c in self._evaluation[0].items() if n not in left}
+        places = np.arange(len(batch["image"]))
 
         def numbers(stream: str, draws: int) -> np.ndarray:
             return _numbers(EVALUATION_SEED, "test", places, stream, draws)
@@ -326,14 +329,8 @@ class Dataset:
         """
         counts, batch = self._training if train else self._evaluation
         if self._unlike:
-            height, width = self._plan("test").largest
-            unit = len(batch["image"][0])
-            for name, value in batch.items():
-                if not isinstance(value, np.ndarray):  # training may be larger
-                    times = max(1, len(value[0]) // unit)
-                    part = np.s_[: times * height, : times * width]
-                    batch = {**batch, name: [one[part] for one in value]}
-            batch = padding.on_canvas(batch, (height, width))
+            size = self._plan("test").largest  # training may be larger
+            batch = padding.on_canvas(padding.cut(batch, size), size)
         return counts, abstract(batch)
 
     @functools.cached_property

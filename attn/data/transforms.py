@@ -36,11 +36,13 @@ class Transform:
             numbers are the same in every run.
         parts: whether it leaves parts of images in training and whole ones in
             evaluation, for models that take images of any size.
+        degrades: whether it makes images worse, for a model to restore them.
     """
 
     splits: Literal["train", "all"] = "train"
 
     parts: ClassVar[bool] = False
+    degrades: ClassVar[bool] = False
 
     def bound(self, source: Source) -> "Transform":
         """The transform with what it takes from the data set."""

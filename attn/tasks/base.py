@@ -246,6 +246,20 @@ class Task:
         """
         raise settings.Invalid(f"task {type(self).__name__} is not about pictures")
 
+    def restore(
+        self, outputs: Any, batch: Mapping[str, np.ndarray]
+    ) -> list[np.ndarray]:
+        """The pictures that the model makes of pictures, uint8 [H, W, C] each.
+
+        Args:
+            outputs: of the model, NumPy arrays.
+            batch: the images, and "image_mask" where they are padded.
+
+        Raises:
+            settings.Invalid: the task makes none.
+        """
+        raise settings.Invalid(f"task {type(self).__name__} makes no pictures")
+
 
 def divide(means: Mapping[str, Mean]) -> dict[str, float]:
     """The quotients of totals by weights, summed in float64; NaN by no weight at all.

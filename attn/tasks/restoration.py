@@ -135,6 +135,19 @@ class Restoration(Task):
         """Means over the images."""
         return {name: float(np.mean(values)) for name, values in predictions.items()}
 
+    def restore(
+        self, outputs: Any, batch: Mapping[str, np.ndarray]
+    ) -> list[np.ndarray]:
+        """The outputs without padding."""
+        whole = np.rint(255 * np.clip(outputs, 0, 1)).astype(np.uint8)
+        if MASK not in batch:
+            return list(whole)
+        scale = outputs.shape[1] // batch["image"].shape[1]
+        sizes = [
+            [scale * int(m.any(axis=a).sum()) for a in (1, 0)] for m in batch[MASK]
+        ]
+        return [one[:h, :w] for one, (h, w) in zip(whole, sizes, strict=True)]
+
     def _measured(self, image: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """PSNR and SSIM of each image: [B]."""
         pair = [fidelity.quantised(image.astype(jnp.float32)), _truth(batch)]

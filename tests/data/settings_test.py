@@ -194,6 +194,13 @@ COMMON = {
 TRANSFORMS = {
     "crop": ({"size": 20}, {"splits": "all", "size": 12, "padding": 4}),
     "flip": ({}, {"splits": "all", "probability": 0.9}),
+    "haze": ({}, {
+        "splits": "train",
+        "beta": [0.5, 1.0],
+        "airlight": [0.5, 0.6],
+        "depth": "constant",
+        "into": "hazy",
+    }),
     "multi_scale": (
         {
             "sides": [24, 33],

@@ -15,7 +15,7 @@ Boxes and masks of objects move along (`attn.data.images.geometry`).
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -230,6 +230,8 @@ class Noise(Transform):
     deviation: settings.NotNegative = 25.0
     field: str = "image"
     into: str = ""
+
+    degrades: ClassVar[bool] = True
 
     def draws(self, example: Mapping[str, Field]) -> int:
         """One a pixel and channel, and one more where that is odd.
