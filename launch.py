@@ -240,8 +240,9 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
 
         alone = given(overrides, "workers", "report", "distributed")
         alone = [sys.executable, __file__, *alone, "--noreport", "--distributed=off"]
-        tracking = Tracking(FLAGS.log_to, experiment.name)
-        sys.exit(workers.train(alone, directory, FLAGS.workers, tracking))
+        how = {"tracking": Tracking(FLAGS.log_to, experiment.name)}
+        how["stop_on"] = FLAGS.stop_on
+        sys.exit(workers.train(alone, directory, FLAGS.workers, **how))
     else:
         how |= {"log_to": FLAGS.log_to, "stop_on": FLAGS.stop_on, "span": FLAGS.stale}
         how["report"] = FLAGS.report

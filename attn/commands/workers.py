@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from attn import settings
 from attn.commands import run, status
 from attn.report import standings
+from attn.train import ending, interruption
 from attn.train.store.tracking import Tracking
 from attn.workdir import files, leases, standing
 
@@ -28,24 +29,30 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def train(
-    command: Sequence[str], directory: pathlib.Path, count: int, tracking: Tracking
+    command: Sequence[str],
+    directory: pathlib.Path,
+    count: int,
+    *,
+    tracking: Tracking,
+    stop_on: Sequence[str] = interruption.SIGNALS,
 ) -> int:
     """Trains the points by several workers, then reports; returns the exit status.
 
-    Their output goes to files in the work directory. The first Ctrl-C or SIGTERM asks
-    all to save and stop, the second kills them.
+    Their output goes to files in the work directory. The first signal asks all to save
+    and stop, the second kills them.
 
     Args:
         command: of one worker, which makes no report.
         directory: the work directory.
         count: number of workers.
         tracking: services that get the report.
+        stop_on: the signals that ask, which are passed on.
 
     Raises:
         Invalid: there are fewer GPUs than workers, or a worker says what is wrong.
     """
     places = _places(count)
-    with _Group(command, directory) as group, standings.Watch() as shown:
+    with _Group(command, directory, stop_on) as group, standings.Watch() as shown:
         group.start(*places[0])
         while group.running:
             if group.started < count and _begun(directory):
@@ -72,10 +79,10 @@ def _end(group: "_Group", directory: pathlib.Path, tracking: Tracking) -> int:
     if wrong:
         raise settings.Invalid(group.last_line(wrong[0]).removeprefix("launch.py: "))
     if not {0, 1} & {*statuses.values()}:
-        if run.STOPPED not in statuses.values():
+        if ending.STOPPED not in statuses.values():
             return 1
         print("stopped after saving; run the same command to go on", file=sys.stderr)
-        return run.STOPPED
+        return ending.STOPPED
     run.show(directory, tracking)
     failed = status.read(directory)[-1].failed
     said = [f"failed: {name}: {reason}" for name, reason in failed.items()]
@@ -94,16 +101,18 @@ class _Group:
         running: the others.
     """
 
-    def __init__(self, command: Sequence[str], directory: pathlib.Path):
+    def __init__(
+        self, command: Sequence[str], directory: pathlib.Path, stop_on: Sequence[str]
+    ):
         self._command, self._folder = command, directory / files.WORKERS
+        self._signals = [interruption.signal_of(name) for name in stop_on]
         self._asked = 0
         self.statuses: dict[int, int] = {}
         self.running: dict[int, subprocess.Popen] = {}
 
     def __enter__(self) -> "_Group":
         self._folder.mkdir(parents=True, exist_ok=True)
-        ways = signal.SIGTERM, signal.SIGINT
-        self._before = {number: signal.signal(number, self._ask) for number in ways}
+        self._before = {n: signal.signal(n, self._ask) for n in self._signals}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -113,10 +122,10 @@ class _Group:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: object) -> None:
-        del number, frame
+        del frame
         self._asked += 1
         for worker in self.running.values():
-            worker.send_signal(signal.SIGTERM if self._asked == 1 else signal.SIGKILL)
+            worker.send_signal(number if self._asked == 1 else signal.SIGKILL)
 
     @property
     def started(self) -> int:
@@ -146,7 +155,7 @@ class _Group:
                 continue
             del self.running[k]
             self.statuses[k] = status = worker.returncode
-            if status not in (0, 1, 2, run.STOPPED):
+            if status not in (0, 1, 2, ending.STOPPED):
                 how = f"signal {-status}" if status < 0 else f"status {status}"
                 said.append(f"worker {k} ended by {how}; see {self._log(k)}")
         return said

@@ -79,7 +79,7 @@ def watch(signals: Sequence[str] = SIGNALS) -> Iterator[Interruption]:
         signal.signal(number, before[number])
 
     try:
-        for number in map(_number, signals):
+        for number in map(signal_of, signals):
             if not (several and number == signal.SIGTERM):
                 before[number] = signal.signal(number, answer)
         yield interruption
@@ -88,7 +88,12 @@ def watch(signals: Sequence[str] = SIGNALS) -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
-def _number(name: str) -> signal.Signals:
+def signal_of(name: str) -> signal.Signals:
+    """The signal of a name without "SIG".
+
+    Raises:
+        Invalid: there is none, or it cannot be heard.
+    """
     found = getattr(signal, f"SIG{name}", None)
     if not isinstance(found, signal.Signals) or found in (
         signal.SIGKILL,

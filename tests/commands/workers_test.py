@@ -15,6 +15,7 @@ import pytest
 
 from attn import settings
 from attn.commands import run, workers
+from attn.train import ending
 from attn.workdir import files
 from attn.workdir.leases import FOLDER
 
@@ -64,7 +65,7 @@ def play(tmp_path, monkeypatch):
 
     def played(how, count=2):
         command = [sys.executable, str(program), str(tmp_path), how]
-        status = workers.train(command, tmp_path, count, None)
+        status = workers.train(command, tmp_path, count, tracking=None)
         return status, [json.loads(p.read_text()) for p in tmp_path.glob("*.said")]
 
     return played
@@ -173,7 +174,7 @@ def test_a_sweep_is_stopped_and_goes_on(tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == run.STOPPED, output
+    assert process.returncode == ending.STOPPED, output
     assert not list(work.glob("*/result.json"))
     process = launch(*command)
     output, _ = process.communicate(timeout=120)
