@@ -89,6 +89,11 @@ EXACT = {
         "ResNet-50-every-0": 25_557_032 + 4 * 526_592 + 6 * 2_101_760,
     },
 }
+EXACT[("second_order", "pooling")] = {"root__5_iterations-0": 56_929_832}
+EXACT[("second_order", "gsop")] = {
+    "squeeze_excite-0": 28_088_024,
+    "channel-0": 28_054_440,
+}
 # Table 3 of the Transformer; the rest of it stands in tests/models.
 EXACT[("transformer", "size")] = {
     "base-0": 63_045_632,

@@ -33,7 +33,7 @@ from attn.models.layers.dense import TORCH, classify
 from attn.models.layers.residual import Stage
 from attn.models.layers.timm import Rules
 from attn.models.scaling import Width, step_of
-from attn.settings import Count, Invalid
+from attn.settings import Count, Invalid, Positive
 
 IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
     10: ("basic", (1, 1, 1, 1)),
@@ -47,7 +47,6 @@ IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
 }
 CONVOLUTIONS = {"basic": 2, "bottleneck": 3}  # in one block
 EXPANSION = {"basic": 1, "bottleneck": 4}
-REDUCED = 256  # channels of which the covariance is pooled
 
 
 def plan(
@@ -153,8 +152,9 @@ class ResNet(Model):
             "global_second_order" at the end of the last branch of stages 2 to 4.
         pooling: what the classifier reads of the last map: the "average" of its
             places, or their "covariance". For that a 1x1 convolution with BN and ReLU
-            makes 256 channels; the classifier reads the triangle of the square root of
-            their covariance.
+            makes `pooled_channels` of it; the classifier reads the triangle of the
+            square root of their covariance.
+        pooled_channels: of which the covariance is pooled; 256 in the paper.
         iterations: of Newton-Schulz for that root; 5 in the paper. With 0 it is the
             covariance itself, over the root of its trace.
         other attributes: see `Model`; statistics, the pooled features and the
@@ -208,6 +208,7 @@ class ResNet(Model):
     frozen_norm: bool = False
     last_stride: Literal[1, 2] | None = None
     pooling: Literal["average", "covariance"] = "average"
+    pooled_channels: Positive = 256
     iterations: Count = 5
 
     def __post_init__(self):
@@ -280,7 +281,7 @@ class ResNet(Model):
         """What the classifier reads of the last map, in float32."""
         if self.pooling == "average":
             return x.astype(jnp.float32).mean(axis=(1, 2))
-        x = conv(self, "reduce_conv", x, REDUCED, 1, 1)
+        x = conv(self, "reduce_conv", x, self.pooled_channels, 1, 1)
         x = batch_norm(self, "reduce_norm", x, train=train, frozen=self.frozen_norm)
         covariance = ops.covariance_pool(nn.relu(x))
         root = ops.newton_schulz_sqrt(covariance, iterations=self.iterations)

@@ -306,6 +306,10 @@ CHANGES = {
         "frozen_norm": True,
         "last_stride": 1,
         "pooling": "covariance",
+        "pooled_channels": (
+            {"pooling": "covariance"},
+            {"pooling": "covariance", "pooled_channels": 5},
+        ),
         "iterations": (
             {"pooling": "covariance"},
             {"pooling": "covariance", "iterations": 3},

@@ -339,6 +339,7 @@ def test_frozen_batch_norm_is_no_parameter_and_is_the_same_in_training():
 
 def test_covariance_pooling_reads_the_root_by_newton_schulz():
     settings = {"depth": 8, "layout": "cifar", "width": 4, "pooling": "covariance"}
+    settings["pooled_channels"] = 24
     body = models.create("resnet", num_classes=None, **settings)
     whole = models.create("resnet", num_classes=5, **settings)
     x = np.random.default_rng(0).normal(size=(2, 22, 31, 3)).astype(np.float32)
@@ -354,16 +355,16 @@ def test_covariance_pooling_reads_the_root_by_newton_schulz():
     norm = params["reduce_norm"]
     y = np.asarray(last, np.float64) @ params["reduce_conv"]["kernel"][0, 0]
     y = (y - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
-    y = np.maximum(y * norm["scale"] + norm["bias"], 0).reshape(2, -1, 256)
+    y = np.maximum(y * norm["scale"] + norm["bias"], 0).reshape(2, -1, 24)
     y -= y.mean(axis=1, keepdims=True)
     covariance = np.einsum("bpc,bpd->bcd", y, y) / y.shape[1]
     trace = np.trace(covariance, axis1=1, axis2=2)[:, None, None]
-    root, inverse = covariance / trace, np.eye(256)
+    root, inverse = covariance / trace, np.eye(24)
     for _ in range(5):
-        step = (3 * np.eye(256) - inverse @ root) / 2
+        step = (3 * np.eye(24) - inverse @ root) / 2
         root, inverse = root @ step, step @ inverse
     root *= np.sqrt(trace)
-    flat = root[:, *np.triu_indices(256)]
+    flat = root[:, *np.triu_indices(24)]
     want = flat @ params["classifier"]["kernel"] + params["classifier"]["bias"]
     found = jax.jit(functools.partial(whole.apply, train=False))(variables, x)
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
