@@ -1,0 +1,82 @@
+"""What several workers on one machine bring, and how long one idles between points.
+
+    python -m benchmarks.workers                # two workers on two cores, five minutes
+    python -m benchmarks.workers --workers=4 --rounds=3
+
+A part of the default experiment, three rows of four seeds with half of the steps, is
+trained by one process and by several, in turn, each with all cores between them and
+the compiled programs at hand. It prints points an hour over those of one process, of
+the whole commands; and the idle time: from the end of a point to the beginning of the
+next one of the same program in the same process, beyond what the points themselves
+took. Goals: 1.5 with two workers on two cores, 1 s.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import app, flags
+
+ROOT = pathlib.Path(__file__).parents[1]
+ROWS = "none", "cbam", "multi_head"
+SWEEP = [f"--only={','.join(ROWS)}", "--config.train.steps=230", "--parallel=off"]
+SWEEP += ["--config.train.eval_every=115", "--config.train.save_every=115"]
+
+flags.DEFINE_integer("workers", 2, "Workers that are compared with one.")
+flags.DEFINE_integer("rounds", 1, "Times that each is measured; medians count.")
+FLAGS = flags.FLAGS
+
+
+def launch(place: pathlib.Path, workers: int, *more: str) -> float:
+    """The seconds of a command."""
+    began = time.perf_counter()
+    command = [sys.executable, str(ROOT / "launch.py"), *SWEEP, *more]
+    command += [f"--compilation_cache={place.parent / 'cache'}", f"--workdir={place}"]
+    command += [f"--workers={workers}"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def idle(place: pathlib.Path) -> list[float]:
+    """Seconds between points of one program, of a run by one process."""
+    found = []
+    for row in ROWS:
+        results = sorted(
+            place.glob(f"{row}-*/result.json"), key=lambda p: p.stat().st_mtime
+        )
+        for before, path in itertools.pairwise(results):
+            between = path.stat().st_mtime - before.stat().st_mtime
+            found.append(between - json.loads(path.read_text())["seconds"])
+    return found
+
+
+def main(argv: list[str]) -> None:
+    """Prints a line a round, and the medians."""
+    del argv
+    ratios, gaps = [], []
+    with tempfile.TemporaryDirectory() as name:
+        here = pathlib.Path(name)
+        launch(here / "first", 1, f"--only={','.join(f'{row}-0' for row in ROWS)}")
+        for k in range(FLAGS.rounds):
+            alone = launch(here / f"one{k}", 1)
+            shared = launch(here / f"several{k}", FLAGS.workers)
+            ratios.append(alone / shared)
+            gaps += idle(here / f"one{k}")
+            print(
+                f"{alone:.0f} s by one, {shared:.0f} s by {FLAGS.workers}:"
+                f" {ratios[-1]:.2f} times the points an hour"
+                f" (load {os.getloadavg()[0]:.1f})",
+                flush=True,
+            )
+    print(f"points an hour: {statistics.median(ratios):.2f}")
+    print(f"idle: {statistics.median(gaps):.2f} s, {max(gaps):.2f} s at most")
+
+
+if __name__ == "__main__":
+    app.run(main)
