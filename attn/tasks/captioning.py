@@ -113,13 +113,18 @@ class Captioning(Translation):
         """Refuses a model whose outputs do not fit.
 
         Raises:
-            Invalid: as of `Translation`, or a baseline that is not there.
+            Invalid: as of `Translation`, or a baseline that is not there or not read.
         """
         super().check(outputs, example, facts)
         if self.baseline == "learnt" and "baseline" not in _named(outputs):
             raise settings.Invalid(
                 "task.baseline='learnt' is the model's, and this one has none: set"
                 " model.baseline=True, or task.baseline='average'"
+            )
+        if self.baseline == "average" and "baseline" in _named(outputs):
+            raise settings.Invalid(
+                "model.baseline=True learns what task.baseline='average' does not read:"
+                " set task.baseline='learnt', or model.baseline=False"
             )
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:

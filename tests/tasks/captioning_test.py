@@ -129,6 +129,14 @@ def test_a_baseline_that_the_model_does_not_learn_is_refused():
         task(baseline="learnt").check(shapes, BATCH, FACTS)
 
 
+def test_a_baseline_that_the_task_does_not_read_is_refused():
+    expected = jnp.zeros(BATCH["target"].shape)
+    shapes = jax.eval_shape(lambda: {**SOFT, "baseline": expected})
+    task(baseline="learnt").check(shapes, BATCH, FACTS)
+    with pytest.raises(settings.Invalid, match=r"task\.baseline='learnt'"):
+        task().check(shapes, BATCH, FACTS)
+
+
 def test_where_the_attention_was_is_counted_pixel_by_pixel():
     found = jax.jit(task().evaluate)(SOFT, BATCH)
     named = {0: [(3, 0), (1, 1)], 1: [(0, 0)], 2: []}
