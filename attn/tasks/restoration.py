@@ -106,8 +106,15 @@ class Restoration(Task):
         if self.scale > 1:
             given = ops.imresize(given, self.scale)
         found[INPUT.name] = self._measured(given, batch)[PSNR.name]
-        ones = jnp.ones(len(given))
-        means = {name: Mean(values, ones) for name, values in found.items()}
+        mask = fidelity.within(self._mask(batch), self._border)
+        sides = jnp.stack([mask.any(axis=axis).sum(axis=1) for axis in (1, 2)])
+        means = {}
+        for name, values in found.items():
+            # Nothing is measured of an image that has no pixels, or no window of SSIM.
+            least = fidelity.WINDOW if name == SSIM.name else 1
+            there = sides.min(axis=0) >= least
+            values = jnp.where(there, values, 0.0)
+            means[name] = Mean(values, there.astype(jnp.float32))
         return self.loss(outputs, batch) | means
 
     def predict(

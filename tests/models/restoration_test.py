@@ -31,6 +31,14 @@ def parameters(name, **given):
     return cost.parameters(jax.eval_shape(init, jax.random.key(0), images))
 
 
+def test_what_san_has_more_at_other_scales_is_published():
+    """At x2, x3, x4 and x8 the authors' code has 15,712,280 to 16,007,704."""
+    published = {2: 15_712_280, 3: 15_896_920, 4: 15_859_992, 8: 16_007_704}
+    ours = {s: parameters("san", scale=s, groups=1, depth=1) for s in published}
+    for scale in (3, 4, 8):
+        assert ours[scale] - ours[2] == published[scale] - published[2]
+
+
 def test_blocks_of_ffa_are_those_of_the_published_code():
     """By two networks of fewer blocks, as all of them take long to trace."""
     assert models.find("ffa").depth == 19

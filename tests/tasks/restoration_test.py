@@ -85,6 +85,16 @@ def test_whole_images_are_measured_without_their_padding(given, border):
     assert f"without {border} pixels" in note and ("Y" in note) == task.luma
 
 
+def test_images_without_a_window_of_ssim_do_not_count():
+    task = tasks.create({"name": "restoration"}, {"scale": SCALE})
+    given = batch()
+    given["image_mask"][0, 6:] = False  # 12 rows, of which 8 are inside the border
+    found = jax.jit(task.evaluate)(outputs(), given)
+    assert np.asarray(found["ssim"].weight).tolist() == [0, 1]
+    assert np.asarray(found["psnr"].weight).tolist() == [1, 1]
+    assert np.isfinite(found["ssim"].total).all()
+
+
 class Lopsided(nn.Module):
     """What it makes depends on where up and left are."""
 

@@ -52,19 +52,16 @@ class Patches(Transform):
 
     def sizes(self, sizes: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
         """Those of squares, or of whole images."""
-        return sizes if draws is None else np.full_like(sizes, self.size)
+        if draws is None:
+            return sizes
+        self._room(sizes)
+        return np.full_like(sizes, self.size)
 
     def apply(self, batch: Batch, draws: np.ndarray) -> Batch:
         """Squares of all fields."""
         geometry.present(batch, self.fields)
         first = [image.shape[:2] for image in batch[self.fields[0]]]
-        room = np.array(first) - self.size
-        if room.min() < 0:
-            height, width = first[int(np.argmin(room.min(axis=1)))]
-            raise settings.Invalid(
-                f"a patch of {self.size} pixels needs images as large, got"
-                f" {height}x{width}"
-            )
+        room = self._room(np.array(first))
         corners = integers(draws[:, :2], room + 1)
         ways = integers(draws[:, 2], 8) if self.turn else np.zeros(len(draws), int)
         found = dict(batch)
@@ -72,6 +69,17 @@ class Patches(Transform):
             chosen = zip(batch[name], first, corners.tolist(), ways, strict=True)
             found[name] = np.stack([self._patch(*one) for one in chosen])
         return found
+
+    def _room(self, sizes: np.ndarray) -> np.ndarray:
+        """The last row and column at which a square may begin: int [B, 2]."""
+        room = sizes - self.size
+        if room.min() < 0:
+            height, width = sizes[np.argmin(room.min(axis=1))].tolist()
+            raise settings.Invalid(
+                f"a patch of {self.size} pixels needs images as large, got"
+                f" {height}x{width}"
+            )
+        return room
 
     def _patch(
         self, image: np.ndarray, first: tuple[int, int], corner: list[int], way: int
