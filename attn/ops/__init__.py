@@ -28,7 +28,6 @@ from attn.ops.grid import (
 from attn.ops.gumbel import draw_one_hot, straight_through_gumbel
 from attn.ops.programs import plain
 from attn.ops.resize import imresize
-from attn.ops.ring import ring_attention
 from attn.ops.sample import bilinear_sample
 from attn.ops.score_function import (
     baseline_loss,
@@ -36,6 +35,7 @@ from attn.ops.score_function import (
     moving_average,
     score_function_loss,
 )
+from attn.ops.sequence import sequence_attention
 from attn.ops.sparsemax import entmax15, sparsemax
 
 __all__ = [
@@ -60,8 +60,8 @@ __all__ = [
     "plain",
     "projective_grid",
     "regular_grid",
-    "ring_attention",
     "score_function_loss",
+    "sequence_attention",
     "sparsemax",
     "straight_through_gumbel",
     "thin_plate_grid",

@@ -212,6 +212,13 @@ def test_a_score_comes_after_the_cap():
     assert np.max(np.abs(want[0] - logits[0])) > 0.01
 
 
+def test_large_scores_where_blocks_are_filled_up_do_no_harm():
+    """All of them alike, they change nothing, but exp(300) is infinite."""
+    far = lambda score, b, n, t, s: score + 300.0
+    got, want = (both("loop", inputs(), score_mod=f) for f in (far, None))
+    close(got, want, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["neighborhood", "documents"])
 def test_blocks_of_which_nothing_is_allowed_are_not_visited(name):
     """NaN spreads through every product, also through those of weight 0."""

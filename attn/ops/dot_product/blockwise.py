@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn.ops.dot_product import blocks, dropout, heads, mods, skips, tiles
+from attn.ops.dot_product import blocks, dropout, heads, mods, skips, tiles, varying
 from attn.ops.dot_product.blocks import Plan
 from attn.ops.dot_product.problem import Asked, Inputs
 from attn.ops.dot_product.tiles import Head
@@ -73,7 +73,7 @@ def attend(
     captured, given["score_captured"] = mods.split(inputs.score_captured)
     learnt = {name: getattr(inputs, name) for name in ("q", "k", "v", "bias", "sinks")}
     learnt["learnt"] = captured
-    return blockwise_attention(asked, plans, learnt, given)
+    return blockwise_attention(asked, plans, *varying.together((learnt, given)))
 
 
 def plans_for(inputs: Inputs, asked: Asked) -> tuple[Plan, Plan]:
@@ -109,13 +109,24 @@ def _attend_backward(asked, plans, kept, dy):
     grads = dict(zip(("q", "k", "v", "bias", "learnt"), found, strict=True))
     grads["sinks"] = None
     if arrays.sinks is not None:
-        # Their values are 0, so of ds = p (dp - delta) the first term is none.
-        weights = jnp.exp(arrays.sinks[None, :, None] - lse)
-        grads["sinks"] = -jnp.einsum("bnt,btnd,btnd->n", weights, dy, y)
+        grads["sinks"] = of_sinks(arrays.sinks, lse, y, dy)
     return jax.tree.map(lambda grad, x: grad.astype(x.dtype), grads, learnt), None
 
 
 blockwise_attention.defvjp(_attend_forward, _attend_backward)
+
+
+def of_sinks(sinks: jax.Array, lse: jax.Array, y: jax.Array, dy: jax.Array):
+    """The gradient [N] of sinks: ds = p (dp - delta), in which dp is 0.
+
+    Args:
+        sinks: [N].
+        lse: [B, N, T], the sinks included.
+        y: what was read, [B, T, N, Dv].
+        dy: its gradient.
+    """
+    weights = jnp.exp(sinks[None, :, None] - lse)
+    return -jnp.einsum("bnt,btnd,btnd->n", weights, dy, y)
 
 
 def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Array]:
@@ -129,6 +140,7 @@ def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Arr
     top = head.sink.astype(dtype) if sink else jnp.finfo(dtype).min
     row = lambda number: jnp.full((1, plan.q), number, dtype)
     start = row(top), row(sink), jnp.zeros((values.shape[1], plan.q), dtype)
+    start = varying.like(start, head.q)
 
     def targets(j):
         first, last, at = _sources(head, asked, plan, j)
@@ -189,7 +201,9 @@ def backward(
         plan: the block lengths.
     """
     delta = jnp.sum(dy.astype(y.dtype) * y, axis=-1)
-    delta, lse = (tiles.cut(x, plan.q)[:, None] for x in (delta, lse))  # [J, 1, q]
+    delta = tiles.cut(delta, plan.q)[:, None]  # [J, 1, q]
+    # What fills up the targets has weights of 0, however large its logits are.
+    lse = tiles.cut(lse, plan.q, filling=jnp.finfo(lse.dtype).max)[:, None]
     dy = tiles.cut(dy.astype(head.v.dtype), plan.q)
     count, channels = head.q.shape[0], head.q.shape[2]
 
@@ -213,10 +227,11 @@ def backward(
 
         dq, shared = carry
         zeros = tuple(jnp.zeros(x.shape[1:], delta.dtype) for x in (head.k, head.v))
+        zeros = varying.like(zeros, head.q)
         dq, dk, dv, shared = tiles.repeat(first, last, targets, (dq, *zeros, shared))
         return (dq, shared), (dk, dv)
 
-    dq = jnp.zeros((count, channels, plan.q), delta.dtype)
+    dq = varying.like(jnp.zeros((count, channels, plan.q), delta.dtype), head.q)
     (dq, shared), (dk, dv) = _scan(sources, (dq, shared), head.k.shape[0])
     dq = dq.transpose(0, 2, 1)
     return *(x.reshape(-1, x.shape[-1]) for x in (dq, dk, dv)), shared
@@ -267,7 +282,7 @@ def _sources(head: Head, asked: Asked, plan: Plan, j: Any) -> tuple[Any, Any, An
     if head.seen is not None:
         return _visits(head.seen, j)
     count = head.k.shape[0]
-    first, last = tiles.span(j, plan.q, plan.k, count, asked.left, asked.right)
+    first, last = tiles.span(j, plan.q, plan.k, count, *head.sight.window(asked))
     if isinstance(head.sight.limit, jax.Array) and count > 1:
         last = jnp.minimum(last, -(-head.sight.limit // plan.k))
     return first, last, lambda i: i
@@ -278,7 +293,8 @@ def _targets(head: Head, asked: Asked, plan: Plan, i: Any) -> tuple[Any, Any, An
     if head.seen is not None:
         return _visits(head.seen.T, i)
     count = head.q.shape[0]
-    first, last = tiles.span(i, plan.k, plan.q, count, asked.right, asked.left)
+    left, right = head.sight.window(asked)
+    first, last = tiles.span(i, plan.k, plan.q, count, right, left)
     if isinstance(head.sight.limit, jax.Array) and head.k.shape[0] > 1:
         last = jnp.where(i * plan.k < head.sight.limit, last, first)
     return first, last, lambda j: j

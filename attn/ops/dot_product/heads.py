@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn.ops.dot_product import mods, skips, tiles
+from attn.ops.dot_product import mods, skips, tiles, varying
 from attn.ops.dot_product.blocks import Plan
 from attn.ops.dot_product.tiles import Head, Matrix, Sight
 
@@ -20,7 +20,8 @@ class Arrays(NamedTuple):
     """What all heads attend with.
 
     The shapes are those of `Inputs`; the limit is [B], the seed [B, N], and `seen`
-    tells of tiles. What was captured is None where it has gradients in `learnt`.
+    tells of tiles. What was captured is None where it has gradients in `learnt`. The
+    origin is where the first target and source are in the sequence.
     """
 
     q: jax.Array
@@ -35,6 +36,7 @@ class Arrays(NamedTuple):
     score_captured: tuple = ()
     learnt: tuple = ()
     sinks: jax.Array | None = None
+    origin: tuple = (0, 0)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -65,7 +67,8 @@ def read(run, arrays: Arrays, plan: Plan):
 
     y = jnp.zeros((*arrays.q.shape[:3], arrays.v.shape[3]), arrays.dtype)
     lse = jnp.zeros((batch, heads, targets), arrays.dtype)
-    return lax.fori_loop(0, batch * heads, body, (y, lse))
+    made = varying.like((y, lse), arrays.q)
+    return lax.fori_loop(0, batch * heads, body, made)
 
 
 def differentiate(run, arrays: Arrays, y, lse, dy, plan: Plan):
@@ -106,6 +109,7 @@ def _differentiate_in_loop(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
         )
 
     start = [jnp.zeros(x.shape, arrays.dtype) for x in arrays[:3]]
+    start = varying.like(start, arrays.q)
     shared = _shared(arrays.bias, arrays)
     return lax.fori_loop(0, batch * heads, body, (*start, shared))
 
@@ -113,7 +117,8 @@ def _differentiate_in_loop(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
 def _shared(bias: jax.Array | None, arrays: Arrays):
     """Zeros, to which gradients of the bias and of `learnt` are added."""
     zeros = lambda x: jnp.zeros(x.shape, arrays.dtype)
-    return jax.tree.map(zeros, (bias, arrays.learnt))
+    made = jax.tree.map(zeros, (bias, arrays.learnt))
+    return varying.like(made, arrays.q)
 
 
 def _differentiate_at_once(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
@@ -172,6 +177,7 @@ def _head_at(arrays: Arrays, b, n, plan: Plan, cast) -> Head:
             captured=arrays.mask_captured,
             example=b,
             head=n,
+            origin=arrays.origin,
         ),
         sizes=(arrays.q.shape[1], arrays.k.shape[1]),
         captured=mods.merge(arrays.learnt, arrays.score_captured),
@@ -238,6 +244,7 @@ def _head_of(leaves: dict[str, jax.Array], plan: Plan, arrays: Arrays, cast) -> 
             captured=arrays.mask_captured,
             example=leaves["example"],
             head=leaves["head"],
+            origin=arrays.origin,
         ),
         sizes=(arrays.q.shape[1], arrays.k.shape[1]),
         captured=mods.merge(arrays.learnt, arrays.score_captured),

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from attn.ops.dot_product import varying
+
 MaskMod = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 ScoreMod = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 PLACE = 4  # arguments that say where: b, n, t, s
@@ -38,6 +40,8 @@ class Mod:
 
     def __call__(self, captured: tuple, *args: jax.Array) -> jax.Array:
         """Its value for one place."""
+        if varying.axes((captured, args)):
+            return _evaluate(self.jaxpr, captured, args)[0]
         program = core.ClosedJaxpr(self.jaxpr, list(captured))
         (value,) = core.jaxpr_as_fun(program)(*args)
         return value
@@ -135,6 +139,28 @@ def _trace(function: Callable, *scores: jax.ShapeDtypeStruct):
     captured = tuple(jnp.asarray(x) for x in closed.consts)
     kinds = [jax.typeof(x).str_short() for x in captured]
     return Mod(closed.jaxpr, f"{kinds} {shapes} {closed.jaxpr}"), captured, got
+
+
+def _evaluate(jaxpr: core.Jaxpr, captured: tuple, args: tuple) -> list:
+    """The values of a program, arguments of each step differing along the same axes.
+
+    The program was traced before what it captured was made to differ.
+    """
+    values = dict(zip(jaxpr.constvars, captured, strict=True))
+    values |= zip(jaxpr.invars, args, strict=True)
+    read = lambda x: x.val if isinstance(x, core.Literal) else values[x]
+    for eqn in jaxpr.eqns:
+        given = varying.together([read(x) for x in eqn.invars])
+        if eqn.primitive.name == "jit":
+            inner = eqn.params["jaxpr"]
+            made = _evaluate(inner.jaxpr, inner.consts, given)
+        elif eqn.primitive.name in ("pcast", "pvary"):
+            made = given
+        else:
+            made = eqn.primitive.bind(*given, **eqn.params)
+        made = made if isinstance(made, tuple | list) else [made]
+        values |= zip(eqn.outvars, made, strict=True)
+    return [read(x) for x in jaxpr.outvars]
 
 
 def _reaches(jaxpr: core.Jaxpr, start: core.Var) -> bool:

@@ -118,8 +118,8 @@ def check(
     score, captured = mods.trace_score(score_mod, dtype) if score_mod else (None, ())
     inputs = Inputs(
         *(_flat(x) for x in (q, k, v)),
-        bias=None if bias is None else _matrix("bias", bias, lead, sizes),
-        mask=None if mask is None else _matrix("mask", _boolean(mask), lead, sizes),
+        bias=None if bias is None else matrix("bias", bias, lead, sizes),
+        mask=None if mask is None else matrix("mask", _boolean(mask), lead, sizes),
         q_lengths=_lengths("q_lengths", q_lengths, lead),
         kv_lengths=_lengths("kv_lengths", kv_lengths, lead),
         dropout_rng=dropout_rng if dropout_rate > 0 else None,
@@ -238,10 +238,14 @@ def _flat(x: jax.Array) -> jax.Array:
     return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
 
 
-def _matrix(
+def matrix(
     name: str, x: jax.Array, lead: tuple[int, ...], sizes: tuple[int, int, int]
 ) -> jax.Array:
-    """[..., N, T, S] -> [B, N, T, S], any of them 1."""
+    """[..., N, T, S] -> [B, N, T, S], any of them 1.
+
+    Raises:
+        ValueError: it does not broadcast to the axes `lead` and (N, T, S) `sizes`.
+    """
     x = broadcastable(name, jnp.asarray(x), (*lead, *sizes))
     if any(n != 1 for n in x.shape[:-3]):
         x = jnp.broadcast_to(x, (*lead, *x.shape[-3:]))

@@ -11,15 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from attn.ops.dot_product import tiles
+from attn.ops.dot_product import tiles, varying
 from attn.ops.dot_product.blocks import SMALL, Plan
 from attn.ops.dot_product.problem import Asked, Inputs
 
 TILE = SMALL  # of so many targets and sources at once it is known whether any sees any
 
 
-def find(inputs: Inputs, asked: Asked) -> tuple[Inputs, jax.Array, jax.Array]:
+def find(
+    inputs: Inputs, asked: Asked, origin: tuple = (0, 0)
+) -> tuple[Inputs, jax.Array, jax.Array]:
     """What mask_mod allows, together with masks, windows and lengths.
+
+    Args:
+        inputs: the arrays.
+        asked: the settings.
+        origin: where the first target and source are in the sequence.
 
     Returns:
         The inputs with `seen`; and the targets that see something and the sources that
@@ -28,17 +35,20 @@ def find(inputs: Inputs, asked: Asked) -> tuple[Inputs, jax.Array, jax.Array]:
     sizes = inputs.q.shape[0], inputs.q.shape[2], inputs.q.shape[1], inputs.k.shape[1]
     allowed = inputs._replace(q=None, k=None, v=None, bias=None, dropout_rng=None)
     allowed = allowed._replace(score_captured=())
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(allowed)):
-        rows, columns, seen = _find(allowed, asked, sizes)
+    known = (allowed, origin)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(known)):
+        rows, columns, seen = _find(*varying.together(known), asked, sizes)
     else:
         with jax.ensure_compile_time_eval():
-            rows, columns, seen = _find(allowed, asked, sizes)
+            rows, columns, seen = _find(*known, asked, sizes)
     swapped = (x.transpose(0, 2, 1)[..., None] for x in (rows, columns))
     return inputs._replace(seen=seen), *swapped
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _find(allowed: Inputs, asked: Asked, sizes: tuple[int, int, int, int]):
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _find(
+    allowed: Inputs, origin: tuple, asked: Asked, sizes: tuple[int, int, int, int]
+):
     """Booleans [B, N, T], [B, N, S] and [B, N, T / TILE, S / TILE]; B, N may be 1."""
     batch, heads, targets, sources = sizes
     by_example, by_head, *_ = asked.mask_mod.uses()
@@ -47,13 +57,13 @@ def _find(allowed: Inputs, asked: Asked, sizes: tuple[int, int, int, int]):
         by_head |= allowed.mask.shape[1] > 1
     by_example |= allowed.q_lengths is not None or allowed.kv_lengths is not None
     over_heads = lambda b: lax.map(
-        lambda n: _of_head(allowed, asked, (targets, sources), b, n),
+        lambda n: _of_head(allowed, asked, (targets, sources), origin, b, n),
         jnp.arange(heads if by_head else 1),
     )
     return lax.map(over_heads, jnp.arange(batch if by_example else 1))
 
 
-def _of_head(allowed: Inputs, asked: Asked, sizes: tuple[int, int], b, n):
+def _of_head(allowed: Inputs, asked: Asked, sizes: tuple[int, int], origin, b, n):
     targets, sources = sizes
     strips = -(-targets // TILE)
     plan = Plan(TILE, sources, loop=True, wide=True)
@@ -61,7 +71,9 @@ def _of_head(allowed: Inputs, asked: Asked, sizes: tuple[int, int], b, n):
     if allowed.mask is not None:
         mask = tiles.Matrix(tiles.filled(allowed.mask, plan), b, n)
     of = lambda lengths: None if lengths is None else lengths[b]
-    sight = tiles.Sight(mask, of(allowed.kv_lengths), allowed.mask_captured, b, n)
+    sight = tiles.Sight(
+        mask, of(allowed.kv_lengths), allowed.mask_captured, b, n, origin
+    )
     last = targets if allowed.q_lengths is None else of(allowed.q_lengths)
     last = jnp.minimum(last, targets)
 
@@ -72,7 +84,7 @@ def _of_head(allowed: Inputs, asked: Asked, sizes: tuple[int, int], b, n):
         found = jnp.any(may, axis=1)
         return columns | found, (jnp.any(may, axis=0), _tiled(found))
 
-    columns = jnp.zeros(sources, bool)
+    columns = varying.like(jnp.zeros(sources, bool), (allowed, origin))
     columns, (rows, seen) = lax.scan(strip, columns, jnp.arange(strips))
     return rows.reshape(-1)[:targets], columns, seen
 

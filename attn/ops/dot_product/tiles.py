@@ -49,6 +49,7 @@ class Sight:
         captured: what mask_mod captured.
         example: index of the example.
         head: index of the head.
+        origin: of the first target and source, for windows and functions of places.
     """
 
     mask: Matrix | None
@@ -56,6 +57,13 @@ class Sight:
     captured: tuple = ()
     example: Index = 0
     head: Index = 0
+    origin: tuple[Index, Index] = (0, 0)
+
+    def window(self, asked: Asked) -> tuple[Index | None, Index | None]:
+        """The window as distances of places counted from the origin."""
+        ahead = self.origin[0] - self.origin[1]
+        left = None if asked.left is None else asked.left - ahead
+        return left, None if asked.right is None else asked.right + ahead
 
 
 @dataclasses.dataclass
@@ -87,12 +95,13 @@ class Head:
     seed: jax.Array | None
 
 
-def cut(x: jax.Array, size: int) -> jax.Array:
-    """[T, ...] in blocks [J, size, ...], the last one filled with zeros."""
+def cut(x: jax.Array, size: int, filling: float = 0) -> jax.Array:
+    """[T, ...] in blocks [J, size, ...], the last one filled up."""
     blocks = -(-x.shape[0] // size)
     missing = blocks * size - x.shape[0]
     if missing:
-        x = jnp.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1))
+        pad = ((0, missing),) + ((0, 0),) * (x.ndim - 1)
+        x = jnp.pad(x, pad, constant_values=filling)
     return x.reshape(blocks, size, *x.shape[1:])
 
 
@@ -172,11 +181,12 @@ def may_attend(
 ) -> jax.Array | None:
     """Boolean [k, q], either of which may be 1; None if everything is allowed."""
     t, s = _positions(plan, j, i)
+    left, right = sight.window(asked)
     parts = []
-    if asked.left is not None:
-        parts.append(s >= t - asked.left)
-    if asked.right is not None:
-        parts.append(s <= t + asked.right)
+    if left is not None:
+        parts.append(s >= t - left)
+    if right is not None:
+        parts.append(s <= t + right)
     if sight.limit is not None:
         parts.append(s < sight.limit)
     if sight.mask is not None:
@@ -196,6 +206,7 @@ def _place(
     """Example, head and positions [q], [k] of a block, none of them beyond T and S."""
     t, s = _positions(plan, j, i)
     t, s = jnp.minimum(t[0], sizes[0] - 1), jnp.minimum(s[:, 0], sizes[1] - 1)
+    t, s = t + sight.origin[0], s + sight.origin[1]
     return {"b": sight.example, "n": sight.head, "t": t, "s": s}
 
 
@@ -219,8 +230,8 @@ def span(
     here: int,
     there: int,
     count: int,
-    left: int | None,
-    right: int | None,
+    left: Index | None,
+    right: Index | None,
 ) -> tuple[Index, Index]:
     """From which to before which of `count` blocks of length `there` one block looks.
 
