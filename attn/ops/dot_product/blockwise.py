@@ -20,7 +20,7 @@ and ds = p (1 - p) dp.
 
 A window or causal mask skips the blocks that it hides, lengths those of padding, and a
 mask function those in which it allows nothing (`attn.ops.dot_product.skips`). It can be
-differentiated backward once, and forward after that.
+differentiated forward as often as wanted, and backward once before that.
 """
 
 import functools
@@ -30,7 +30,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn.ops.dot_product import blocks, dropout, heads, mods, skips, tiles, varying
+from attn.ops.dot_product import (
+    blocks,
+    dropout,
+    heads,
+    linear,
+    mods,
+    skips,
+    tiles,
+    varying,
+)
 from attn.ops.dot_product.blocks import Plan
 from attn.ops.dot_product.problem import Asked, Inputs
 from attn.ops.dot_product.tiles import Head
@@ -88,21 +97,37 @@ def plans_for(inputs: Inputs, asked: Asked) -> tuple[Plan, Plan]:
     return choose(backward=False), choose(backward=True)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def blockwise_attention(asked, plans, learnt, fixed):
     """Both are parts of `heads.Arrays`; nobody differentiates by `fixed`."""
-    return _attend_forward(asked, plans, learnt, fixed)[0]
+    return _read(asked, plans, learnt, fixed)[0]
 
 
-def _attend_forward(asked, plans, learnt, fixed):
+@blockwise_attention.defjvp
+def _attend_and_differentiate(asked, plans, primals, tangents):
+    learnt, fixed = primals
+    y, lse = _read(asked, plans, learnt, fixed)
+    forward = functools.partial(_tangents, asked, plans)
+    transpose = functools.partial(_cotangents, asked, plans)
+    kept = (y, lse, learnt, fixed)
+    return y, linear.call(forward, transpose, kept, tangents[0])
+
+
+def _read(asked, plans, learnt, fixed):
     arrays = heads.Arrays(**learnt, **fixed)
     run = functools.partial(forward, asked=asked, plan=plans[0])
-    y, lse = heads.read(run, arrays, plans[0])
-    return y, (learnt, fixed, y, lse)
+    return heads.read(run, arrays, plans[0])
 
 
-def _attend_backward(asked, plans, kept, dy):
-    learnt, fixed, y, lse = kept
+def _tangents(asked, plans, kept, tangents):
+    """The derivative of what is read along `tangents`, as JAX makes it of the loops."""
+    *_, learnt, fixed = kept
+    run = lambda learnt: _read(asked, plans, learnt, fixed)[0]
+    return jax.jvp(run, (learnt,), (tangents,))[1]
+
+
+def _cotangents(asked, plans, kept, dy):
+    y, lse, learnt, fixed = kept
     arrays = heads.Arrays(**learnt, **fixed)
     run = functools.partial(backward, asked=asked, plan=plans[1])
     found = heads.differentiate(run, arrays, y, lse, dy, plans[1])
@@ -110,10 +135,7 @@ def _attend_backward(asked, plans, kept, dy):
     grads["sinks"] = None
     if arrays.sinks is not None:
         grads["sinks"] = of_sinks(arrays.sinks, lse, y, dy)
-    return jax.tree.map(lambda grad, x: grad.astype(x.dtype), grads, learnt), None
-
-
-blockwise_attention.defvjp(_attend_forward, _attend_backward)
+    return jax.tree.map(lambda grad, x: grad.astype(x.dtype), grads, learnt)
 
 
 def of_sinks(sinks: jax.Array, lse: jax.Array, y: jax.Array, dy: jax.Array):
