@@ -35,6 +35,8 @@ from attn.models.layers.timm import Rules
 from attn.models.scaling import Width, step_of
 from attn.settings import Count, Invalid, Positive
 
+POOLED, ITERATIONS = 256, 5  # of iSQRT-COV: channels, and steps to the root
+
 IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
     10: ("basic", (1, 1, 1, 1)),
     14: ("bottleneck", (1, 1, 1, 1)),
@@ -154,9 +156,9 @@ class ResNet(Model):
             places, or their "covariance". For that a 1x1 convolution with BN and ReLU
             makes `pooled_channels` of it; the classifier reads the triangle of the
             square root of their covariance.
-        pooled_channels: of which the covariance is pooled; 256 in the paper.
-        iterations: of Newton-Schulz for that root; 5 in the paper. With 0 it is the
-            covariance itself, over the root of its trace.
+        pooled_channels: of which the covariance is pooled; None takes the paper's 256.
+        iterations: of Newton-Schulz for that root; None takes the paper's 5. With 0 it
+            is the covariance itself, over the root of its trace.
         other attributes: see `Model`; statistics, the pooled features and the
             classifier are float32.
 
@@ -165,8 +167,9 @@ class ResNet(Model):
 
     Raises:
         Invalid: when it is made, a depth that the layout does not have, a size
-            below 1, widths for other stages, groups of a basic block, or a slot,
-            attention or setting that does not exist.
+            below 1, widths for other stages, groups of a basic block, a setting of
+            covariances with average pooling, or a slot, attention or setting that does
+            not exist.
     """
 
     places: ClassVar = {
@@ -208,8 +211,8 @@ class ResNet(Model):
     frozen_norm: bool = False
     last_stride: Literal[1, 2] | None = None
     pooling: Literal["average", "covariance"] = "average"
-    pooled_channels: Positive = 256
-    iterations: Count = 5
+    pooled_channels: Positive | None = None
+    iterations: Count | None = None
 
     def __post_init__(self):
         names = ("num_classes", "width", "stem_stride", "cardinality", "group_width")
@@ -217,6 +220,10 @@ class ResNet(Model):
         self.widths = self.widths and tuple(self.widths)
         kind, sizes = plan(self.depth, self.layout, self.block)
         self._check_widths(kind, len(sizes))
+        for name in ("pooled_channels", "iterations"):
+            value = getattr(self, name)
+            if self.pooling == "average" and value is not None:
+                raise Invalid(f"{name} is of pooling='covariance', got {name}={value}")
         super().__post_init__()
 
     def scopes(self) -> dict[str, dict]:
@@ -281,10 +288,12 @@ class ResNet(Model):
         """What the classifier reads of the last map, in float32."""
         if self.pooling == "average":
             return x.astype(jnp.float32).mean(axis=(1, 2))
-        x = conv(self, "reduce_conv", x, self.pooled_channels, 1, 1)
+        channels = self.pooled_channels or POOLED
+        x = conv(self, "reduce_conv", x, channels, 1, 1)
         x = batch_norm(self, "reduce_norm", x, train=train, frozen=self.frozen_norm)
         covariance = ops.covariance_pool(nn.relu(x))
-        root = ops.newton_schulz_sqrt(covariance, iterations=self.iterations)
+        count = ITERATIONS if self.iterations is None else self.iterations
+        root = ops.newton_schulz_sqrt(covariance, iterations=count)
         return ops.upper_triangle(root)
 
     def _widths(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import pytest
 import attn
 from attn import models
 from attn.models import cost
+from attn.settings import Invalid
 
 # Made by make_resnet.py beside it.
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "resnet.npz")
@@ -335,6 +336,12 @@ def test_frozen_batch_norm_is_no_parameter_and_is_the_same_in_training():
     jax.tree.map(
         np.testing.assert_array_equal, after["batch_stats"], moved["batch_stats"]
     )
+
+
+@pytest.mark.parametrize("name", ["pooled_channels", "iterations"])
+def test_a_setting_of_covariances_is_refused_with_average_pooling(name):
+    with pytest.raises(Invalid, match=rf"{name} is of pooling='covariance', got .*3"):
+        models.create("resnet", num_classes=5, depth=8, layout="cifar", **{name: 3})
 
 
 def test_covariance_pooling_reads_the_root_by_newton_schulz():
