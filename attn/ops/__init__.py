@@ -6,6 +6,7 @@ positions, C channels, N heads, T targets and S sources of D and Dv features.
 
 from attn.ops import masks
 from attn.ops.additive import additive_logits
+from attn.ops.affine import invert_affine, move_points
 from attn.ops.covariance import (
     covariance_pool,
     newton_schulz_sqrt,
@@ -52,9 +53,11 @@ __all__ = [
     "entmax15",
     "explain",
     "imresize",
+    "invert_affine",
     "leave_one_out",
     "masked_softmax",
     "masks",
+    "move_points",
     "moving_average",
     "newton_schulz_sqrt",
     "plain",
