@@ -11,6 +11,7 @@ import pytest
 import launch as launcher
 from attn import launchers, settings
 from attn.launchers import base
+from attn.train import ending
 from tests.launchers.programs import command
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -173,4 +174,4 @@ def test_settings_of_an_engine_are_for_submit_only(capsys, monkeypatch):
 
 
 def test_a_stopped_run_has_one_status():
-    assert launcher.STOPPED == base.STOPPED
+    assert ending.STOPPED == base.STOPPED

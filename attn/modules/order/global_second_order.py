@@ -80,10 +80,12 @@ class GlobalSecondOrder(nn.Module):
         """Where to look, [B, H, W, 1]."""
         grid = (self.side, self.side)
         z = adaptive_average_pool(self._reduce("spatial", x, train), grid)
-        cells = z.reshape(len(z), -1, self.channels).swapaxes(1, 2)
+        cells = z.reshape(z.shape[0], self.side**2, self.channels).swapaxes(1, 2)
         rows = nn.relu(self._rows("spatial", covariance_pool(cells), train))
         gate = nn.sigmoid(self._linear("spatial_excite", self.side**2, rows))
-        gate = adaptive_average_pool(gate.reshape(-1, *grid, 1), x.shape[1:3])
+        gate = adaptive_average_pool(
+            gate.reshape(gate.shape[0], *grid, 1), x.shape[1:3]
+        )
         sow(self, "spatial_map", lambda: gate[..., 0])
         return gate
 
@@ -103,7 +105,8 @@ class GlobalSecondOrder(nn.Module):
         zeros = nn.initializers.zeros_init()
         bias = self.param(f"{branch}_row_bias", zeros, shape[1:], self.param_dtype)
         y = jnp.einsum("bji,jio->bio", rows, kernel.astype(rows.dtype))
-        return (y + bias[None].astype(y.dtype)).reshape(len(y), -1)
+        y += bias[None].astype(y.dtype)
+        return y.reshape(y.shape[0], size * ROW_CHANNELS)
 
     def _linear(self, name: str, width: int, x: jax.Array) -> jax.Array:
         kinds = {"dtype": jnp.float32, "param_dtype": self.param_dtype}
