@@ -308,11 +308,11 @@ def report(overrides: Sequence[tuple[str, str]]) -> None:
         complain("--save and --against take one work directory, got several")
     if FLAGS.markdown:
         complain("report --markdown needs --results=FILE; --save writes one")
-    output = files.local(FLAGS.output or str(directories[0] / "report.html"))
+    output = files.path(FLAGS.output or str(directories[0] / "report.html"))
     reports.show(directories, FLAGS.against)
     print(f"report: {reports.write(directories, output, FLAGS.against)}")
     if FLAGS.save:
-        print(f"results: {reports.save(directories[0], files.local(FLAGS.save))}")
+        print(f"results: {reports.save(directories[0], files.path(FLAGS.save))}")
 
 
 def modules(overrides: Sequence[tuple[str, str]]) -> None:
@@ -333,7 +333,7 @@ def status(overrides: Sequence[tuple[str, str]]) -> None:
     from attn.workdir import files
 
     workdir = FLAGS.workdir or f"runs/{load(overrides).name}"
-    command.show(files.local(workdir), watch=FLAGS.watch)
+    command.show(files.path(workdir), watch=FLAGS.watch)
 
 
 def given(overrides: Sequence[tuple[str, str]], *but: str) -> list[str]:

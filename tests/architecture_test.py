@@ -3,6 +3,7 @@
 import ast
 import functools
 import pathlib
+import re
 
 import pytest
 
@@ -42,6 +43,8 @@ DOORS = {
         *("attn/report/formats/console.py", "attn/report/formats/terminal.py"),
         *("attn/report/live.py", "attn/report/standings.py"),
     ],
+    "etils": ["attn/workdir/stores.py"],
+    "fsspec": ["attn/workdir/stores.py"],
     "matplotlib": ["attn/report/"],
     "sacrebleu": ["attn/tasks/bleu.py"],
     "pycocotools": ["attn/tasks/coco.py"],
@@ -145,6 +148,41 @@ def test_only_the_partition_speaks_of_pmap():
         }
         if words & {"pmap", "shard_map", "NamedSharding"}:
             assert path == ROOT / "attn/train/partition.py", path
+
+
+def _opened(path):
+    """How a file reaches for paths other than by `attn.workdir.files`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name, first = ast.unparse(node.func), (*map(ast.unparse, node.args), "")[0]
+        room, _, last = name.rpartition(".")
+        made = name == "pathlib.Path" and not re.match("$|f?'/proc|.*__file__", first)
+        moved = room in ("os", "shutil") and last in MOVES
+        asked = re.match(r"os\.(path|[a-z]*dirs?$)", name)
+        written = room != "files" and last in WRITES
+        opened = name == "open" or (last == "open" and re.match("'.*[wax+]", first))
+        if made or moved or asked or written or opened:
+            yield name if room in ("os", "shutil", "os.path") else last
+
+
+MOVES = {"open", "remove", "rename", "replace", "stat", "walk", "scandir", "rmtree"}
+WRITES = {"write_text", "write_bytes", "mkdir", "unlink", "touch", "rename", "rmdir"}
+LOCAL = {  # what never is in an object store
+    "attn/commands/workers.py": {"open"},
+    "attn/train/store/checkpoint.py": {"mkdir", "shutil.rmtree"},
+    "attn/train/sweep/estimate.py": {"shutil.rmtree"},
+    "launch.py": {"os.path.join", "os.path.expanduser"},
+}
+
+
+def test_files_are_the_one_door_of_paths():
+    rooms = ("attn/train/", "attn/report/", "attn/workdir/", "attn/commands/", "launch")
+    doors = ("attn/workdir/files.py", "attn/workdir/stores.py")
+    for path in FILES:
+        name = str(path.relative_to(ROOT))
+        if name.startswith(rooms) and name not in doors:
+            assert {*_opened(path)} <= LOCAL.get(name, set()), name
 
 
 def test_no_file_is_a_drawer_for_odds_and_ends():

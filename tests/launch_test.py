@@ -263,7 +263,7 @@ def assert_one_line(run, says):
         (["evaluate"], "evaluate needs --workdir"),
         (["report"], "report needs --workdir"),
         (["--distributed=here"], "--distributed must be auto, off or"),
-        (["--workdir=gs://bucket/x"], "gs://bucket/x is in an object store"),
+        (["--workdir=s4://bucket/x"], "unknown kind of store 's4://'"),
         (["--config.model.slots.head=cbam"], "the sweep sets this field"),
         (["--add=no such"], "--add takes a module"),
         (["--flagfile=none.txt"], "none.txt"),

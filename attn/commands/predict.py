@@ -17,7 +17,7 @@ def chosen(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:
     Raises:
         Invalid: a name that is no point's.
     """
-    found = evaluation.points(files.local(workdir))
+    found = evaluation.points(files.path(workdir))
     names = [path.name for path in found]
     for name in only:
         if name not in names:
@@ -90,12 +90,12 @@ def pictures(
     """
     paths = images.named(pattern)
     if restoring.makes_pictures(point):
-        folder = files.local(page or str(point / "restored"))
+        folder = files.path(page or str(point / "restored"))
         for made in restoring.restore(point, paths, folder, checkpoint, overrides):
             if machines.first():
                 print(made.text, flush=True)
         return
-    output = files.local(page or str(point / "predictions.html"))
+    output = files.path(page or str(point / "predictions.html"))
     for found in recognition.recognise(point, paths, output, checkpoint, overrides):
         if machines.first():
             print(found.text, flush=True)

@@ -103,7 +103,7 @@ def plan(
     tuning.unchanged(experiment, points, directory)
     seconds = time.perf_counter() - started  # a run starts and matches, too
     with tempfile.TemporaryDirectory() as place:
-        sketch = pathlib.Path(place) / "sweep"
+        sketch = files.local(place) / "sweep"
         rows, trained = estimate.rehearse(
             points,
             sketch,
@@ -123,9 +123,9 @@ def directory(text: str) -> pathlib.Path:
     """The work directory of that name.
 
     Raises:
-        Invalid: there are files in it that are no sweep's, or it is no file system's.
+        Invalid: there are files in it that are no sweep's.
     """
-    path = files.local(text)
+    path = files.path(text)
     with ending.together():
         if machines.first():
             files.check(path)

@@ -21,7 +21,7 @@ from attn.commands import run, status
 from attn.report import standings
 from attn.train import ending, interruption
 from attn.train.store.tracking import Tracking
-from attn.workdir import files, leases, standing
+from attn.workdir import files, leases, standing, stores
 
 LOOK = 1.0  # seconds between two looks
 PROBE = "import jax; print(jax.default_backend(), jax.local_device_count())"
@@ -104,20 +104,23 @@ class _Group:
     def __init__(
         self, command: Sequence[str], directory: pathlib.Path, stop_on: Sequence[str]
     ):
-        self._command, self._folder = command, directory / files.WORKERS
+        self._command = command
+        self._copy = stores.Copy(directory / files.WORKERS, fetch=False)
+        self._folder = self._copy.folder
         self._signals = [interruption.signal_of(name) for name in stop_on]
         self._asked = 0
         self.statuses: dict[int, int] = {}
         self.running: dict[int, subprocess.Popen] = {}
 
     def __enter__(self) -> "_Group":
-        self._folder.mkdir(parents=True, exist_ok=True)
+        files.make(self._folder)
         self._before = {n: signal.signal(n, self._ask) for n in self._signals}
         return self
 
     def __exit__(self, *error: object) -> None:
         for worker in self.running.values():
             worker.kill()
+        self._copy.push()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

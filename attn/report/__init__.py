@@ -11,6 +11,8 @@ training goes on, later, or on another machine.
 import pathlib
 from collections.abc import Sequence
 
+from attn.workdir import files
+
 # The functions import what they need when they run: the launcher imports this
 # package before training, and matplotlib alone would cost half a second there.
 Path = str | pathlib.Path
@@ -35,7 +37,7 @@ def write(
     from attn.report.formats import page
     from attn.report.read import results, saved
 
-    output = pathlib.Path(output)
+    output = files.path(output)
     if output.is_dir():
         output = output / "report.html"
     then = None if against is None else saved.read(against)
@@ -50,7 +52,7 @@ def write_recognised(output: Path) -> pathlib.Path:
     """
     from attn.report.formats import recognised
 
-    return recognised.write(pathlib.Path(output))
+    return recognised.write(files.path(output))
 
 
 def show(sweep_directories: Sequence[Path], against: Path | None = None) -> None:

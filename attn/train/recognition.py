@@ -14,7 +14,7 @@ from attn.train import machines
 from attn.train.prediction import restored
 from attn.train.probes import attention
 from attn.train.program import Program
-from attn.workdir import files
+from attn.workdir import files, stores
 
 MOST = 8  # pictures that are looked at together, where they have one size
 SHOWN = 48  # pictures whose attention is kept
@@ -75,7 +75,8 @@ def recognise(
         settings.Invalid: as `restored` says, a file is no picture, or the task or data
             set is not about pictures.
     """
-    if output.suffix != ".html" or not output.parent.is_dir():
+    there = stores.has(output) or output.parent.is_dir()
+    if output.suffix != ".html" or not there:
         raise settings.Invalid(
             f"output must be a page FILE.html in a directory that exists, got {output}"
         )
@@ -186,7 +187,7 @@ def _write_attention(path: pathlib.Path, seen: Sequence[Seen]) -> None:
     """The attention of the first pictures, if there is any; else no file."""
     kept = [one for one in seen if one.maps]
     if not kept:
-        path.unlink(missing_ok=True)
+        files.remove(path)
         return
     maps = jax.tree.map(lambda *parts: np.concatenate(parts), *[o.maps for o in kept])
     images = np.stack([one.image for one in kept])

@@ -78,7 +78,7 @@ def restore(
         pictures.size(path)
     program, state = restored(directory, which, overrides)
     if machines.first():
-        output.mkdir(parents=True, exist_ok=True)
+        files.make(output)
     for path, target in zip(paths, targets, strict=True):
         made = of_picture(program, state.variables(), pictures.read(path))
         file = io.BytesIO()

@@ -72,7 +72,7 @@ class Run:
             headline: the metric by which checkpoints are compared.
         """
         if self._first:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            files.make(self.directory)
         place = self.directory / "checkpoints"
         self._files = _Files(headline, Checkpoints(place, better=headline.better))
         try:

@@ -14,7 +14,7 @@ SWEEP/POINT/tokenizer.json     of its data, if they are text
 SWEEP/POINT/data.json      notes on such data: versions, what was left out
 SWEEP/POINT/metrics.jsonl  what was learnt; the same bytes however often killed
 SWEEP/POINT/speed.jsonl    how fast
-SWEEP/POINT/checkpoints/   the state, last and best
+SWEEP/POINT/checkpoints/   the state, last and best; in an object store STEP.tar
 SWEEP/POINT/outcomes.npz   what each test example counts, by metric
 SWEEP/POINT/attention.npz  attention maps of the trained model
 SWEEP/POINT/snapshots/STEP.npz  the same on the way, small, by train.snapshot_every

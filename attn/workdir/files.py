@@ -1,19 +1,43 @@
-"""Files of a work directory: written whole or not at all, whoever else writes there."""
+"""Files of a work directory: written whole or not at all, whoever else writes there.
 
+The one door: paths come from `path`, and are those of a file system or of an object
+store, see `attn.workdir.stores`. Both can be read and listed alike; writing is here.
+"""
+
+import io
 import json
 import os
 import pathlib
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from attn import settings
+from attn.workdir import stores
+
+WORKERS = ".workers"  # the folder of what the workers of one command say
+SHOWN = 15.0  # seconds after which lines appear in a store, where each time costs
+
+
+def path(text: str | pathlib.Path) -> pathlib.Path:
+    """The path that a command names, on a file system or in an object store.
+
+    Raises:
+        Invalid: an address of a kind of store that is not known, or whose package is
+            missing.
+    """
+    if isinstance(text, str) and "://" in text:
+        return stores.path(text)
+    return pathlib.Path(text) if isinstance(text, str) else text
+
 
 WORKERS = ".workers"  # the folder of what the workers of one command say
 
 
 def local(text: str) -> pathlib.Path:
-    """The path that a command names, on a file system.
+    """The path of a file that must be on a file system.
 
     Raises:
         Invalid: it is an address such as "gs://bucket/x", of which a path would make
@@ -21,8 +45,7 @@ def local(text: str) -> pathlib.Path:
     """
     if "://" in text:
         raise settings.Invalid(
-            f"{text} is in an object store, where nothing can be written yet; name a"
-            " local directory, such as one where the bucket is mounted"
+            f"{text} is in an object store, from where it is not read; name a copy"
         )
     return pathlib.Path(text)
 
@@ -30,17 +53,57 @@ def local(text: str) -> pathlib.Path:
 def listed(text: str) -> list[pathlib.Path]:
     """The directories in "DIR,DIR,..."; a comma in the name of one does not part it.
 
+    In an address of an object store it does.
+
     Raises:
-        Invalid: as `local` says.
+        Invalid: as `path` says.
     """
     found, words = [], text.split(",")
     while words:
         count = len(words)
-        while count > 1 and not local(",".join(words[:count])).is_dir():
+        while count > 1 and not _is_local_directory(",".join(words[:count])):
             count -= 1
-        found.append(local(",".join(words[:count])))
+        found.append(path(",".join(words[:count])))
         words = words[count:]
     return found
+
+
+def _is_local_directory(text: str) -> bool:
+    return "://" not in text and pathlib.Path(text).is_dir()
+
+
+def make(directory: pathlib.Path) -> None:
+    """Makes a directory with those above it; in a store there are none."""
+    if not stores.has(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+
+
+def names(directory: pathlib.Path) -> list[str]:
+    """What is in a directory; nothing where there is none."""
+    if stores.has(directory):
+        return stores.names(directory)
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def exists(path: pathlib.Path) -> bool:
+    """Whether there is a file or a directory."""
+    return stores.exists(path) if stores.has(path) else path.exists()
+
+
+def written(path: pathlib.Path) -> float:
+    """When a file was last written, by the clock of what it is kept by, in seconds."""
+    return stores.written(path) if stores.has(path) else path.stat().st_mtime
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a file, if it is there."""
+    if stores.has(path):
+        stores.remove(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: pathlib.Path, data: Any) -> None:
@@ -51,6 +114,9 @@ def write_json(path: pathlib.Path, data: Any) -> None:
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a file as `write_json` does."""
+    if stores.has(path):
+        stores.put(path, content)
+        return
     draft = _draft(path, str(os.getpid()))
     try:
         with draft.open("wb") as file:
@@ -66,8 +132,10 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 def create(path: pathlib.Path, content: bytes) -> bool:
     """Writes a file that is not there yet; whether this process was the one to do so.
 
-    A process that dies meanwhile may leave an empty one.
+    On a file system, a process that dies meanwhile may leave an empty one.
     """
+    if stores.has(path):
+        return stores.create(path, content)
     try:
         with path.open("xb", buffering=0) as file:
             file.write(content)
@@ -76,8 +144,23 @@ def create(path: pathlib.Path, content: bytes) -> bool:
     return True
 
 
+def check_create(directory: pathlib.Path) -> None:
+    """Whether `create` does what it says there.
+
+    Raises:
+        Invalid: it is in an object store that knows no conditions.
+    """
+    if stores.has(directory):
+        stores.check_create(directory)
+
+
 def renew(path: pathlib.Path, content: bytes) -> bool:
     """Writes new content of the same size into a file, if it is still there."""
+    if stores.has(path):
+        found = stores.exists(path)
+        if found:
+            stores.put(path, content)
+        return found
     try:
         with path.open("r+b", buffering=0) as file:
             file.write(content)
@@ -92,11 +175,10 @@ def _draft(path: pathlib.Path, end: str) -> pathlib.Path:
 
 def write_npz(path: pathlib.Path, **arrays: np.ndarray) -> None:
     """Writes arrays into a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    draft.replace(path)
+    make(path.parent)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_bytes(path, content.getvalue())
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -106,14 +188,70 @@ def read_json(path: pathlib.Path) -> Any:
         Invalid: it holds something else, or nothing.
     """
     try:
-        return json.loads(path.read_text())
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
+    try:
+        return json.loads(content)
     except ValueError as error:
-        what = f"is no JSON: {error}" if path.stat().st_size else "is empty"
+        what = f"is no JSON: {error}" if content else "is empty"
         raise settings.Invalid(
             f"{path} {what}; restore it, or remove it to begin this anew"
         ) from error
+
+
+class Lines:
+    """A file that grows by lines.
+
+    In a store, where nothing grows, it is put whole: when it is synced or closed, and
+    every few seconds for those who watch.
+    """
+
+    def __init__(self, path: pathlib.Path, keep: Callable[[bytes], bool]):
+        """Goes on with a file.
+
+        Args:
+            path: of the file.
+            keep: whether a line stays; a last one that a kill cut short does not.
+        """
+        self._path, self._file, self._put = path, None, time.monotonic()
+        found = path.read_bytes() if exists(path) else b""
+        lines = found.splitlines(keepends=True)
+        self._content = b"".join(
+            line for line in lines if line.endswith(b"\n") and keep(line)
+        )
+        self._changed = False
+        if self._content != found:
+            write_bytes(path, self._content)
+        if not stores.has(path):
+            self._content = b""  # it is in the file
+            self._file = path.open("ab")
+
+    def add(self, text: str) -> None:
+        """Adds a line."""
+        line = text.encode() + b"\n"
+        if self._file:
+            self._file.write(line)
+            self._file.flush()
+            return
+        self._content, self._changed = self._content + line, True
+        if time.monotonic() - self._put > SHOWN:
+            self.sync()
+
+    def sync(self) -> None:
+        """Makes sure that what was added survives the machine."""
+        if self._file:
+            os.fsync(self._file.fileno())
+        elif self._changed:
+            stores.put(self._path, self._content)
+            self._put, self._changed = time.monotonic(), False
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file:
+            self._file.close()
+        else:
+            self.sync()
 
 
 def check(directory: pathlib.Path) -> None:
@@ -122,6 +260,22 @@ def check(directory: pathlib.Path) -> None:
     Raises:
         Invalid: it is a file, cannot be written to, or holds something else.
     """
+    if stores.has(directory):
+        stores.check(directory)
+    else:
+        _check_access(directory)
+    found = names(directory)
+    # a process that died before it wrote what the sweep is leaves only these
+    ours = _draft(directory / "experiment.json", "").name
+    strange = [n for n in found if n != WORKERS and not n.startswith(ours)]
+    if strange and "experiment.json" not in found:
+        raise settings.Invalid(
+            f"workdir {directory} holds files that are no sweep's; name an empty or new"
+            " directory, or that of an earlier sweep"
+        )
+
+
+def _check_access(directory: pathlib.Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise settings.Invalid(f"workdir {directory} is a file; name a directory")
     there = directory
@@ -130,14 +284,4 @@ def check(directory: pathlib.Path) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise settings.Invalid(
             f"workdir {directory} cannot be written: no access to {there}"
-        )
-    known = directory / "experiment.json"
-    if known.exists() or not directory.exists():
-        return
-    # a process that died before it wrote what the sweep is leaves only these
-    ours = {directory / WORKERS, *directory.glob(_draft(known, "*").name)}
-    if set(directory.iterdir()) - ours:
-        raise settings.Invalid(
-            f"workdir {directory} holds files that are no sweep's; name an empty or new"
-            " directory, or that of an earlier sweep"
         )

@@ -103,7 +103,8 @@ class Leases:
         self._beating = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        files.make(self._folder)
+        files.check_create(self._folder.parent)
         self._beating.start()
         return self
 
@@ -116,7 +117,7 @@ class Leases:
     def seen(self) -> dict[str, Held]:
         """The newest file of each point that somebody has or had."""
         newest: dict[str, int] = {}
-        for file in os.listdir(self._folder) if self._folder.is_dir() else ():
+        for file in files.names(self._folder):
             name, _, number = file.rpartition(".")
             newest[name] = max(newest.get(name, 0), int(number))
         found = {}
@@ -157,10 +158,10 @@ class Leases:
         lease = Lease(self, name, path)
         if not files.create(path, lease.content()):
             return None
-        for file in os.listdir(self._folder):
+        for file in files.names(self._folder):
             point, _, number = file.rpartition(".")
             if point == name and int(number) < generation:
-                (self._folder / file).unlink(missing_ok=True)
+                files.remove(self._folder / file)
         with self._lock:
             self._held[name] = lease
         return lease
@@ -202,7 +203,9 @@ class Lease:
             self._beats += 1
             began = self._leases.clock()
             try:
-                if not self._next.exists() and files.renew(self._path, self.content()):
+                if not files.exists(self._next) and files.renew(
+                    self._path, self.content()
+                ):
                     self._renewed = began
                 else:
                     self.lost = True
@@ -225,7 +228,7 @@ class Lease:
         self._leases.forget(self._name)
         with self._lock:
             if not self.lost:
-                self._path.unlink(missing_ok=True)
+                files.remove(self._path)
 
     def give_up(self, reason: str | None = None) -> None:
         """Leaves the point to others.

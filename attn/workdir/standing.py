@@ -101,7 +101,7 @@ def read(directory: pathlib.Path) -> Standing:
 def _training(name: str, lease: Held, path: pathlib.Path, now: float) -> Training:
     facts = lease.content
     try:
-        silent = now - path.stat().st_mtime
+        silent = now - files.written(path)
     except OSError:  # given up meanwhile
         silent = 0.0
     step = (facts["step"], facts["steps"]) if "step" in facts else None
@@ -118,9 +118,9 @@ def _now(folder: pathlib.Path) -> float:
     """The time by the clock of a file system; this machine's where none can write."""
     path = folder / f".now.{os.getpid()}"
     try:
-        path.write_bytes(b"")
-        now = path.stat().st_mtime
-        path.unlink()
+        files.write_bytes(path, b"")
+        now = files.written(path)
+        files.remove(path)
     except OSError:
         return time.time()
     return now

@@ -89,7 +89,7 @@ def test_a_broken_file_is_named(tmp_path, text, says):
 
 
 def test_an_object_store_is_no_local_directory():
-    assert files.local("gs/a:b") == pathlib.Path("gs/a:b")
+    assert files.path("gs/a:b") == files.local("gs/a:b") == pathlib.Path("gs/a:b")
     with pytest.raises(settings.Invalid, match="gs://bucket/x is in an object store"):
         files.local("gs://bucket/x")
 
@@ -101,8 +101,8 @@ def test_a_comma_parts_only_what_is_no_directory(tmp_path, monkeypatch):
     assert files.listed("a,b") == paths("a,b")
     assert files.listed("c,a,b,d") == paths("c", "a,b", "d")
     assert files.listed("c,d") == paths("c", "d")
-    with pytest.raises(settings.Invalid, match="object store"):
-        files.listed("c,s3://d")
+    with pytest.raises(settings.Invalid, match="'s4://'; did you mean 's3://'"):
+        files.listed("c,s4://d")
 
 
 def test_every_start_of_a_point_is_kept(tmp_path, monkeypatch):

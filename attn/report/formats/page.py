@@ -1,7 +1,6 @@
 """Sweeps as one HTML page that needs nothing but itself."""
 
 import dataclasses
-import os
 import pathlib
 import re
 import textwrap
@@ -30,6 +29,7 @@ from attn.report.draw.style import Drawn, Style
 from attn.report.read import provenance
 from attn.report.read.curves import LOSS, TEST, TRAIN, VALIDATION
 from attn.report.read.results import Sweep
+from attn.workdir import files
 
 TIME = "ms_per_step"
 COSTS = {"parameters": "parameters", "macs": "MACs", TIME: "ms per step"}
@@ -90,10 +90,8 @@ def write(
         record: an earlier record, against which each of the sweeps is held.
     """
     page = render(sweeps, record)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(f".{output.name}.{os.getpid()}")
-    part.write_text(page, encoding="utf-8")
-    part.replace(output)
+    files.make(output.parent)
+    files.write_bytes(output, page.encode())
     return output
 
 

@@ -72,7 +72,7 @@ def write(output: pathlib.Path) -> pathlib.Path:
 
 
 def _seen(entry: dict[str, Any], lines: tuple[Line, ...]) -> Seen:
-    path = pathlib.Path(entry["file"])
+    path = files.local(entry["file"])
     with PIL.Image.open(path) as file:
         image = file.convert("RGB")
     full = image.size

@@ -27,7 +27,7 @@ def read(path: pathlib.Path) -> dict[str, dict[str, Curve]]:
     Of two lines for one step the later one counts.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_bytes().decode("utf-8", "replace")
     except OSError:
         return {}
     lines: dict[str, dict[int, dict[str, float]]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attn.report.read.results import Point
-from attn.workdir import diff
+from attn.workdir import diff, files
 
 TIME_KEYS = ("started", "time", "date", "when")
 # Facts of an environment are shown apart from these, which every point has its own.
@@ -115,6 +115,6 @@ def when(points: Sequence[Point]) -> str | None:
                 return time.replace("T", " ")[:16] + zone
         path = point.directory / "environment.json"
         if path.is_file():
-            time = datetime.datetime.fromtimestamp(path.stat().st_mtime)
+            time = datetime.datetime.fromtimestamp(files.written(path))
             return time.strftime("%Y-%m-%d %H:%M")
     return None

@@ -24,7 +24,7 @@ from attn.report.read.curves import LOSS, SPLITS, TEST, VALIDATION, Curve
 from attn.report.read.metrics import CORPUS, ERROR, UNKNOWN, Metric
 from attn.report.read.outcomes import Outcomes
 from attn.report.read.tuning import Tuning
-from attn.workdir import diff
+from attn.workdir import diff, files
 
 SEED = "seed"
 # What is a whole number in a result, and what is not.
@@ -220,7 +220,7 @@ def read(directory: str | pathlib.Path) -> Sweep:
     Raises:
         Invalid: the directory is not a sweep; the message names what is missing.
     """
-    directory = pathlib.Path(directory)
+    directory = files.path(directory)
     experiment = _experiment(directory)
     points = tuple(
         _point(directory / str(entry["name"]), entry) for entry in experiment["points"]

@@ -19,7 +19,7 @@ from attn.report.read.environments import CODE_KEYS
 from attn.report.read.metrics import ERROR, Metric
 from attn.report.read.outcomes import Outcomes
 from attn.report.read.results import SEED, TIMES, Point, Result, Sweep, key
-from attn.workdir import diff
+from attn.workdir import diff, files
 
 FORMAT = "attn results, version 2"
 FIRST_FORMAT = "attn results, version 1"  # of one metric, the error
@@ -36,10 +36,10 @@ def save(sweep: Sweep, path: str | pathlib.Path) -> pathlib.Path:
     if not sweep.done:
         message = f"{sweep.directory} has no finished point; nothing to save"
         raise settings.Invalid(message)
-    path = pathlib.Path(path)
+    path = files.path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text(of(sweep)), encoding="utf-8")
+        files.make(path.parent)
+        files.write_bytes(path, text(of(sweep)).encode())
     except OSError as error:
         raise settings.Invalid(f"{path} cannot be written: {error.strerror}") from error
     return path
@@ -176,7 +176,7 @@ def read(path: str | pathlib.Path) -> Sweep:
     Raises:
         Invalid: there is no such file, or it is not a results file.
     """
-    path = pathlib.Path(path)
+    path = files.path(path)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

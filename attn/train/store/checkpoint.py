@@ -5,6 +5,7 @@ one made on eight devices restores on one. The last two and the best are kept: w
 the latest turns out damaged, the one before it serves.
 """
 
+import concurrent.futures
 import json
 import pathlib
 import shutil
@@ -18,6 +19,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from attn import settings
 from attn.tasks.base import Direction
+from attn.workdir import stores
 
 KEPT = 2
 FIGURE = "figure"  # under which the headline metric is kept, whatever its name
@@ -42,6 +44,9 @@ class Checkpoints:
 
     Writing goes on in the background and a checkpoint appears at once and whole;
     whatever a killed process left half-written is swept away at the next start.
+
+    In an object store each checkpoint is one object: Orbax writes it into a local
+    folder, from where it is put into the store, in the background as well.
     """
 
     def __init__(
@@ -58,22 +63,28 @@ class Checkpoints:
             better: which figure makes a checkpoint the best.
             read_only: whether to leave alone what another process writes.
         """
-        self._directory = directory.absolute()
+        self._directory = directory
         self._read_only = read_only
         self._manager: Any = None
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self._putting: concurrent.futures.Future[None] | None = None
         if jax.process_index() > 0:  # all machines hold the same state: one writes
             return
+        if stores.has(directory) and not read_only:
+            self._pool = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._copy = stores.Copy(directory)
+        folder = self._copy.folder.absolute()
         if not read_only:
-            _drop_damaged_metrics(self._directory)
+            _drop_damaged_metrics(folder)
         alone: dict[str, Any] = {}
         if jax.process_count() > 1:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             options = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="attn"
             )
             alone = {"multiprocessing_options": options, "create": False}
         self._manager = ocp.CheckpointManager(
-            self._directory,
+            folder,
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
                 "notes": ocp.JsonCheckpointHandler(),
@@ -121,6 +132,7 @@ class Checkpoints:
             OSError: the disk is full; earlier checkpoints are kept.
         """
         step = int(state.step)
+        self._put()
         if self._manager is None or step in self.steps():
             return
         tree = _plain(state)
@@ -133,6 +145,18 @@ class Checkpoints:
             metrics=None if figure is None else {FIGURE: figure},
             force=True,
         )
+        if self._pool:
+            self._putting = self._pool.submit(self._push)
+
+    def _push(self) -> None:
+        self._manager.wait_until_finished()
+        self._copy.push()
+
+    def _put(self) -> None:
+        """Waits until what was saved before is in the store; raises what went wrong."""
+        if self._putting:
+            putting, self._putting = self._putting, None
+            putting.result()
 
     def restore(
         self, like: Any, step: int | None = None
@@ -232,13 +256,21 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until everything begun is written; raises what went wrong."""
+        self._put()
         if self._manager:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then lets go of the directory."""
-        if self._manager:
+        if self._manager is None:
+            return
+        try:
+            self._put()
+        finally:
             self._manager.close()
+            self._copy.close()
+            if self._pool:
+                self._pool.shutdown()
 
 
 def _drop_damaged_metrics(directory: pathlib.Path) -> None:

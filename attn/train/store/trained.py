@@ -60,7 +60,7 @@ def model(build: Callable[..., Any], directory: str) -> tuple[nn.Module, Any]:
     Raises:
         settings.Invalid: it is not the directory of a run, or has no checkpoint.
     """
-    place = pathlib.Path(directory)
+    place = files.path(directory)
     config = files.read_json(place / "config.json")
     if config is None:
         raise settings.Invalid(f"{directory!r} is not the directory of a run")

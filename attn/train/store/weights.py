@@ -92,8 +92,8 @@ class Weights:
 
     @functools.cached_property
     def _fit(self) -> Fit:
-        place = files.local(self._path)
-        if place.parent.name == "checkpoints" and place.is_dir():
+        place = files.path(self._path)
+        if place.parent.name == "checkpoints" and place.name.isdigit():
             return self._of_run(place.parent, place.name)
         if (place / "checkpoints").is_dir():
             return self._of_run(place / "checkpoints", None)
@@ -104,6 +104,7 @@ class Weights:
                     f"{place} has neither checkpoints nor {FILES[0]}"
                 )
             place = found[0]
+        place = files.local(str(place))
         return interop.fit(interop.read(place), self._model, self._variables)
 
     def _of_run(self, directory: pathlib.Path, step: str | None) -> Fit:

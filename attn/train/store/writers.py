@@ -1,29 +1,13 @@
 """Metrics: JSON lines that tests and tables read, and what people watch."""
 
 import json
-import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import tensorboardX
 
 from attn.train.store.tracking import End, Tracked
-
-
-def _keep_until(path: pathlib.Path, step: int) -> None:
-    """Drops the lines after `step`, and a last line that a kill cut short."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            if line.endswith(b"\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            continue
-    draft = path.with_name(f".{path.name}")
-    draft.write_bytes(b"".join(kept))
-    draft.replace(path)
+from attn.workdir import files, stores
 
 
 class Writer:
@@ -46,13 +30,13 @@ class Writer:
             tracked: the runs of the point in tracking services.
         """
         self._tracked = tracked or Tracked()
-        self._files = {}
-        for name in ("metrics", "speed"):
-            path = directory / f"{name}.jsonl"
-            _keep_until(path, step)
-            self._files[name] = path.open("a")
+        self._files = {
+            name: files.Lines(directory / f"{name}.jsonl", _up_to(step))
+            for name in ("metrics", "speed")
+        }
+        self._copy = stores.Copy(directory / "tensorboard", fetch=False)
         self._events = tensorboardX.SummaryWriter(
-            str(directory / "tensorboard"), purge_step=step + 1 if step else None
+            str(self._copy.folder), purge_step=step + 1 if step else None
         )
 
     def metrics(self, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -76,18 +60,31 @@ class Writer:
         self._tracked.log(step, named)
 
     def _write(self, name: str, values: Mapping[str, float | str]) -> None:
-        file = self._files[name]
-        file.write(json.dumps(values) + "\n")
-        file.flush()
+        self._files[name].add(json.dumps(values))
 
     def sync(self) -> None:
         """Makes sure that what was written survives the machine."""
         for file in self._files.values():
-            os.fsync(file.fileno())
+            file.sync()
+        self._copy.push()
 
     def close(self, end: End = "stopped") -> None:
         """Closes the files, and says how the training ended."""
         self._tracked.close(end)
         self._events.close()
+        self._copy.push()
+        self._copy.close()
         for file in self._files.values():
             file.close()
+
+
+def _up_to(step: int) -> Callable[[bytes], bool]:
+    """Whether a line of JSON is of `step` or an earlier one."""
+
+    def keep(line: bytes) -> bool:
+        try:
+            return json.loads(line)["step"] <= step
+        except ValueError:
+            return False
+
+    return keep

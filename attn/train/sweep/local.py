@@ -114,7 +114,7 @@ def unchanged(points: Sequence[Point], directory: pathlib.Path) -> None:
 
 def describe(experiment: Experiment, directory: pathlib.Path) -> None:
     """Writes what the sweep is, keeping points of an earlier, other selection."""
-    directory.mkdir(parents=True, exist_ok=True)
+    files.make(directory)
     path = directory / "experiment.json"
     old = files.read_json(path) or {"points": []}
     points = [{"name": p.name, "axes": p.axes} for p in experiment.points]

@@ -98,7 +98,7 @@ class Tracking:
         """Adds the report of a sweep."""
         if self._begin:
             tracked = self.run(directory, {})
-            tracked.attach(page.stem, page.read_text())
+            tracked.attach(page.stem, page.read_bytes().decode())
             tracked.close("done")
 
 
@@ -152,7 +152,7 @@ def package(name: str, needs: str) -> Any:
 
 
 def _key(directory: pathlib.Path) -> str:
-    directory.mkdir(parents=True, exist_ok=True)
+    files.make(directory)
     path = directory / FILE
     files.create(path, json.dumps({"key": uuid.uuid4().hex}).encode())
     return files.read_json(path)["key"]
