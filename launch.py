@@ -125,6 +125,9 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool("report", True, "Show and write the report after a run.")
 flags.DEFINE_bool("watch", False, "For status: show it anew until all is done.")
+flags.DEFINE_string(
+    "token", None, "Of the work directory, from submit: it must be the same one."
+)
 flags.DEFINE_string("to", None, "For submit: slurm, ray, tpu or skypilot.")
 flags.DEFINE_string("launch", None, "For submit: a TOML file with a section [launch].")
 
@@ -230,7 +233,8 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     if FLAGS.match is not None:
         experiment = dataclasses.replace(experiment, match=match.parse(FLAGS.match))
     points = experiment.select(FLAGS.only)
-    directory = command.directory(FLAGS.workdir or f"runs/{experiment.name}")
+    workdir = FLAGS.workdir or f"runs/{experiment.name}"
+    directory = command.directory(workdir, FLAGS.token)
     how = {"parallel": FLAGS.parallel}
     if FLAGS.dry_run:
         command.plan(experiment, points, directory, started=STARTED, **how)
@@ -350,15 +354,19 @@ def given(overrides: Sequence[tuple[str, str]], *but: str) -> list[str]:
 def submit(overrides: Sequence[tuple[str, str]], *engine: tuple[str, str]) -> None:
     """Hands a run to a scheduler, or shows what it would get."""
     from attn import launchers
-    from attn.workdir import files
+    from attn.workdir import files, token
 
     file = files.local(FLAGS.launch) if FLAGS.launch else None
     launcher = launchers.build(FLAGS.to, file, engine)
     experiment = load(overrides)  # a mistake is found now, not once it is started
     experiment.select(FLAGS.only)
-    words = tuple(given(overrides, "to", "launch", "dry_run", "traceback"))
+    words = given(overrides, "to", "launch", "dry_run", "traceback", "token")
+    if launcher.shares and not FLAGS.dry_run:
+        workdir = files.path(FLAGS.workdir or f"runs/{experiment.name}")
+        files.check(workdir)
+        words.append(f"--token={token.made(workdir)}")
     command = launchers.Command(
-        experiment.name, words, pathlib.Path.cwd(), HERE.resolve() / "launch.py"
+        experiment.name, tuple(words), pathlib.Path.cwd(), HERE.resolve() / "launch.py"
     )
     if FLAGS.dry_run:
         print(launcher.render(command), end="")

@@ -15,7 +15,7 @@ from attn.train.store.tracking import Tracking
 from attn.train.sweep import estimate, local, tuning
 from attn.train.sweep.experiment_file import Experiment, Point
 from attn.train.sweep.plan import Parallel
-from attn.workdir import files, leases
+from attn.workdir import files, leases, token
 
 
 def train(
@@ -119,16 +119,23 @@ def plan(
         live.plan(experiment.title, rows, seconds)
 
 
-def directory(text: str) -> pathlib.Path:
+def directory(text: str, shared: str | None = None) -> pathlib.Path:
     """The work directory of that name.
 
+    Args:
+        text: the name.
+        shared: the token that it must have, if it was told one.
+
     Raises:
-        Invalid: there are files in it that are no sweep's.
+        Invalid: there are files in it that are no sweep's, or it is another one than
+            that of the token.
     """
     path = files.path(text)
     with ending.together():
         if machines.first():
             files.check(path)
+            if shared is not None:
+                token.check(path, shared)
     return path
 
 

@@ -23,7 +23,13 @@ __all__ = ["LAUNCHERS", "Command", "Launcher", "build"]
 
 
 class Launcher(Protocol):
-    """What hands a run to a scheduler."""
+    """What hands a run to a scheduler.
+
+    Attributes:
+        shares: whether its machines see the files of this one.
+    """
+
+    shares: bool
 
     def render(self, command: Command) -> str:
         """What the scheduler would get, to be read by a person."""

@@ -24,6 +24,8 @@ class Ray:
         python: the interpreter, on the nodes.
     """
 
+    shares = True
+
     address: str = "auto"
     workers: Positive = 1
     gpus: NotNegative = 0

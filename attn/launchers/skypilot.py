@@ -23,6 +23,8 @@ class Skypilot:
         python: the interpreter, there.
     """
 
+    shares = False
+
     accelerators: str = ""
     infra: str = ""
     spot: bool = False

@@ -23,6 +23,8 @@ class Slurm:
         python: the interpreter, on the nodes.
     """
 
+    shares = True
+
     workers: Positive = 1
     nodes: Positive = 1
     partition: str = ""

@@ -62,6 +62,8 @@ class Tpu:
         python: the interpreter, from the checkout.
     """
 
+    shares = False
+
     zone: str
     name: str = ""
     project: str = ""

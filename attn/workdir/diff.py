@@ -1,5 +1,7 @@
 """Configs by dotted paths, and what differs between two."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +15,12 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{name}"] = value
     return found
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """What differs where configs differ, in few characters."""
+    text = json.dumps(config, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -33,9 +33,6 @@ def path(text: str | pathlib.Path) -> pathlib.Path:
     return pathlib.Path(text) if isinstance(text, str) else text
 
 
-WORKERS = ".workers"  # the folder of what the workers of one command say
-
-
 def local(text: str) -> pathlib.Path:
     """The path of a file that must be on a file system.
 

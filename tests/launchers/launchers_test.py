@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -175,3 +176,19 @@ def test_settings_of_an_engine_are_for_submit_only(capsys, monkeypatch):
 
 def test_a_stopped_run_has_one_status():
     assert ending.STOPPED == base.STOPPED
+
+
+def test_a_run_that_was_submitted_refuses_a_directory_that_is_not_shared(
+    programs, tmp_path
+):
+    programs.add("sbatch", 'cat > "$NOTES"')
+    start = [sys.executable, str(ROOT / "launch.py")]
+    flags = ["--config=experiments/attention_sweep.py:tiny", f"--workdir={tmp_path}/w"]
+    subprocess.run([*start, "submit", "--to=slurm", *flags], cwd=ROOT, check=True)
+    (token,) = re.findall(r"--token=\w+", programs.notes("sbatch"))
+    (tmp_path / "w").rename(tmp_path / "elsewhere")
+    run = subprocess.run([*start, *flags, token], cwd=ROOT, capture_output=True)
+    assert run.returncode == 2
+    (line,) = run.stderr.decode().splitlines()
+    assert f"workdir {tmp_path}/w is not on" in line
+    assert not (tmp_path / "w").exists()

@@ -13,9 +13,9 @@ from attn.train.store.tracking import Tracking
 from attn.train.sweep import groups, plan
 from attn.train.sweep.experiment_file import Experiment, Point
 from attn.train.sweep.plan import Machines, Parallel
-from attn.train.sweep.worker import Worker
-from attn.workdir import diff, files
-from attn.workdir.leases import SPAN
+from attn.train.sweep.worker import RECORD, Worker
+from attn.workdir import diff, files, machine
+from attn.workdir.leases import SPAN, Leases
 
 
 def check(points: Sequence[Point]) -> None:
@@ -82,11 +82,12 @@ def run(
     if first:
         files.check(directory)
         unchanged(points, directory)
+        _at_work(points, directory)
     begun = [p.name for p in points if (directory / p.name / "checkpoints").exists()]
     begun = partition.broadcast_json(begun)
     shapes = groups.shapes(points, parallel, machines, begun)
     if first:
-        describe(experiment, directory)
+        describe(experiment, directory, points)
     worker = Worker(
         points,
         shapes,
@@ -112,12 +113,41 @@ def unchanged(points: Sequence[Point], directory: pathlib.Path) -> None:
             )
 
 
-def describe(experiment: Experiment, directory: pathlib.Path) -> None:
-    """Writes what the sweep is, keeping points of an earlier, other selection."""
+def _at_work(points: Sequence[Point], directory: pathlib.Path) -> None:
+    """Raises settings.Invalid if others train points, which have another config."""
+    record = files.read_json(directory / RECORD) or {"points": []}
+    digests = {point["name"]: point.get("config") for point in record["points"]}
+    held = Leases(directory).seen()
+    if all(lease.free or lease.ended for lease in held.values()):
+        return
+    for point in points:
+        if digests.get(point.name) not in (None, diff.digest(point.config)):
+            raise settings.Invalid(
+                f"{point.name} has another config than in the runs that are at work in"
+                f" workdir {directory}; wait for their end, name another --workdir, or"
+                " remove its .leases if there are none"
+            )
+
+
+def describe(
+    experiment: Experiment, directory: pathlib.Path, trained: Sequence[Point] = ()
+) -> None:
+    """Writes what the sweep is, keeping points of an earlier, other selection.
+
+    Args:
+        experiment: the sweep.
+        directory: of it.
+        trained: those points whose configs are sure, and may be trained now.
+    """
     files.make(directory)
-    path = directory / "experiment.json"
+    path = directory / RECORD
     old = files.read_json(path) or {"points": []}
-    points = [{"name": p.name, "axes": p.axes} for p in experiment.points]
+    digests = {point["name"]: point.get("config") for point in old["points"]}
+    digests |= {point.name: diff.digest(point.config) for point in trained}
+    points = [
+        {"name": p.name, "axes": p.axes, "config": digests.get(p.name)}
+        for p in experiment.points
+    ]
     names = {point["name"] for point in points}
     begun = [
         point
@@ -136,6 +166,7 @@ def describe(experiment: Experiment, directory: pathlib.Path) -> None:
             "match": experiment.match,
             "published": experiment.published,
             "rope": experiment.rope,
+            "code": old.get("code") or machine.commit(),
             "points": [*points, *begun],
         },
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from attn import settings
 from attn.train import loop, partition
 from attn.train.interruption import Interruption
 from attn.train.partition import Mode
@@ -24,10 +25,11 @@ from attn.train.sweep import plan
 from attn.train.sweep.experiment_file import Point
 from attn.train.sweep.groups import Builder, Group
 from attn.train.sweep.plan import Machines, Parallel, Shape
-from attn.workdir import files, machine
+from attn.workdir import diff, files, machine
 from attn.workdir.leases import SPAN, Held, Lease, Leases, Lost
 from attn.workdir.standing import DIVERGED
 
+RECORD = "experiment.json"
 LOOK = 1.0  # seconds between two looks for what others leave
 
 
@@ -87,6 +89,7 @@ class Worker:
             return self._work()
 
     def _work(self) -> dict[str, str]:
+        self._tell_of_other_code()
         done = len(self._points) - partition.broadcast_json(len(self._left))
         if done:
             self._progress.note(
@@ -105,6 +108,15 @@ class Worker:
             elif not waiting:
                 self._progress.note(f"waiting for others to train {found['held']}")
                 waiting = True
+
+    def _tell_of_other_code(self) -> None:
+        began = (files.read_json(self._directory / RECORD) or {}).get("code")
+        own = self._leases.facts["code"]
+        if self._first and began and own and own != began:
+            self._progress.note(
+                f"the code is {own}, and was {began} when the sweep began: what it"
+                " trains is marked"
+            )
 
     def _take(self) -> dict[str, Any]:
         """Takes points that train together, if some are free; else says who is held."""
@@ -143,6 +155,7 @@ class Worker:
     def _takes(self, k: int, seen: Mapping[str, Held]) -> bool:
         """Whether it could take a point that is not over."""
         name = self._points[k].name
+        self._must_be_as_recorded(k)
         lease = None if self._over(k) else self._leases.take(name, seen.get(name))
         if lease is not None and self._over(k):  # meanwhile, by its holder
             lease.over()
@@ -152,6 +165,17 @@ class Worker:
         elif lease is not None:
             self._held[k] = lease
         return lease is not None
+
+    def _must_be_as_recorded(self, k: int) -> None:
+        """Raises Invalid if a run that came later has another config for a point."""
+        point = self._points[k]
+        record = files.read_json(self._directory / RECORD) or {"points": []}
+        digests = {entry["name"]: entry.get("config") for entry in record["points"]}
+        if digests.get(point.name) not in (None, diff.digest(point.config)):
+            raise settings.Invalid(
+                f"workdir {self._directory} has meanwhile another config for"
+                f" {point.name}; run the command again"
+            )
 
     def _over(self, k: int) -> bool:
         """Whether a point is done or diverged, which is kept in mind."""

@@ -2,10 +2,12 @@
 
 import pytest
 
+from attn import settings
 from attn.train import loop
 from attn.train.interruption import Interruption
 from attn.train.sweep import experiment_file, groups, local
 from attn.workdir import files
+from attn.workdir.leases import Leases
 from tests.train import small
 
 FILE = '''"""A title.
@@ -40,9 +42,9 @@ def test_neighbours_that_differ_in_the_seed_share_a_program(path):
     assert programs[0] is not programs[2]
 
 
-def run(path, directory, *, arg="short", only=(), overrides=()):
+def run(path, directory, *, arg="short", only=(), overrides=(), listener=None):
     experiment = experiment_file.load(path, arg, overrides)
-    listener = small.Listener()
+    listener = listener or small.Listener()
     local.run(
         experiment,
         experiment.select(only),
@@ -117,3 +119,46 @@ def test_a_request_to_stop_leaves_the_rest_for_later(path, tmp_path):
         )
     listener = run(path, tmp_path / "w", only=["8-0"])
     assert listener.notes[0] == "resumes at step 1"
+
+
+def test_another_config_is_refused_while_others_are_at_work(path, tmp_path):
+    began = experiment_file.load(path, "short")
+    local.describe(began, tmp_path, began.points)
+    with Leases(tmp_path) as others:
+        lease = others.take("8-0")
+        run(path, tmp_path, only=["4-1"])  # the same config
+        with pytest.raises(settings.Invalid, match="4-0 has another config than"):
+            run(path, tmp_path, only=["4-0"], overrides=[("schedule.peak", "0.3")])
+        lease.over()
+    run(path, tmp_path, only=["4-0"], overrides=[("schedule.peak", "0.3")])
+
+
+class Changes(small.Listener):
+    """Begins the sweep anew, with another config, once a point is done."""
+
+    def __init__(self, experiment, directory):
+        super().__init__()
+        self._begin = lambda: local.describe(experiment, directory, experiment.points)
+
+    def point_done(self, summary):
+        super().point_done(summary)
+        self._begin()
+
+
+def test_a_worker_trains_nothing_more_once_the_sweep_has_another_config(path, tmp_path):
+    directory = tmp_path / "w"
+    other = experiment_file.load(path, "short", [("schedule.peak", "0.3")])
+    listener = Changes(other, directory)
+    with pytest.raises(settings.Invalid, match="has meanwhile another config for 8-1"):
+        run(path, directory, listener=listener)
+    assert [name for _, _, name in listener.points] == ["8-0"]
+
+
+def test_a_worker_of_another_code_says_so(path, tmp_path):
+    directory = tmp_path / "w"
+    run(path, directory, only=["8-0"])
+    record = files.read_json(directory / "experiment.json")
+    files.write_json(directory / "experiment.json", record | {"code": "abc"})
+    notes = run(path, directory, only=["8-1"]).notes
+    assert any("was abc when the sweep began" in note for note in notes)
+    assert files.read_json(directory / "experiment.json")["code"] == "abc"
