@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from attn.modules import Map, capture
+from attn.modules.capture import STATISTICS
 
 Target = jax.Array | Callable[[Any], jax.Array] | None
 
@@ -65,6 +66,7 @@ def run(
     _, found = jax.eval_shape(
         lambda v, x: capture(model, v, x, rngs=rngs), variables, images
     )
+    found = {name: one for name, one in found.items() if one.kind not in STATISTICS}
     paths = {name.rpartition("/")[0] for name in found}
 
     def forward(added: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
@@ -92,7 +94,7 @@ def run(
         inside = {
             name.rpartition("/")[2]: entry
             for name, entry in maps.items()
-            if name.rpartition("/")[0] == path
+            if name.rpartition("/")[0] == path and name in found
         }
         taps[path] = Tap(module, inside, **arrays[path], gradient=slope.get(path))
     return outputs, taps

@@ -33,6 +33,7 @@ from attn.models.layers.dense import TORCH, classify
 from attn.models.layers.residual import Stage
 from attn.models.layers.timm import Rules
 from attn.models.scaling import Width, step_of
+from attn.modules.capture import sow
 from attn.settings import Count, Invalid, Positive
 
 POOLED, ITERATIONS = 256, 5  # of iSQRT-COV: channels, and steps to the root
@@ -294,6 +295,7 @@ class ResNet(Model):
         covariance = ops.covariance_pool(nn.relu(x))
         count = ITERATIONS if self.iterations is None else self.iterations
         root = ops.newton_schulz_sqrt(covariance, iterations=count)
+        sow(self, "covariance", (covariance, root))
         return ops.upper_triangle(root)
 
     def _widths(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ S sources:
     channel_matrix [B, N, D, D]   rows sum to 1: what each of D channels reads
     sampling_grid  [B, H, W, 2]   (x, y) in [-1, 1] that each output position reads
     factors        two arrays [B, N, T, R], [B, N, R, S] whose product is the matrix
+    covariance     two arrays [B, C, C]: how channels vary together, and its square root
 """
 
 import contextlib
@@ -33,7 +34,9 @@ Kind = Literal[
     "channel_matrix",
     "sampling_grid",
     "factors",
+    "covariance",
 ]
+STATISTICS = ("covariance",)  # what was pooled, which chooses nothing by itself
 COLLECTION = "attention"
 _heard: contextvars.ContextVar[list["Map"] | None] = contextvars.ContextVar(
     "heard", default=None
@@ -44,7 +47,8 @@ class Map(flax.struct.PyTreeNode):
     """One recorded map.
 
     Attributes:
-        values: an array of the shape its kind says, or two arrays for "factors".
+        values: an array of the shape its kind says, or two arrays for "factors" and
+            "covariance".
         kind: one of the kinds above.
         grid: (H, W) on which the S sources of a token matrix lie, if they do.
     """

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import attn
-from attn import explain
+from attn import explain, models
 from tests.explain import networks
 
 
@@ -101,6 +101,25 @@ def test_matrices_of_channels_have_it_on_the_grid_of_their_tokens():
         cells = np.asarray(found).reshape(2, 2, 8, 3, 8)
         np.testing.assert_allclose(np.ptp(cells, axis=(2, 4)), 0, atol=1e-7)
         assert np.ptp(cells) > 1e-5
+
+
+def test_what_is_pooled_is_no_attention():
+    size = (12, 16)
+    settings = {"depth": 8, "layout": "cifar", "width": 4, "pooled_channels": 6}
+    slots = {"stage2/block.residual": "second_order_channel"}
+    images = networks.images(size)
+    found = {}
+    for name, filled in (("plain", {}), ("gated", slots)):
+        model = models.create(
+            "resnet", num_classes=4, slots=filled, pooling="covariance", **settings
+        )
+        variables = networks.disturbed(model, images)
+        assert "covariance" in attn.capture(model, variables, images)[1]
+        found[name] = networks.compiled(
+            explain.attention_maps, model, variables, images
+        )
+    assert found["plain"] == {}
+    assert found["gated"].keys() == {"stage2/block0/residual"}
 
 
 def test_a_model_that_looks_nowhere_has_no_mean():

@@ -371,6 +371,9 @@ def test_covariance_pooling_reads_the_root_by_newton_schulz():
         step = (3 * np.eye(24) - inverse @ root) / 2
         root, inverse = root @ step, step @ inverse
     root *= np.sqrt(trace)
+    _, maps = jax.jit(functools.partial(attn.capture, whole))(variables, x)
+    for got, want in zip(maps["covariance"].values, (covariance, root), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
     flat = root[:, *np.triu_indices(24)]
     want = flat @ params["classifier"]["kernel"] + params["classifier"]["bias"]
     found = jax.jit(functools.partial(whole.apply, train=False))(variables, x)

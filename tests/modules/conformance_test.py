@@ -108,6 +108,7 @@ def expected_shape(kind, shape):
         "channel_matrix": (batch, None, None, None),
         "sampling_grid": (batch, None, None, 2),
         "factors": (batch, None, targets, None),
+        "covariance": (batch, None, None),
     }[kind]
 
 
@@ -118,7 +119,8 @@ def test_records_the_maps_that_its_card_names(subject):
     assert {m.kind for m in maps.values()} <= set(subject.module.card.maps)
     for found in maps.values():
         assert isinstance(found, Map)
-        first = found.values[0] if found.kind == "factors" else found.values
+        two = found.kind in ("factors", "covariance")
+        first = found.values[0] if two else found.values
         want = expected_shape(found.kind, subject.x.shape)
         for size, expected in zip(first.shape, want, strict=True):
             assert expected in (None, size)

@@ -52,6 +52,7 @@ class SecondOrderChannel(nn.Module):
         root = newton_schulz_sqrt(
             covariance, iterations=self.iterations, norm=self.norm
         )
+        sow(self, "covariance", (covariance, root))
         z = jnp.mean(root, axis=-1)
         kinds = {"dtype": z.dtype, "param_dtype": self.param_dtype}
         hidden = hidden_channels(channels, self.reduction)
@@ -79,7 +80,7 @@ SecondOrderChannel.card = Card(
     formula="x * sigmoid(W2 relu(W1 mean_rows(sqrt(cov_HW(x)))))",
     complexity="HWC^2 + (3 K - 3) C^3 + HWC + 2 C^2 / r, K > 1 iterations",
     parameters=_parameters,
-    maps=("channel_gate",),
+    maps=("channel_gate", "covariance"),
     note=(
         "As in the released code, which has biases. That code crops maps of more than"
         " 1000 positions a side to their middle before it pools; here all positions"

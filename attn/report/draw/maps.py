@@ -261,6 +261,17 @@ def _channel_matrix(entry: Map) -> list[Strip]:
     return [Strip(entry.path, what, "matrix", values)]
 
 
+def _covariance(entry: Map) -> list[Strip]:
+    """How channels vary together [n, C, C], and its root."""
+    both = [_expect(array, "nCC") for array in entry.arrays]
+    channels = both[0].shape[1]
+    names = (f"covariance of {channels} channels", "its square root")
+    return [
+        Strip(entry.path, what, "matrix", values)
+        for what, values in zip(names, both, strict=True)
+    ]
+
+
 def _factors(entry: Map) -> list[Strip]:
     """Rows of the product of [n, N, T, R] and [n, N, R, S], which is never built."""
     left, right = (_expect(array, "nNTR") for array in entry.arrays)
@@ -331,6 +342,7 @@ def _size(values: np.ndarray) -> str:
 REDUCTIONS: dict[str, Callable[[Map], list[Strip]]] = {
     "channel_gate": _channel_gate,
     "channel_matrix": _channel_matrix,
+    "covariance": _covariance,
     "factors": _factors,
     "pixel_gate": _pixel_gate,
     "sampling_grid": _sampling_grid,

@@ -32,10 +32,16 @@ def root(covariance, iterations, norm):
     return vectors * found @ vectors.T
 
 
-def descriptor(x, iterations, norm="trace"):
+def matrices(x, iterations, norm="trace"):
+    """Covariances of the channels, and their roots."""
     points = x.reshape(len(x), -1, x.shape[-1]).astype(np.float64)
     covariances = [np.cov(p, rowvar=False, bias=True) for p in points]
-    return np.stack([root(c, iterations, norm).mean(axis=1) for c in covariances])
+    roots = [root(c, iterations, norm) for c in covariances]
+    return np.stack(covariances), np.stack(roots)
+
+
+def descriptor(x, iterations, norm="trace"):
+    return matrices(x, iterations, norm)[1].mean(axis=2)
 
 
 def made(random_variables, **settings):
@@ -50,7 +56,10 @@ def test_matches_the_paper(random_variables, norm, iterations):
     module, variables, x = made(random_variables, iterations=iterations, norm=norm)
     y, maps = jax.jit(functools.partial(attn.capture, module))(variables, x)
     gate = gate_of(variables["params"], descriptor(x, iterations, norm))
-    assert maps.keys() == {"channel_gate"}
+    assert maps.keys() == {"channel_gate", "covariance"}
+    recorded = maps["covariance"].values
+    for got, want in zip(recorded, matrices(x, iterations, norm), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(maps["channel_gate"].values, gate, rtol=1e-5, atol=1e-6)
     want = x * gate[:, None, None]
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)

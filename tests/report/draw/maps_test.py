@@ -83,6 +83,16 @@ def test_matrices_of_channels_lie_beside_each_other_head_by_head(heads, down):
         np.testing.assert_array_equal(block, matrix[:, head])
 
 
+def test_a_covariance_is_shown_before_and_after_its_root():
+    both = RNG.normal(size=(2, 3, 5, 5))
+    found, remarks = strips("covariance", *both)
+    assert [strip.form for strip in found] == ["matrix", "matrix"]
+    assert "of 5 channels" in found[0].what
+    assert remarks == []
+    for strip, values in zip(found, both, strict=True):
+        np.testing.assert_array_equal(strip.values, values)
+
+
 def test_tokens_without_a_grid_are_shown_as_a_matrix():
     matrix = RNG.uniform(size=(2, 2, 3, 5))
     (strip,), _ = strips("token_matrix", matrix)
