@@ -15,7 +15,7 @@ from attn.train.store.tracking import Tracking
 from attn.train.sweep import estimate, local, tuning
 from attn.train.sweep.experiment_file import Experiment, Point
 from attn.train.sweep.plan import Parallel
-from attn.workdir import files, leases, token
+from attn.workdir import files, leases, stores, token
 
 
 def train(
@@ -45,6 +45,7 @@ def train(
     try:
         with (
             ending.together(),
+            stores.reaching(directory),
             _listener() as progress,
             interruption.watch(stop_on) as asked,
         ):
@@ -61,7 +62,7 @@ def train(
                 log_to=log_to,
                 span=span,
             )
-    except (loop.Stopped, leases.Lost) as stopped:
+    except (loop.Stopped, leases.Lost, stores.Unreached) as stopped:
         print(f"stopped: {stopped}; run the same command to go on", file=sys.stderr)
         return ending.STOPPED
     except loop.Failed as failed:

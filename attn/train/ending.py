@@ -23,6 +23,7 @@ from attn.settings import Invalid
 from attn.train.interruption import Stopped
 from attn.train.run import Failed
 from attn.workdir.leases import Lost
+from attn.workdir.stores import Unreached
 
 STOPPED = 75  # EX_TEMPFAIL: what schedulers take as "start me again"
 INTERRUPTED = 130  # as shells say of Ctrl-C
@@ -86,7 +87,8 @@ def _several() -> bool:
 
 def _tell(error: BaseException) -> None:
     """Tells the others with which status this machine will end, and why."""
-    statuses = {Invalid: 2, Failed: 1, Lost: STOPPED, KeyboardInterrupt: INTERRUPTED}
+    statuses = {Invalid: 2, Failed: 1, Lost: STOPPED, Unreached: STOPPED}
+    statuses |= {KeyboardInterrupt: INTERRUPTED}
     found = [status for kind, status in statuses.items() if isinstance(error, kind)]
     if not found:  # it may come from the loss of another, of which JAX hears later
         time.sleep(SILENCE + 10)

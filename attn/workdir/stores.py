@@ -17,6 +17,12 @@ from typing import Any, cast
 from attn import settings
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
+# of which an error says that there was no answer, when it comes from reading a path
+CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"}
+
+
+class Unreached(Exception):
+    """A store that has not answered, after its package had tried again."""
 
 
 class Refused(settings.Invalid, OSError):
@@ -52,6 +58,37 @@ def path(address: str) -> pathlib.Path:
 def has(path: pathlib.PurePath) -> bool:
     """Whether a path is in a store, and not on a file system."""
     return not isinstance(path, pathlib.Path)
+
+
+@contextlib.contextmanager
+def reaching(directory: pathlib.PurePath) -> Iterator[None]:
+    """Tells the want of an answer of a store from other errors.
+
+    Args:
+        directory: that is worked in.
+
+    Raises:
+        Unreached: it is in a store, which did not answer.
+    """
+    try:
+        yield
+    except settings.Invalid:
+        raise
+    except Exception as error:
+        if not has(directory) or not _silent(error):
+            raise
+        why = " ".join(f"{error}".split())[:200] or type(error).__name__
+        raise Unreached(f"the store of {directory} does not answer: {why}") from error
+
+
+def _silent(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is the want of an answer."""
+    while error is not None:
+        package = type(error).__module__.partition(".")[0]
+        if package in CLIENTS or isinstance(error, ConnectionError | TimeoutError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _addresses() -> list[str]:

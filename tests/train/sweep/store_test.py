@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 from attn import report
 from attn.report.read import saved
@@ -39,6 +40,20 @@ class Slow(small.Listener):
             time.sleep(600)
 
 store_test.run(sys.argv[1], sys.argv[2], Slow())
+"""
+
+
+ENDLESS = """
+import pathlib, sys
+import s3fs
+from attn.commands import run
+from attn.train.sweep import experiment_file
+from attn.workdir import files
+
+s3fs.S3FileSystem().mkdir("bucket")
+experiment = experiment_file.load(pathlib.Path(sys.argv[1]), "")
+directory = files.path("s3://bucket/sweep")
+sys.exit(run.train(experiment, experiment.points, directory, parallel="off"))
 """
 
 
@@ -104,3 +119,24 @@ def test_what_a_killed_worker_left_is_resumed_by_another(tmp_path):
     assert "A title" in page.read_text()
     then = report.save(address, f"{address}/results.json")
     assert len(saved.read(then).done) == 2
+
+
+def test_a_store_that_answers_no_more_ends_a_run_which_can_be_started_again(tmp_path):
+    server, variables = buckets.server()
+    path = tmp_path / "seeds.py"
+    path.write_text(FILE.replace("steps=6", "steps=100_000"))
+    command = [sys.executable, "-c", ENDLESS, str(path)]
+    environment = {**os.environ, **variables, "AWS_MAX_ATTEMPTS": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        storage = buckets.client(variables)
+        while not storage.glob("bucket/sweep/0/checkpoints/*"):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.2)
+        server.stop()
+        _, said = process.communicate()
+    assert process.returncode == 75, said
+    line = said.splitlines()[-1]
+    assert line.startswith("stopped: the store of s3://bucket/sweep does not answer: ")
+    assert line.endswith("; run the same command to go on")
