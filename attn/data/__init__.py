@@ -30,6 +30,7 @@ from attn.data.digits import Digits, DigitsScene
 from attn.data.images import augment, haze, normalise, patches, rescale
 from attn.data.images.captioned import Captions
 from attn.data.images.degraded import Degraded
+from attn.data.images.skeletons import Skeletons
 from attn.data.pipeline import Dataset
 from attn.data.source import Batch, Field, Source, Statistics
 from attn.data.text import Sequences
@@ -76,6 +77,7 @@ DATASETS = {
     "photos": images.Classes,
     "pixels": Pixels,
     "sequences": Sequences,
+    "skeletons": Skeletons,
     "text_pairs": TextPairs,
 }
 

@@ -139,6 +139,15 @@ DATASETS = {
         "train_size": 8,
         "eval_size": 7,
     }),
+    "skeletons": ({"train_size": 40, "eval_size": 20, "test": "test"}, {
+        "size": [40, 36],
+        "margin": 0.4,
+        "shift": 0.0,
+        "scale": 0.0,
+        "clutter": 2,
+        "train_size": 30,
+        "eval_size": 10,
+    }),
     "pixels": ({}, {
         "source": "photos",
         "directory": "/dev/null/place",

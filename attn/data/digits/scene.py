@@ -31,12 +31,12 @@ A batch holds, for B examples of up to N = 5 digits, the largest first:
 """
 
 import collections
-import functools
 import re
 from collections.abc import Mapping
 
 import numpy as np
 
+from attn.data import textures
 from attn.data.digits import ink, warp
 from attn.data.draws import integers, named, other_rows, uniform
 from attn.data.text.vocabulary import Vocabulary
@@ -44,9 +44,6 @@ from attn.data.text.vocabulary import Vocabulary
 MOST = 5  # digits
 LARGE, SMALL = (0.42, 0.5), (0.17, 0.24)  # of the canvas, at most 1/2 and 1/4
 SLOTS = 6  # places for small digits
-CLOUD = 9  # knots of the texture along an edge
-KNOTS = (-100.0, 250.0)  # their range, of which splines take means
-DIM = (0.0, 150.0)  # to which the texture is cut off
 
 # What the random numbers of an example are for.
 DRAWS = {
@@ -58,7 +55,7 @@ DRAWS = {
     "shifts": 2 * (MOST - 1),
     "hue": MOST,
     "saturation": MOST,
-    "cloud": 4 * CLOUD**2,
+    "cloud": textures.DRAWS,
 }
 
 VOCABULARY = (
@@ -120,9 +117,9 @@ def scene(
     pixels = digits[chosen.ravel(), :, :, 0].reshape(*chosen.shape, *digits.shape[1:3])
     frame = ink.frames(pixels.reshape(-1, *pixels.shape[2:])).reshape(*chosen.shape, 4)
     boxes = _layout(drawn, frame[..., 2:], side)
-    colours = _colours(drawn["hue"], drawn["saturation"])
+    colours = textures.bright(drawn["hue"], drawn["saturation"])
 
-    planes = _cloud(drawn["cloud"], side)
+    planes = textures.cloud(drawn["cloud"], *[textures.pixels(side)] * 2)
     objects = np.zeros((len(rows), side, side), bool)
     for some, room in ((slice(0, 1), side // 2), (slice(1, MOST), side // 4)):
         covers = _covers(pixels[:, some], frame[:, some], boxes[:, some], room)
@@ -258,40 +255,6 @@ def _channels_last(planes: np.ndarray) -> np.ndarray:
     for channel in range(3):
         image[..., channel] = planes[:, channel]
     return image
-
-
-def _colours(hue: np.ndarray, saturation: np.ndarray) -> np.ndarray:
-    """Bright colours: [B, N] each -> float32 [B, N, 3], the largest part 255."""
-    saturation = uniform(saturation, 0.1, 0.6)[..., None]
-    ramp = np.abs((6 * hue[..., None] + [0, 4, 2]) % 6 - 3) - 1
-    return (255 * (1 - saturation * (1 - np.clip(ramp, 0, 1)))).astype(np.float32)
-
-
-def _cloud(draws: np.ndarray, side: int) -> np.ndarray:
-    """The texture: float32 [B, 3, side, side].
-
-    A cubic spline over knots that have, half and half, a brightness and a colour.
-    """
-    knots = draws.reshape(-1, 4, CLOUD, CLOUD).astype(np.float32)
-    knots = KNOTS[0] + (KNOTS[1] - KNOTS[0]) / 2 * (knots[:, :1] + knots[:, 1:])
-    weights = _spline(side)
-    # Products of one channel at a time, so that rounding does not depend on the batch.
-    cloud = np.matmul(np.matmul(weights, knots), weights.T)
-    return np.clip(cloud, *DIM, out=cloud)
-
-
-@functools.lru_cache(maxsize=4)
-def _spline(side: int) -> np.ndarray:
-    """Weights of the knots in each pixel of a row: float32 [side, CLOUD].
-
-    The uniform cubic B-spline; the first and the last knot lie outside of the row.
-    """
-    place = np.linspace(1, CLOUD - 2, side)[:, None]
-    away = np.abs(place - np.arange(CLOUD))
-    near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away) ** 3 / 6
-    weights = np.select([away < 1, away < 2], [near, far]).astype(np.float32)
-    weights.setflags(write=False)
-    return weights
 
 
 def _written(caption: np.ndarray, there: np.ndarray) -> dict[str, np.ndarray]:

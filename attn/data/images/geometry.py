@@ -4,7 +4,7 @@ The fields of a batch that move together are its images (as many as a transform 
 "objects" (bool [B, H, W]), and "boxes" (float32 [B, n, 4]: the edges x0, y0, x1, y1 in
 pixels, zeros where "boxes_mask" [B, n] has none). A box is cut off at the edge of the
 image; one that lies outside is left out, and its class in "labels" [B, n] is -1 then.
-Captions do not follow.
+Captions do not follow, and keypoints are refused.
 """
 
 from collections.abc import Iterable, Sequence
@@ -77,6 +77,7 @@ def mirror(batch: Batch, fields: Sequence[str], which: np.ndarray) -> Batch:
 
     They may be of unlike size.
     """
+    _refuse_keypoints(batch)
     present(batch, fields)
     objects = ["objects"] if "objects" in batch else []
     batch = {**batch, **{name: kept(batch[name]) for name in (*fields, *objects)}}
@@ -107,6 +108,7 @@ def moved_boxes(
         shift: [B, 2], of x and y, in pixels.
         size: height and width of the result, or of each, int [B, 2].
     """
+    _refuse_keypoints(batch)
     if "boxes" not in batch:
         return {}
     scale = np.broadcast_to(scale, shift.shape)
@@ -120,6 +122,14 @@ def moved_boxes(
     if "labels" in batch:
         found["labels"] = np.where(there, batch["labels"], -1)
     return found
+
+
+def _refuse_keypoints(batch: Batch) -> None:
+    if "keypoints" in batch:
+        raise settings.Invalid(
+            "a transform that moves pixels does not move keypoints along: data with"
+            " keypoints take noise and normalise only"
+        )
 
 
 def resize(image: np.ndarray, size: Size) -> np.ndarray:

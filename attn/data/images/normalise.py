@@ -28,6 +28,7 @@ STATISTICS = {
     # of what `attn.data.digits.scene` makes of the training split of mnist_5k
     "digits_scene": Statistics((0.338, 0.338, 0.338), (0.184, 0.184, 0.184)),
     "photos": Statistics((0.461, 0.375, 0.332), (0.299, 0.248, 0.256)),
+    "skeletons": Statistics((0.371, 0.371, 0.371), (0.220, 0.220, 0.220)),
     "voc": IMAGENET,
 }
 

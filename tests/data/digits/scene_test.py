@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import BSpline
 
+from attn.data import textures
 from attn.data.digits import scene as scenes
 from attn.data.order import uniform
 from tests.data.digits import pool
@@ -136,7 +137,7 @@ def test_the_label_is_that_of_the_row_which_is_not_chosen_again():
 
 
 def test_colours_are_bright_and_differ():
-    assert scenes.DIM[1] < 160
+    assert textures.DIM[1] < 160
     batch, _ = made(np.full((24, 28, 28, 1), 255, np.uint8), 100)
     seen = []
     for image, boxes in zip(batch["image"], batch["boxes"], strict=True):

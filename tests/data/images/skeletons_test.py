@@ -1,0 +1,129 @@
+"""Stick figures: joints are where they are drawn, and boxes err as they should."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from attn import data, settings
+from attn.data.images import skeletons
+from attn.data.images.skeletons import JOINTS, Skeletons
+
+COUNT, MIDDLE = 60, np.full((60, 3), 0.5)
+LARGE = {"size": (128, 90), "clutter": 0}
+ENDS = [("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle")]
+TIGHT = {**LARGE, "margin": 0.0, "shift": 0.0, "scale": 0.0}
+
+
+def made(draws=MIDDLE, split="train", rows=None, **given):
+    rows = np.arange(COUNT) if rows is None else rows
+    return Skeletons(**given).open(split).read(rows, draws)
+
+
+def at(joint):
+    return JOINTS.index(joint)
+
+
+def test_joints_are_where_they_are_drawn():
+    batch, above = made(size=(200, 130), clutter=0), []
+    for image, points in zip(batch["image"], batch["keypoints"], strict=True):
+        top, neck = points[at("head")], points[at("neck")]
+        places = np.vstack([points[1:], top + (neck - top) / 10]).astype(int)
+        seen = image[places[:, 1], places[:, 0]]
+        np.testing.assert_allclose(seen, np.broadcast_to(seen[:1], seen.shape))
+        assert seen.max() == 255
+        x, y = (top - (neck - top) / 10).astype(int)
+        above.append(image[y, x].max())
+    assert np.mean(np.array(above) <= 150) > 0.9  # but where an arm is there
+    assert batch["visible"].all()
+
+
+def test_without_errors_and_margin_the_figure_just_fills_the_crop():
+    batch = made(np.random.default_rng(0).random((COUNT, 3)), **TIGHT)
+    height, width = TIGHT["size"]
+    for image in batch["image"]:
+        rows, columns = np.nonzero(image.max(axis=-1) > 240)
+        gaps = [rows.min(), height - 1 - rows.max()]
+        gaps += [columns.min(), width - 1 - columns.max()]
+        assert min(gaps) <= 1
+        assert abs(gaps[0] - gaps[1]) <= 2 and abs(gaps[2] - gaps[3]) <= 2
+        # the limits of the ink, and of what the crop was made for
+        assert max(gaps[:2]) <= 1 or max(gaps[2:]) <= 1
+    tight = ((batch["area"] / skeletons.PERSON)[:, None] / (height * width)).max()
+    assert tight <= 1
+
+
+def test_boxes_err_by_a_shift_and_a_scale():
+    draws = np.random.default_rng(1).random((COUNT, 3))
+    given = {**TIGHT, "shift": 0.15, "scale": 0.3}
+    right, wrong = made(**TIGHT), made(draws, **given)
+    spread = [b["keypoints"].std(axis=1) for b in (right, wrong)]
+    larger = spread[1] / spread[0]
+    np.testing.assert_allclose(larger[:, 0], larger[:, 1], rtol=1e-4)
+    factor = 1 / np.exp((2 * draws[:, 2] - 1) * math.log(1.3))
+    np.testing.assert_allclose(larger[:, 0], factor, rtol=1e-4)
+    np.testing.assert_allclose(wrong["head"] / right["head"], factor, rtol=1e-4)
+    np.testing.assert_allclose(wrong["area"] / right["area"], factor**2, rtol=1e-4)
+    size = np.array(TIGHT["size"][::-1])
+    middle = right["keypoints"] - size / 2
+    moved = factor[:, None] * 0.15 * (2 * draws[:, :2] - 1) * size
+    expected = factor[:, None, None] * middle - moved[:, None] + size / 2
+    np.testing.assert_allclose(wrong["keypoints"], expected, atol=1e-3)
+    outside = (expected < 0) | (expected >= size)
+    np.testing.assert_array_equal(wrong["visible"], ~outside.any(axis=-1))
+    assert 0.7 < wrong["visible"].mean() < 0.999
+
+
+def test_the_margin_enlarges_the_box():
+    right, wide = made(**TIGHT), made(**{**TIGHT, "margin": 0.25})
+    np.testing.assert_allclose(right["head"] / wide["head"], 1.25, rtol=1e-5)
+    middle = np.array(TIGHT["size"][::-1]) / 2
+    expected = (right["keypoints"] - middle) / 1.25 + middle
+    np.testing.assert_allclose(wide["keypoints"], expected, atol=1e-3)
+
+
+def test_bones_have_their_lengths_and_the_head_its_size():
+    batch = made(**TIGHT)
+    points, head = batch["keypoints"].astype(np.float64), batch["head"]
+    # the diagonal of the square around the disc, by 0.6, of which HEAD follows
+    unit = head / (0.6 * math.hypot(2, 2) * skeletons.DISC * skeletons.HEAD)
+    length = lambda a, b: np.linalg.norm(points[:, at(a)] - points[:, at(b)], axis=1)
+    for side in ("left", "right"):
+        for ends, bone in zip(ENDS, skeletons.BONES, strict=True):
+            found = length(*(f"{side}_{end}" for end in ends))
+            np.testing.assert_allclose(found, bone * unit, rtol=1e-4)
+    np.testing.assert_allclose(length("head", "neck"), 0.18 * unit, rtol=1e-4)
+    across = points[:, at("left_hip")] - points[:, at("right_hip")]
+    assert (across[:, 0] > 0).all()  # they face the viewer
+    assert len(skeletons.SIGMAS) == len(JOINTS) == 14
+
+
+def test_a_figure_is_that_of_its_row_and_of_no_other_split():
+    whole, rows = made(), np.array([41, 7])
+    some = made(MIDDLE[:2], rows=rows)
+    for name, value in some.items():
+        np.testing.assert_array_equal(value, whole[name][rows])
+    part = made(MIDDLE[:2], "train[7:60]", rows=np.array([34, 0]))
+    np.testing.assert_array_equal(part["image"], some["image"])
+    others = [made(split=split)["keypoints"] for split in ("validation", "test")]
+    poses = [whole["keypoints"], *others]
+    for one, other in itertools.combinations(poses, 2):
+        assert np.abs(one[:, None] - other[None]).max(axis=(2, 3)).min() > 0.1
+
+
+def test_clutter_is_bright_and_behind_the_figure():
+    plain, full = made(**LARGE), made(**{**LARGE, "clutter": 30})
+    bright = [(b["image"].max(axis=-1) > 240).mean() for b in (plain, full)]
+    assert bright[1] > 1.5 * bright[0]
+    for image, points in zip(full["image"], full["keypoints"], strict=True):
+        x, y = points[1:].astype(int).T
+        seen = image[y, x]
+        np.testing.assert_allclose(seen, np.broadcast_to(seen[:1], seen.shape))
+
+
+def test_transforms_that_would_leave_keypoints_behind_are_refused():
+    for name, given in (("flip", {}), ("pad_crop_flip", {})):
+        config = {"name": "skeletons", "train_size": 4, "transforms": {name: given}}
+        with pytest.raises(settings.Invalid, match="does not move keypoints"):
+            data.open(config)
