@@ -14,6 +14,7 @@ import jax
 from absl import app, flags
 
 from attn.ops import banded, convolution, im2col
+from benchmarks.watch import Watch
 
 SWEEP = flags.DEFINE_bool("sweep", False, "Many shapes, for the rule.")
 ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds of each measurement.")
@@ -72,8 +73,9 @@ def xla_pool(x: jax.Array) -> jax.Array:
     return nn.max_pool(x, (2, 2), (2, 2))
 
 
-def ratios(functions, *arrays: jax.Array) -> list[float]:
-    """How many times longer the first one takes with its gradients than each other."""
+def ratios(watch: Watch, functions, *arrays: jax.Array) -> tuple[list[float], str]:
+    """How many times longer the first one takes with its gradients than each other,
+    and the mark of the measurement."""
     numbers = tuple(range(len(arrays)))
     steps = [
         jax.jit(jax.grad(lambda *a, f=f: (f(*a) ** 2).sum(), numbers))
@@ -81,35 +83,44 @@ def ratios(functions, *arrays: jax.Array) -> list[float]:
     ]
     for step in steps:
         jax.block_until_ready(step(*arrays))
-    found = []
-    for _ in range(ROUNDS.value):
+
+    def turn() -> list[float]:
         seconds = []
         for step in steps:
             began = time.perf_counter()
             jax.block_until_ready(step(*arrays))
             seconds.append(time.perf_counter() - began)
-        found.append([seconds[0] / other for other in seconds[1:]])
-    return [statistics.median(column) for column in zip(*found, strict=True)]
+        return [seconds[0] / other for other in seconds[1:]]
+
+    found, mark = watch.rounds(ROUNDS.value, turn)
+    return [statistics.median(column) for column in zip(*found, strict=True)], mark
 
 
 def main(argv: list[str]) -> None:
     del argv
+    with Watch() as watch:
+        compare(watch)
+
+
+def compare(watch: Watch) -> None:
+    """Prints a line for each shape."""
     keys = jax.random.split(jax.random.key(0), 2)
     for side, channels, size, filters, padding in LAYERS + MORE * SWEEP.value:
         x = jax.random.normal(keys[0], (BATCH, side, side, channels))
         kernel = jax.random.normal(keys[1], (size, size, channels, filters))
-        band, unfold, pad = ratios(programs(padding), x, kernel)
+        (band, unfold, pad), mark = ratios(watch, programs(padding), x, kernel)
         taken = convolution.program(x.shape, kernel.shape, (1, 1))
         print(
             f"convolution {size}x{size} {padding}, {side}x{side}x{channels} ->"
             f" {filters}: banded {band:.2f}, im2col {unfold:.2f}, padded {pad:.2f};"
-            f" taken: {taken}",
+            f" taken: {taken}{mark}",
             flush=True,
         )
     for side, channels in POOLED:
         x = jax.random.normal(keys[0], (BATCH, side, side, channels))
-        (found,) = ratios((xla_pool, im2col.max_pool), x)
-        print(f"max pooling 2x2, {side}x{side}x{channels}: {found:.2f}", flush=True)
+        (found,), mark = ratios(watch, (xla_pool, im2col.max_pool), x)
+        shape = f"{side}x{side}x{channels}"
+        print(f"max pooling 2x2, {shape}: {found:.2f}{mark}", flush=True)
 
 
 if __name__ == "__main__":

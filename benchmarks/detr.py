@@ -35,6 +35,7 @@ from attn.tasks.detection import Detection
 from attn.tasks.matching import match
 from attn.train import optimizer
 from benchmarks.torch_process import Torch
+from benchmarks.watch import Watch
 
 BACKBONE = {"depth": 8, "layout": "cifar", "stem_stride": 2}
 SMALL = {
@@ -89,13 +90,13 @@ def cost(run: Run) -> Cost:
     return Cost(time.perf_counter() - began[0], time.process_time() - began[1])
 
 
-def taken(runs: dict[str, Run]) -> list[dict[str, Cost]]:
-    """What each costs, in turns, after one run that compiles."""
+def taken(runs: dict[str, Run], watch: Watch) -> tuple[list[dict[str, Cost]], str]:
+    """What each costs, in turns, after one run that compiles; and the mark."""
     for run in runs.values():
         jax.block_until_ready(run())
-    return [
-        {name: cost(run) for name, run in runs.items()} for _ in range(FLAGS.rounds)
-    ]
+    return watch.rounds(
+        FLAGS.rounds, lambda: {name: cost(run) for name, run in runs.items()}
+    )
 
 
 def scenes() -> tuple[dict[str, jax.Array], int]:
@@ -184,11 +185,12 @@ def small_runs() -> dict[str, Run]:
     }
 
 
-def small() -> None:
-    turns = taken(small_runs())
+def small(watch: Watch) -> None:
+    turns, mark = taken(small_runs(), watch)
     median = statistics.median(turn["step"].clock for turn in turns)
     print(
-        f"small: {1000 * median:.1f} ms a training step of {BATCH} scenes", flush=True
+        f"small: {1000 * median:.1f} ms a training step of {BATCH} scenes{mark}",
+        flush=True,
     )
     parts = {
         "backbone": ("backbone", None),
@@ -220,7 +222,7 @@ def small() -> None:
         )
 
 
-def r50() -> None:
+def r50(watch: Watch) -> None:
     count, side = LARGE
     torch = Torch(FLAGS.torch_python, TORCH, count, side, CLASSES)
     if not torch.note:
@@ -234,24 +236,28 @@ def r50() -> None:
     forward = jax.jit(functools.partial(model.apply, train=False))
     jax.block_until_ready(forward(variables, images, mask))
     torch.seconds()
-    turns = [
-        (cost(lambda: forward(variables, images, mask)).clock, torch.seconds())
-        for _ in range(FLAGS.rounds)
-    ]
+    turns, disturbed = watch.rounds(
+        FLAGS.rounds,
+        lambda: (
+            cost(lambda: forward(variables, images, mask)).clock,
+            torch.seconds(),
+        ),
+    )
     torch.close()
     ours, theirs = (statistics.median(side) for side in zip(*turns, strict=True))
     ratio = statistics.median(theirs / ours for ours, theirs in turns)
     print(
         f"r50: attn {count / ours:.2f} images/s, transformers {count / theirs:.2f};"
-        f" attn {ratio:.2f} times as many",
+        f" attn {ratio:.2f} times as many{disturbed}",
         flush=True,
     )
 
 
 def main(argv: list[str]) -> None:
     del argv
-    for name in FLAGS.only:
-        {"small": small, "r50": r50}[name]()
+    with Watch() as watch:
+        for name in FLAGS.only:
+            {"small": small, "r50": r50}[name](watch)
 
 
 if __name__ == "__main__":

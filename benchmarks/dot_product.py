@@ -8,7 +8,8 @@ Times are medians of runs in turn, one of each peer after the other, so that a n
 machine meets all of them; ratios are medians of the ratios within a turn. PyTorch
 answers over a pipe, in a process that sleeps while the others run, with as many threads
 as there are cores. GFLOP/s count 4 B N T^2 D for the forward pass and 3.5 times that
-with the backward pass, for everybody. Peak memory is what XLA says that the compiled
+with the backward pass, for everybody, and stand beside the peak of matrix products
+in the same run. Peak memory is what XLA says that the compiled
 program needs beside its arguments and results.
 """
 
@@ -26,6 +27,7 @@ from flax import linen as nn
 
 from attn.ops import dot_product
 from benchmarks.torch_process import Torch
+from benchmarks.watch import Watch
 
 SIZES = ((32, 3, 197, 64), (8, 8, 1024, 64), (1, 8, 4096, 64), (1, 2, 16384, 64))
 OURS = "attn"
@@ -102,7 +104,9 @@ def seconds(function, arguments: tuple[jax.Array, ...]) -> float:
     return time.perf_counter() - began
 
 
-def measure(sizes: tuple[int, ...], both: bool, torch: Torch | None) -> list[str]:
+def measure(
+    sizes: tuple[int, ...], both: bool, torch: Torch | None, watch: Watch
+) -> list[str]:
     """One row of the table for each peer."""
     batch, heads, length, width = sizes
     rng = np.random.default_rng(0)
@@ -114,10 +118,10 @@ def measure(sizes: tuple[int, ...], both: bool, torch: Torch | None) -> list[str
         runs["torch"] = functools.partial(torch.seconds, *sizes, int(both))
     for run in runs.values():
         run()
-    times = {name: [] for name in runs}
-    for _ in range(FLAGS.rounds):
-        for name, run in runs.items():
-            times[name].append(run())
+    turns, mark = watch.rounds(
+        FLAGS.rounds, lambda: {name: run() for name, run in runs.items()}
+    )
+    times = {name: [turn[name] for turn in turns] for name in runs}
     flops = 4 * batch * heads * length**2 * width * (3.5 if both else 1)
     rows = []
     for name, taken in times.items():
@@ -129,19 +133,10 @@ def measure(sizes: tuple[int, ...], both: bool, torch: Torch | None) -> list[str
             memory = f"{analysis.temp_size_in_bytes / 2**20:,.1f}"
         rows.append(
             f"| {sizes} | {'both' if both else 'forward'} | {name} |"
-            f" {middle * 1e3:.2f} | {flops / middle / 1e9:,.1f} | {ratio:.2f} |"
-            f" {memory} |"
+            f" {middle * 1e3:.2f} | {flops / middle / 1e9:,.1f} |"
+            f" {watch.share(flops, middle)} | {ratio:.2f}{mark} | {memory} |"
         )
     return rows
-
-
-def matrix_peak() -> float:
-    """GFLOP/s of one large product in the chosen type, the best of some runs."""
-    size = 8192 if jax.default_backend() != "cpu" else 2048
-    a = jnp.ones((size, size), FLAGS.dtype)
-    product = jax.jit(jnp.dot)
-    product(a, a).block_until_ready()
-    return 2 * size**3 / min(seconds(product, (a, a)) for _ in range(7)) / 1e9
 
 
 def main(argv: list[str]) -> None:
@@ -150,20 +145,22 @@ def main(argv: list[str]) -> None:
     device = jax.devices()[0]
     print(
         f"{device.device_kind}, {os.cpu_count()} cores, {FLAGS.dtype}, jax"
-        f" {jax.__version__}; {FLAGS.rounds} rounds; one large matrix product"
-        f" {matrix_peak():,.0f} GFLOP/s"
+        f" {jax.__version__}; {FLAGS.rounds} rounds"
     )
     if not torch.note:
         print(f"torch is left out: {FLAGS.torch_python} cannot import it")
     print(torch.note.replace("ready", "torch"))
-    print("| (B, N, T, D) | pass | peer | ms | GFLOP/s | x attn's time | peak MiB |")
-    print("|---|---|---|---|---|---|---|")
-    for sizes in SIZES:
-        if FLAGS.only and str(sizes[2]) not in FLAGS.only:
-            continue
-        for both in (False, True):
-            rows = measure(sizes, both, torch if torch.note else None)
-            print("\n".join(rows), flush=True)
+    with Watch(FLAGS.dtype) as watch:
+        print(
+            "| (B, N, T, D) | pass | peer | ms | GFLOP/s | of the peak |"
+            " x attn's time | peak MiB |\n|---|---|---|---|---|---|---|---|"
+        )
+        for sizes in SIZES:
+            if FLAGS.only and str(sizes[2]) not in FLAGS.only:
+                continue
+            for both in (False, True):
+                rows = measure(sizes, both, torch if torch.note else None, watch)
+                print("\n".join(rows), flush=True)
     torch.close()
 
 

@@ -8,7 +8,6 @@ both timed as the user meets them, with a compilation cache of their own that is
 at first. A round prints estimate over run; the goal is 1 / 1.5 to 1.5.
 """
 
-import os
 import pathlib
 import re
 import statistics
@@ -18,6 +17,8 @@ import tempfile
 import time
 
 from absl import app, flags
+
+from benchmarks.watch import Watch
 
 ROOT = pathlib.Path(__file__).parents[1]
 SWEEP = "experiments/attention_sweep.py"
@@ -72,10 +73,9 @@ def compare(arguments: list[str]) -> float:
         took, said = launch([*arguments, "--dry_run"], place)
         told = seconds(said)
         real, _ = launch(arguments, place)
-    load = os.getloadavg()[0]
     print(
         f"  told {told} s, took {real:.1f} s: {told / real:.2f} (the dry run took"
-        f" {took:.0f} s; load {load:.1f})",
+        f" {took:.0f} s)",
         flush=True,
     )
     return told / real
@@ -83,7 +83,7 @@ def compare(arguments: list[str]) -> float:
 
 def main(argv: list[str]) -> None:
     del argv
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, Watch(dtype=None) as watch:
         vit = pathlib.Path(name) / "vit.py"
         vit.write_text(VIT)
         sweeps = {
@@ -93,8 +93,9 @@ def main(argv: list[str]) -> None:
         }
         for title, arguments in sweeps.items():
             print(title, flush=True)
-            ratios = [compare(arguments) for _ in range(FLAGS.rounds)]
-            print(f"  estimate over run: {statistics.median(ratios):.2f}", flush=True)
+            ratios, mark = watch.rounds(FLAGS.rounds, lambda a=arguments: compare(a))
+            middle = statistics.median(ratios)
+            print(f"  estimate over run: {middle:.2f}{mark}", flush=True)
 
 
 if __name__ == "__main__":

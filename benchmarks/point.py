@@ -13,6 +13,7 @@ of what comes after the imports. Processor time, which does not count the wait f
 cores that others use, stands beside them. The goal is at most 1.05.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -23,6 +24,8 @@ import tempfile
 import time
 
 from absl import app, flags, logging
+
+from benchmarks.watch import Watch
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 400
@@ -175,31 +178,35 @@ def _processors() -> float:
     return times.children_user + times.children_system
 
 
-def compare(rounds: int) -> None:
+def compare(rounds: int, watch: Watch) -> None:
     """Prints how much longer the framework takes."""
-    ratios = []
+    numbers = itertools.count(1)
     with tempfile.TemporaryDirectory() as name:
         place = pathlib.Path(name)
         for role in ("plain", "framework"):  # fills the cache
             launch(role, place / f"{role}-warm")
-        for number in range(rounds):
-            roles = ["plain", "framework"][:: 1 if number % 2 else -1]
+
+        def pair() -> list[float]:
+            number = next(numbers)
+            roles = ["plain", "framework"][:: -1 if number % 2 else 1]
             took = {role: launch(role, place / f"{role}-{number}") for role in roles}
             pairs = zip(took["framework"], took["plain"], strict=True)
-            ratios.append([ours / theirs for ours, theirs in pairs])
+            ratios = [ours / theirs for ours, theirs in pairs]
             print(
-                f"  round {number + 1}: plain {took['plain'][0]:.1f} s, framework"
-                f" {took['framework'][0]:.1f} s: {ratios[-1][0]:.3f} in all,"
-                f" {ratios[-1][1]:.3f} after the imports,"
-                f" {ratios[-1][2]:.3f} in processor time;"
-                f" load {os.getloadavg()[0]:.1f}",
+                f"  round {number}: plain {took['plain'][0]:.1f} s, framework"
+                f" {took['framework'][0]:.1f} s: {ratios[0]:.3f} in all,"
+                f" {ratios[1]:.3f} after the imports,"
+                f" {ratios[2]:.3f} in processor time",
                 flush=True,
             )
+            return ratios
+
+        ratios, mark = watch.rounds(rounds, pair)
     whole, inner, processors = zip(*ratios, strict=True)
     print(
         f"framework over plain script: {statistics.median(whole):.3f} in all,"
         f" {statistics.median(inner):.3f} after the imports,"
-        f" {statistics.median(processors):.3f} in processor time"
+        f" {statistics.median(processors):.3f} in processor time{mark}"
     )
 
 
@@ -209,7 +216,8 @@ def main(argv: list[str]) -> None:
     if FLAGS.role:
         print({"plain": plain, "framework": framework}[FLAGS.role]())
     else:
-        compare(FLAGS.rounds)
+        with Watch(dtype=None) as watch:
+            compare(FLAGS.rounds, watch)
 
 
 if __name__ == "__main__":

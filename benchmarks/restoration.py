@@ -29,6 +29,7 @@ from absl import app, flags
 from attn import models, ops
 from attn.models import cost
 from benchmarks.torch_process import Torch
+from benchmarks.watch import Watch
 
 flags.DEFINE_integer("rounds", 5, "Runs of each way; the median counts.")
 SIZES = ["64", "128", "256", "512", "1024", "2048"]
@@ -81,22 +82,25 @@ def compiled(root, both: bool, a: jax.Array):
     return jax.jit(run).lower(a, a).compile()
 
 
-def measure(channels: int, both: bool) -> str:
+def measure(channels: int, both: bool, watch: Watch) -> str:
     """A row of the table."""
     batch = max(1, ROWS // channels)
     keys = jax.random.split(jax.random.key(0))
     a = ops.covariance_pool(jax.random.normal(keys[0], (batch, 2 * channels, channels)))
     back = jax.random.normal(keys[1], a.shape)
     run = [compiled(root, both, a) for root in (newton_schulz, by_eigenvalues)]
-    times = []
-    for _ in range(FLAGS.rounds + 1):
+
+    def turn() -> list[float]:
         row = []
         for function in run:
             began = time.perf_counter()
             jax.block_until_ready(function(a, back))
             row.append(time.perf_counter() - began)
-        times.append(row)
-    ours, exact = zip(*times[1:], strict=True)  # the first turn warms up
+        return row
+
+    turn()  # warms up
+    times, mark = watch.rounds(FLAGS.rounds, turn)
+    ours, exact = zip(*times, strict=True)
     ratio = statistics.median(b / a for a, b in zip(ours, exact, strict=True))
     memory = [one.memory_analysis().temp_size_in_bytes / 2**20 for one in run]
     error = ""
@@ -105,12 +109,13 @@ def measure(channels: int, both: bool) -> str:
         error = f"{float(jnp.linalg.norm(found - root) / jnp.linalg.norm(root)):.1e}"
     return (
         f"| {batch} x {channels} | {'both' if both else 'forward'} |"
-        f" {statistics.median(ours) * 1e3:.1f} | {ratio:.2f} | {memory[0]:.1f} |"
+        f" {statistics.median(ours) * 1e3:.1f} | {ratio:.2f}{mark} |"
+        f" {memory[0]:.1f} |"
         f" {memory[1]:.1f} | {error} |"
     )
 
 
-def pan() -> None:
+def pan(watch: Watch) -> None:
     torch = Torch(FLAGS.torch_python, TORCH, NETWORKS)
     if not torch.note:
         raise SystemExit(f"{FLAGS.torch_python} cannot import torch")
@@ -120,30 +125,33 @@ def pan() -> None:
         jax.random.key(0), image
     )
     forward = jax.jit(functools.partial(model.apply, train=False))
-    turns = []
-    for _ in range(FLAGS.rounds + 1):
+
+    def turn() -> tuple[float, float]:
         began = time.perf_counter()
         jax.block_until_ready(forward(variables, image))
-        turns.append((time.perf_counter() - began, torch.seconds()))
+        return time.perf_counter() - began, torch.seconds()
+
+    turn()  # warms up
+    turns, mark = watch.rounds(FLAGS.rounds, turn)
     torch.close()
-    ours, theirs = map(statistics.median, zip(*turns[1:], strict=True))
-    ratio = statistics.median(b / a for a, b in turns[1:])
+    ours, theirs = map(statistics.median, zip(*turns, strict=True))
+    ratio = statistics.median(b / a for a, b in turns)
     print(
         f"pan: {cost.parameters(variables):,} parameters; attn {ours:.3f} s,"
         f" {torch.note.replace('ready', 'torch')} {theirs:.3f} s; {ratio:.2f} times as"
-        " long",
+        f" long{mark}",
         flush=True,
     )
 
 
-def roots() -> None:
+def roots(watch: Watch) -> None:
     print(
         "| matrices | pass | ms | eigen / Newton-Schulz | MiB | MiB, eigen | error |\n"
         "|---|---|---|---|---|---|---|"
     )
     for channels in map(int, FLAGS.sizes):
         for both in (False, True):
-            print(measure(channels, both), flush=True)
+            print(measure(channels, both, watch), flush=True)
 
 
 def main(argv: list[str]) -> None:
@@ -152,8 +160,9 @@ def main(argv: list[str]) -> None:
         f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax"
         f" {jax.__version__}; {FLAGS.rounds} rounds, {FLAGS.iterations} iterations"
     )
-    for name in FLAGS.only:
-        {"pan": pan, "roots": roots}[name]()
+    with Watch() as watch:
+        for name in FLAGS.only:
+            {"pan": pan, "roots": roots}[name](watch)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from absl import app, flags, logging
 
 from attn.train.program import Program
 from attn.workdir import machine
+from benchmarks.watch import Watch
 
 GROUP = 3
 CPU_DEVICES = 2
@@ -100,7 +101,7 @@ def stepper(program: Program, points: int) -> Callable[[int], tuple[float, float
     return run
 
 
-def compare(network: str, rounds: int) -> None:
+def compare(network: str, rounds: int, watch: Watch) -> None:
     """Prints a line for each way."""
     made = config(NETWORKS[network])
     one, count = jax.devices()[:1], jax.local_device_count()
@@ -112,13 +113,13 @@ def compare(network: str, rounds: int) -> None:
         ways["split"] = stepper(Program(made), 1)
         ways["devices"] = stepper(Program(made, None, "devices"), count)
     steps = {way: max(2, int(SECONDS * run(3)[0] / GROUP)) for way, run in ways.items()}
-    rates = {way: [] for way in ways}
-    for _ in range(rounds):
-        for way, run in ways.items():
-            rates[way].append(run(steps[way]))
+    turns, mark = watch.rounds(
+        rounds, lambda: {way: run(steps[way]) for way, run in ways.items()}
+    )
+    rates = {way: [turn[way] for turn in turns] for way in ways}
     alone = rates.pop("alone")
     pace = statistics.median(clock for clock, _ in alone)
-    print(f"{network:8} alone   {pace:8.1f} point-steps/s", flush=True)
+    print(f"{network:8} alone   {pace:8.1f} point-steps/s{mark}", flush=True)
     for way, found in rates.items():
         clock, busy = (
             [a[i] / b[i] for a, b in zip(found, alone, strict=True)] for i in (0, 1)
@@ -142,8 +143,9 @@ def main(argv: list[str]) -> None:
         f" {environment['processor']}, {os.cpu_count()} cores,"
         f" jax {environment['packages']['jax']}"
     )
-    for network in FLAGS.networks:
-        compare(network, FLAGS.rounds)
+    with Watch() as watch:
+        for network in FLAGS.networks:
+            compare(network, FLAGS.rounds, watch)
 
 
 if __name__ == "__main__":

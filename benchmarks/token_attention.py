@@ -17,7 +17,7 @@ import os
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from absl import app, flags
 
 import attn
 from attn.models import cost
+from benchmarks.watch import Watch
 
 ROOT = pathlib.Path(__file__).parents[1]
 GRIDS = (14, 28, 56, 112)
@@ -59,23 +60,20 @@ class Subject:
     calls: dict[str, Callable[[], object]]
     peak: dict[str, int]
     repeats: dict[str, int] = dataclasses.field(default_factory=dict)
-    times: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    times: dict[str, Sequence[float]] = dataclasses.field(default_factory=dict)
 
-    def time(self, which: str) -> None:
-        """Takes one more time of a pass."""
+    def seconds(self, which: str) -> float:
+        """The time of one more call of a pass."""
         count = self.repeats.get(which, 1)
         began = time.perf_counter()
         for _ in range(count):
             jax.block_until_ready(self.calls[which]())
-        seconds = (time.perf_counter() - began) / count
-        self.times.setdefault(which, []).append(seconds)
+        return (time.perf_counter() - began) / count
 
     def warm(self) -> None:
         """Runs each pass until it is short, and decides how often to repeat it."""
         for which in PASSES:
-            self.time(which)
-            self.time(which)
-            seconds = min(self.times.pop(which))
+            seconds = min(self.seconds(which), self.seconds(which))
             self.repeats[which] = max(1, math.ceil(SHORTEST / seconds))
 
     def median(self, which: str) -> float:
@@ -136,7 +134,7 @@ def claimed(name: str) -> int:
     return 2 if "T S" in attn.card(name).complexity else 1
 
 
-def measure(names: list[str]) -> dict[str, dict[int, Subject | str]]:
+def measure(names: list[str], watch: Watch) -> dict[str, dict[int, Subject | str]]:
     """Each attention at each size, or why it did not run."""
     found: dict[str, dict[int, Subject | str]] = {name: {} for name in names}
     for before, side in zip((None, *GRIDS), GRIDS, strict=False):
@@ -144,13 +142,14 @@ def measure(names: list[str]) -> dict[str, dict[int, Subject | str]]:
             found[name][side] = admit(name, side, found[name].get(before))
         running = [found[name][side] for name in names]
         running = [subject for subject in running if isinstance(subject, Subject)]
-        for _ in range(FLAGS.rounds):
-            for subject in running:
-                for which in PASSES:
-                    subject.time(which)
-        for subject in running:
+        turns, mark = watch.rounds(
+            FLAGS.rounds,
+            lambda every=running: [[s.seconds(p) for p in PASSES] for s in every],
+        )
+        for subject, *taken in zip(running, *turns, strict=True):
+            subject.times = dict(zip(PASSES, zip(*taken, strict=True), strict=True))
             subject.calls.clear()
-        print(f"{side} x {side}: {len(running)} of {len(names)}", flush=True)
+        print(f"{side} x {side}: {len(running)} of {len(names)}{mark}", flush=True)
     return found
 
 
@@ -312,7 +311,8 @@ def main(argv: list[str]) -> None:
     del argv
     keep_memory()
     names = FLAGS.only or attn.names(contract="token")
-    found = measure(list(names))
+    with Watch() as watch:
+        found = measure(list(names), watch)
     text = page(found)
     print(text)
     if FLAGS.only is None:

@@ -13,6 +13,7 @@ Start: seconds from the command to the end of the first step, in processes of th
 own, with an empty compilation cache and with a full one.
 """
 
+import itertools
 import os
 import pathlib
 import statistics
@@ -29,6 +30,7 @@ from attn.train.program import Program
 from attn.train.sweep import experiment_file
 from attn.train.sweep.step_time import StepTime
 from attn.workdir import machine
+from benchmarks.watch import Watch
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 400  # those of the experiment, with its one checkpoint on the way
@@ -95,32 +97,36 @@ def whole(program: Program, config: dict, directory: pathlib.Path) -> Clock:
     return stopwatch.times[last].per(last - first, stopwatch.times[first])
 
 
-def efficiency(rounds: int) -> None:
+def efficiency(rounds: int, watch: Watch) -> None:
     """Prints the ratio of `bare` to `whole`."""
     made = config()
     program = Program(made)
     steps = StepTime(program)
     bare(steps)
-    found = []
+    numbers = itertools.count(1)
     with tempfile.TemporaryDirectory() as place:
         whole(program, made, pathlib.Path(place) / "warm")
-        for number in range(rounds):
+
+        def pair() -> Clock:
+            number = next(numbers)
             before = bare(steps)
             full = whole(program, made, pathlib.Path(place) / str(number))
             after = bare(steps)
             means = [(a + b) / 2 for a, b in zip(before, after, strict=True)]
-            found.append(Clock(*(a / b for a, b in zip(means, full, strict=True))))
+            found = Clock(*(a / b for a, b in zip(means, full, strict=True)))
             print(
-                f"  round {number + 1}: {found[-1].wall:.3f}, in processor time"
-                f" {found[-1].processor:.3f} (bare step {1000 * means[0]:.1f} ms;"
-                f" load {os.getloadavg()[0]:.1f})",
+                f"  round {number}: {found.wall:.3f}, in processor time"
+                f" {found.processor:.3f} (bare step {1000 * means[0]:.1f} ms)",
                 flush=True,
             )
+            return found
+
+        found, mark = watch.rounds(rounds, pair)
     for name in Clock._fields:
         ratios = [getattr(clock, name) for clock in found]
         print(
             f"loop over bare step, {name} time: {statistics.median(ratios):.3f}"
-            f" (lowest {min(ratios):.3f}, highest {max(ratios):.3f})"
+            f" (lowest {min(ratios):.3f}, highest {max(ratios):.3f}){mark}"
         )
 
 
@@ -147,17 +153,21 @@ def first_step(cache: pathlib.Path, directory: pathlib.Path) -> float:
     return seconds
 
 
-def start(rounds: int) -> None:
+def starts() -> tuple[float, float]:
+    """Seconds to the first step with an empty and a full cache."""
+    with tempfile.TemporaryDirectory() as place:
+        cache = pathlib.Path(place) / "cache"
+        cold = first_step(cache, pathlib.Path(place) / "a")
+        return cold, first_step(cache, pathlib.Path(place) / "b")
+
+
+def start(rounds: int, watch: Watch) -> None:
     """Prints the time to the first step with an empty and a full cache."""
-    cold, warm = [], []
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as place:
-            cache = pathlib.Path(place) / "cache"
-            cold.append(first_step(cache, pathlib.Path(place) / "a"))
-            warm.append(first_step(cache, pathlib.Path(place) / "b"))
+    found, mark = watch.rounds(rounds, starts)
+    cold, warm = zip(*found, strict=True)
     print(
         f"command to first step: {statistics.median(cold):.1f} s with an empty"
-        f" compilation cache, {statistics.median(warm):.1f} s with a full one"
+        f" compilation cache, {statistics.median(warm):.1f} s with a full one{mark}"
     )
 
 
@@ -169,8 +179,9 @@ def main(argv: list[str]) -> None:
         f"{environment['processor']}, {os.cpu_count()} cores,"
         f" jax {environment['packages']['jax']}"
     )
-    efficiency(FLAGS.rounds)
-    start(max(1, FLAGS.rounds // 2))
+    with Watch() as watch:
+        efficiency(FLAGS.rounds, watch)
+        start(max(1, FLAGS.rounds // 2), watch)
 
 
 if __name__ == "__main__":

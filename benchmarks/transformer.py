@@ -35,6 +35,7 @@ from absl import app, flags
 from attn import decoding, models
 from attn.models.transformer import SIZES
 from benchmarks.torch_process import Torch
+from benchmarks.watch import Watch
 
 # Width, layers, heads and hidden width are those of `size`; vocabulary, examples of a
 # batch, and tokens on each side in training and in decoding.
@@ -254,26 +255,34 @@ def seconds(run) -> float:
 
 def main(argv: list[str]) -> None:
     del argv
+    with Watch() as watch:
+        measure(watch)
+
+
+def measure(watch: Watch) -> None:
+    """Prints each form that was asked for."""
     for form in FLAGS.only or FORMS:
         runs, tokens = ours(form)
         torch = torch_of(form)
         if not torch.note:
             raise SystemExit(f"{FLAGS.torch_python} cannot import torch")
         for what, run in runs.items():
-            compare(f"{form}, {what}", run, PEERS[what], torch, tokens[what])
+            compare(f"{form}, {what}", run, PEERS[what], torch, tokens[what], watch)
         torch.close()
 
 
-def compare(name: str, run, peers: Sequence[str], torch: Torch, tokens: int) -> None:
+def compare(
+    name: str, run, peers: Sequence[str], torch: Torch, tokens: int, watch: Watch
+) -> None:
     """Prints tokens a second of a run, and of each peer that takes turns with it."""
     run()
     peers = [peer for peer in peers if not math.isnan(torch.seconds(peer))]
-    turns = [
-        (seconds(run), *(torch.seconds(peer) for peer in peers))
-        for _ in range(FLAGS.rounds)
-    ]
+    turns, mark = watch.rounds(
+        FLAGS.rounds,
+        lambda: (seconds(run), *(torch.seconds(peer) for peer in peers)),
+    )
     own, *theirs = (statistics.median(side) for side in zip(*turns, strict=True))
-    print(f"{name}: attn {tokens / own:,.0f} tokens/s", flush=True)
+    print(f"{name}: attn {tokens / own:,.0f} tokens/s{mark}", flush=True)
     for place, (peer, median) in enumerate(zip(peers, theirs, strict=True), start=1):
         ratio = statistics.median(turn[place] / turn[0] for turn in turns)
         print(
