@@ -169,8 +169,8 @@ class ResNet(Model):
     Raises:
         Invalid: when it is made, a depth that the layout does not have, a size
             below 1, widths for other stages, groups of a basic block, a setting of
-            covariances with average pooling, or a slot, attention or setting that does
-            not exist.
+            covariances with average pooling, a stride of a dilated stage, or a slot,
+            attention or setting that does not exist.
     """
 
     places: ClassVar = {
@@ -225,6 +225,8 @@ class ResNet(Model):
             value = getattr(self, name)
             if self.pooling == "average" and value is not None:
                 raise Invalid(f"{name} is of pooling='covariance', got {name}={value}")
+        if self.dilated and self.last_stride == 2:
+            raise Invalid("dilated takes the place of the stride, got last_stride=2")
         super().__post_init__()
 
     def scopes(self) -> dict[str, dict]:

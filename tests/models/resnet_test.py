@@ -338,6 +338,11 @@ def test_frozen_batch_norm_is_no_parameter_and_is_the_same_in_training():
     )
 
 
+def test_a_stage_is_dilated_or_strided():
+    with pytest.raises(Invalid, match="got last_stride=2"):
+        models.create("resnet", num_classes=3, dilated=True, last_stride=2)
+
+
 @pytest.mark.parametrize("name", ["pooled_channels", "iterations"])
 def test_a_setting_of_covariances_is_refused_with_average_pooling(name):
     with pytest.raises(Invalid, match=rf"{name} is of pooling='covariance', got .*3"):
