@@ -8,7 +8,8 @@ trained by one process and by several, in turn, each with all cores between them
 the compiled programs at hand. It prints points an hour over those of one process, of
 the whole commands; and the idle time: from the end of a point to the beginning of the
 next one of the same program in the same process, beyond what the points themselves
-took. Goals: 1.5 with two workers on two cores, 1 s.
+took. Goals: 1.5 with two workers on two cores, 1 s. One process alone uses more than a
+core, which bounds what a second one can bring.
 """
 
 import itertools
