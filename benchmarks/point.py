@@ -65,15 +65,15 @@ def plain() -> float:
     host = models.create(
         "resnet", layout="cifar", depth=8, stem_stride=2, num_classes=10
     )
-    statistics_ = source.statistics
 
-    def images(split):
-        return (
-            split.pixels / np.float32(255) - statistics_.mean
-        ) / statistics_.deviation
+    def all_of(split):
+        part = source.sources[split]
+        none = np.empty((part.size, 0))
+        batch = part.read(np.arange(part.size), none)
+        mean, deviation = map(np.float32, part.statistics)
+        return (batch["image"] / np.float32(255) - mean) / deviation, batch["label"]
 
-    digits, labels = images(source.training).astype(np.float32), source.training.labels
-    tests, answers = images(source.testing).astype(np.float32), source.testing.labels
+    (digits, labels), (tests, answers) = all_of("train"), all_of("test")
     variables = jax.jit(lambda: host.init(jax.random.key(0), digits[:1], train=False))()
     rate = optax.warmup_cosine_decay_schedule(0.01 / 25, 0.01, 25, STEPS)
     mask = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
