@@ -8,14 +8,16 @@ trained by one process and by several, in turn, each with all cores between them
 the compiled programs at hand. It prints points an hour over those of one process, of
 the whole commands; and the idle time: from the end of a point to the beginning of the
 next one of the same program in the same process, beyond what the points themselves
-took. Goals: 1.5 with two workers on two cores, 1 s. One process alone uses more than a
-core, which bounds what a second one can bring.
+took. Goals: 1.5 with two workers on two cores, 1 s. One process alone keeps more than a
+core busy, which bounds what a second one can bring: the cores that each keeps busy, as
+processor time over wall time, are printed beside.
 """
 
 import itertools
 import json
 import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
@@ -34,14 +36,21 @@ flags.DEFINE_integer("rounds", 1, "Times that each is measured; medians count.")
 FLAGS = flags.FLAGS
 
 
-def launch(place: pathlib.Path, workers: int, *more: str) -> float:
-    """The seconds of a command."""
-    began = time.perf_counter()
+def processor() -> float:
+    """Seconds of processor time of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def launch(place: pathlib.Path, workers: int, *more: str) -> tuple[float, float]:
+    """The seconds of a command, and the cores that it keeps busy."""
+    began, used = time.perf_counter(), processor()
     command = [sys.executable, str(ROOT / "launch.py"), *SWEEP, *more]
     command += [f"--compilation_cache={place.parent / 'cache'}", f"--workdir={place}"]
     command += [f"--workers={workers}"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    return seconds, (processor() - used) / seconds
 
 
 def idle(place: pathlib.Path) -> list[float]:
@@ -65,12 +74,13 @@ def main(argv: list[str]) -> None:
         here = pathlib.Path(name)
         launch(here / "first", 1, f"--only={','.join(f'{row}-0' for row in ROWS)}")
         for k in range(FLAGS.rounds):
-            alone = launch(here / f"one{k}", 1)
-            shared = launch(here / f"several{k}", FLAGS.workers)
+            alone, busy = launch(here / f"one{k}", 1)
+            shared, together = launch(here / f"several{k}", FLAGS.workers)
             ratios.append(alone / shared)
             gaps += idle(here / f"one{k}")
             print(
-                f"{alone:.0f} s by one, {shared:.0f} s by {FLAGS.workers}:"
+                f"{alone:.0f} s by one ({busy:.2f} cores busy), {shared:.0f} s by"
+                f" {FLAGS.workers} ({together:.2f} cores busy):"
                 f" {ratios[-1]:.2f} times the points an hour"
                 f" (load {os.getloadavg()[0]:.1f})",
                 flush=True,
