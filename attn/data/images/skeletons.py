@@ -2,9 +2,8 @@
 
 A synthetic set for the pose of one person. A figure of random pose stands on a texture
 in dim colours (`attn.data.textures`) with `clutter`, bars that look like limbs, behind
-it. What is given is a crop: the tight box of the figure, made wider or higher to the
-shape of the crop, enlarged by `margin`, and moved and scaled as a detector errs. Fang,
-Xie, Tai, Lu, "RMPE", ICCV 2017, https://arxiv.org/abs/1612.00137, enlarge by 0.3.
+it. What is given is the crop of its box, as a detector that errs has it
+(`attn.data.images.boxed`).
 
 The figure, its colours and its background are those of the row, in every run; how the
 box errs is drawn anew each time that a row comes in training, and once in evaluation.
@@ -15,6 +14,7 @@ which are COCO's.
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy as np
 from attn import settings
 from attn.data import order, splits, textures
 from attn.data.draws import named, uniform
-from attn.data.images import normalise
+from attn.data.images import boxed, normalise
 from attn.data.source import Batch, Source
 
 NAME = "skeletons"
@@ -46,7 +46,10 @@ BONES = (0.17, 0.15, 0.23, 0.22)  # upper arm, forearm, thigh, shin
 DISC, THICK = 0.4, 0.022  # radius of the head over HEAD, and of a limb
 CANVAS = 2.0  # side of the texture, in the middle of which the hip is
 BAR = (0.12, 0.3)  # length of clutter
-PERSON = 0.53  # area of a person over that of the box, as MMPose assumes
+# Area of a person over that of the box, where nobody has outlined them: xtcocotools, by
+# which MMPose evaluates CrowdPose (`computeOks` of xtcocotools/cocoeval.py, with
+# use_area=False, https://github.com/jin-s13/xtcocoapi).
+PERSON = 0.53
 HEAD_SIZE = 0.6  # over the diagonal of the head's box, as MPII measures it
 # Radians, but the turn, which narrows shoulders and hips: trunk, head, turn; then of
 # each side upper arm (0 hangs), forearm to it, thigh, shin to it, outwards.
@@ -67,6 +70,9 @@ class Skeletons:
         visible    bool [B, J], whether a joint is inside of the image
         head       float32 [B], the size of the head, for PCKh
         area       float32 [B], of the person, for OKS
+        centred    float32 [B, J, 2], where the joints would be if the detector were
+                   right: in the crop with the same margin, but with shift and scale 0
+        centred_visible  bool [B, J], whether a joint would be inside of that crop
 
     Facts: num_joints, joint_names, limbs, sigmas. Splits "train", "validation" and
     "test", which have no figure in common.
@@ -114,47 +120,37 @@ class Skeletons:
             "sigmas": SIGMAS,
         }
         statistics = normalise.statistics(NAME, 3)
-        return Source(len(part), read, facts, draws=3, statistics=statistics)
+        return Source(len(part), read, facts, draws=boxed.DRAWS, statistics=statistics)
 
     def _read(self, drawn: dict[str, np.ndarray], draws: np.ndarray) -> Batch:
         joints = posed(drawn["pose"])
         low, high = frames(joints)
-        corner, pixel = self._crop(low, high, draws)
-        to_crop = lambda points: (points - corner[:, None]) / pixel[:, None, None]
-        keypoints = to_crop(joints)
-        height, width = self.size
-        inside = (keypoints >= 0) & (keypoints < (width, height))
+        crops = functools.partial(boxed.crops, low, high, self.size)
+        crop = crops(
+            margin=self.margin, shift=self.shift, scale=self.scale, draws=draws
+        )
+        right = crops(margin=self.margin)
+        keypoints, centred = crop.places(joints), right.places(joints)
+        head = HEAD_SIZE * math.sqrt(8) * DISC * HEAD / crop.pixel
+        area = PERSON * np.prod(high - low, axis=-1) / crop.pixel**2
         return {
-            "image": self._image(drawn, joints, corner, pixel),
+            "image": self._image(drawn, joints, crop),
             "keypoints": keypoints.astype(np.float32),
-            "visible": inside.all(axis=-1),
-            "head": (HEAD_SIZE * math.sqrt(8) * DISC * HEAD / pixel).astype(np.float32),
-            "area": (PERSON * np.prod(high - low, axis=-1) / pixel**2).astype(
-                np.float32
-            ),
+            "visible": crop.inside(keypoints),
+            "head": head.astype(np.float32),
+            "area": area.astype(np.float32),
+            "centred": centred.astype(np.float32),
+            "centred_visible": right.inside(centred),
         }
-
-    def _crop(
-        self, low: np.ndarray, high: np.ndarray, draws: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The upper left corner [B, 2] of each crop, and the side of a pixel [B]."""
-        shape = np.array(self.size[::-1])
-        pixel = ((high - low) / shape).max(axis=-1)
-        moved = self.shift * (2 * draws[:, :2] - 1) * pixel[:, None] * shape
-        centre = (low + high) / 2 + moved
-        errs = np.exp((2 * draws[:, 2] - 1) * math.log1p(self.scale))
-        pixel = pixel * (1 + self.margin) * errs
-        return centre - pixel[:, None] * shape / 2, pixel
 
     def _image(
         self,
         drawn: dict[str, np.ndarray],
         joints: np.ndarray,
-        corner: np.ndarray,
-        pixel: np.ndarray,
+        crop: boxed.Crops,
     ) -> np.ndarray:
         """The crops, float32 [B, H, W, 3]: all is drawn in their pixels at once."""
-        height, width = self.size
+        corner, pixel, (height, width) = crop
         at = [
             (corner[:, axis, None] + pixel[:, None] * (np.arange(n) + 0.5)) / CANVAS
             for axis, n in ((1, height), (0, width))

@@ -83,6 +83,24 @@ def test_the_margin_enlarges_the_box():
     np.testing.assert_allclose(wide["keypoints"], expected, atol=1e-3)
 
 
+def test_where_joints_would_be_if_the_detector_were_right():
+    given = {**LARGE, "margin": 0.0}  # so that joints are at the edge
+    draws = np.random.default_rng(2).random((2, COUNT, 3))
+    right = made(draws[0], **{**given, "shift": 0.0, "scale": 0.0})
+    for name, centred in (("keypoints", "centred"), ("visible", "centred_visible")):
+        np.testing.assert_array_equal(right[name], right[centred])
+    one, other = (made(d, **{**given, "shift": 0.4, "scale": 0.5}) for d in draws)
+    for name in ("centred", "centred_visible"):
+        np.testing.assert_array_equal(one[name], right[name])
+        np.testing.assert_array_equal(other[name], right[name])
+        assert one[name].dtype == right[name].dtype
+    assert (one["visible"] != one["centred_visible"]).mean() > 0.05
+    wide = made(draws[0], **{**given, "margin": 0.25, "shift": 0.4})
+    middle = np.array(LARGE["size"][::-1]) / 2
+    expected = (right["centred"] - middle) / 1.25 + middle
+    np.testing.assert_allclose(wide["centred"], expected, atol=1e-3)
+
+
 def test_bones_have_their_lengths_and_the_head_its_size():
     batch = made(**TIGHT)
     points, head = batch["keypoints"].astype(np.float64), batch["head"]
