@@ -178,7 +178,7 @@ def load(
     return Experiment(
         name=_short("-".join(filter(None, [path.stem, _label(arg)]))),
         title=title,
-        description=description.strip(),
+        description=description.strip("\n"),
         baseline=baseline,
         points=list(points.values()),
         match=_match(path, file.call("match")),

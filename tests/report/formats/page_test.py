@@ -117,6 +117,9 @@ def test_a_description_has_paragraphs_commands_and_code(tmp_path):
     assert '<p class="lead">The <code>r</code> &amp; more.</p>' in source
     assert "<pre>python a.py\npython b.py</pre>" in source
     assert "<p>End.</p>" in source
+    record["description"] = "    python a.py\n\nEnd."
+    (root / "experiment.json").write_text(json.dumps(record))
+    assert "<pre>python a.py</pre>" in rendered(root)[0]
 
 
 def test_a_section_is_left_out_where_no_point_has_its_file(tmp_path):

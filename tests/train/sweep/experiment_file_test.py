@@ -32,6 +32,12 @@ def path(tmp_path):
     return path
 
 
+def test_commands_that_begin_a_description_stay_indented(path):
+    command = "    python launch.py"
+    path.write_text(FILE.replace("More about it.", command))
+    assert experiment_file.load(path, "").description == command
+
+
 def test_expands_a_file_into_points(path):
     experiment = experiment_file.load(path, "")
     assert experiment.name == "widths"
