@@ -27,6 +27,12 @@ from attn.ops.grid import (
     thin_plate_grid,
 )
 from attn.ops.gumbel import draw_one_hot, straight_through_gumbel
+from attn.ops.keypoints import (
+    correct_keypoints,
+    decode_heatmaps,
+    gaussian_heatmaps,
+    keypoint_similarity,
+)
 from attn.ops.programs import plain
 from attn.ops.resize import imresize
 from attn.ops.sample import bilinear_sample
@@ -46,14 +52,18 @@ __all__ = [
     "baseline_loss",
     "bilinear_sample",
     "control_grid",
+    "correct_keypoints",
     "covariance_pool",
+    "decode_heatmaps",
     "dot_product_attention",
     "doubly_stochastic_penalty",
     "draw_one_hot",
     "entmax15",
     "explain",
+    "gaussian_heatmaps",
     "imresize",
     "invert_affine",
+    "keypoint_similarity",
     "leave_one_out",
     "masked_softmax",
     "masks",

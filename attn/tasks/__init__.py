@@ -16,6 +16,7 @@ from attn.tasks.captioning import Captioning
 from attn.tasks.classification import Classification
 from attn.tasks.detection import Detection
 from attn.tasks.distillation import Distillation
+from attn.tasks.keypoints import Keypoints
 from attn.tasks.masked_language import MaskedLanguage
 from attn.tasks.next_sentence import NextSentence
 from attn.tasks.recurrent_attention import RecurrentAttention
@@ -28,6 +29,7 @@ TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "detection": Detection,
     "distillation": Distillation,
+    "keypoints": Keypoints,
     "masked_language": MaskedLanguage,
     "next_sentence": NextSentence,
     "recurrent_attention": RecurrentAttention,
@@ -64,6 +66,7 @@ __all__ = [
     "Detection",
     "Distillation",
     "Finding",
+    "Keypoints",
     "MaskedLanguage",
     "Mean",
     "Metric",
