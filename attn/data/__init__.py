@@ -29,6 +29,7 @@ from attn.data.ahead import Batches
 from attn.data.digits import Digits, DigitsScene
 from attn.data.images import augment, haze, normalise, patches, rescale
 from attn.data.images.captioned import Captions
+from attn.data.images.coco_keypoints import CocoKeypoints
 from attn.data.images.degraded import Degraded
 from attn.data.images.skeletons import Skeletons
 from attn.data.pipeline import Dataset
@@ -63,6 +64,7 @@ __all__ = [
 # translations if it is called so, or else of images.
 DATASETS = {
     "babel": Babel,
+    "coco_keypoints": CocoKeypoints,
     "degraded": Degraded,
     "digits_scene": DigitsScene,
     "fashion_mnist": Digits,

@@ -49,6 +49,11 @@ PATHFINDER = {
     "eval_size": 6,
     "test": "test",
 }
+PEOPLE = {  # in pictures of 30 to 50 pixels
+    "path": str(pathlib.Path(__file__).parent / "images" / "people"),
+    "test": "test",
+    "size": [24, 18],
+}
 MASKED = {
     "packages": ["optax"],
     "most": 60,
@@ -87,6 +92,15 @@ DATASETS = {
     "mnist": DIGITS,
     "fashion_mnist": DIGITS,
     "kmnist": DIGITS,
+    "coco_keypoints": (PEOPLE, {
+        "path": "/dev/null/place",
+        "training": "val2017",
+        "testing": "train2017",
+        "size": [20, 18],
+        "margin": 0.4,
+        "shift": 0.0,
+        "scale": 0.0,
+    }),
     "degraded": ({"scale": 4, "test": "test[:2]", "train": "train[:2]"}, {
         "source": "/dev/null/place",
         "scale": 3,

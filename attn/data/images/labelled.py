@@ -149,22 +149,28 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 def decoded(record: Mapping[str, Any], channels: int) -> np.ndarray:
     """The image of a record, as `decode` gives it, or an Invalid that names it."""
-    with _readable(f"the image {record.get('name', 'in the data set')}"):
+    with readable(f"the image {record.get('name', 'in the data set')}"):
         return decode(record["image"], channels)
 
 
 def size_of(encoded: bytes, called: str) -> tuple[int, int]:
     """Width and height of an image by the head of its file, or an Invalid."""
-    with _readable(f"the image of {called}"), Image.open(io.BytesIO(encoded)) as image:
+    with readable(f"the image of {called}"), Image.open(io.BytesIO(encoded)) as image:
         return image.size
 
 
 @contextlib.contextmanager
-def _readable(what: str) -> Iterator[None]:
+def readable(what: str) -> Iterator[None]:
+    """Turns the errors by which Pillow says that a file is damaged into an Invalid.
+
+    Args:
+        what: cannot be read, in words.
+    """
     try:
         yield
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise settings.Invalid(f"{what} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise settings.Invalid(f"{what} cannot be read: {reason}") from error
 
 
 def _decoded(source: Images) -> dict[str, np.ndarray]:

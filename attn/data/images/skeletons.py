@@ -46,10 +46,6 @@ BONES = (0.17, 0.15, 0.23, 0.22)  # upper arm, forearm, thigh, shin
 DISC, THICK = 0.4, 0.022  # radius of the head over HEAD, and of a limb
 CANVAS = 2.0  # side of the texture, in the middle of which the hip is
 BAR = (0.12, 0.3)  # length of clutter
-# Area of a person over that of the box, where nobody has outlined them: xtcocotools, by
-# which MMPose evaluates CrowdPose (`computeOks` of xtcocotools/cocoeval.py, with
-# use_area=False, https://github.com/jin-s13/xtcocoapi).
-PERSON = 0.53
 HEAD_SIZE = 0.6  # over the diagonal of the head's box, as MPII measures it
 # Radians, but the turn, which narrows shoulders and hips: trunk, head, turn; then of
 # each side upper arm (0 hangs), forearm to it, thigh, shin to it, outwards.
@@ -132,7 +128,7 @@ class Skeletons:
         right = crops(margin=self.margin)
         keypoints, centred = crop.places(joints), right.places(joints)
         head = HEAD_SIZE * math.sqrt(8) * DISC * HEAD / crop.pixel
-        area = PERSON * np.prod(high - low, axis=-1) / crop.pixel**2
+        area = boxed.PERSON * np.prod(high - low, axis=-1) / crop.pixel**2
         return {
             "image": self._image(drawn, joints, crop),
             "keypoints": keypoints.astype(np.float32),

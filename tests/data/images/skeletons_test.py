@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attn import data, settings
-from attn.data.images import skeletons
+from attn.data.images import boxed, skeletons
 from attn.data.images.skeletons import JOINTS, Skeletons
 
 COUNT, MIDDLE = 60, np.full((60, 3), 0.5)
@@ -50,7 +50,7 @@ def test_without_errors_and_margin_the_figure_just_fills_the_crop():
         assert abs(gaps[0] - gaps[1]) <= 2 and abs(gaps[2] - gaps[3]) <= 2
         # the limits of the ink, and of what the crop was made for
         assert max(gaps[:2]) <= 1 or max(gaps[2:]) <= 1
-    tight = ((batch["area"] / skeletons.PERSON)[:, None] / (height * width)).max()
+    tight = ((batch["area"] / boxed.PERSON)[:, None] / (height * width)).max()
     assert tight <= 1
 
 
