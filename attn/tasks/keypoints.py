@@ -76,7 +76,7 @@ class Keypoints(Task):
     joint_names: tuple[str, ...] = ()
     sigmas: tuple[settings.PositiveFloat, ...] = ()
 
-    probes: ClassVar[tuple[str, ...]] = ("attention",)
+    probes: ClassVar[tuple[str, ...]] = ("attention", "poses")
     _read: ClassVar[Callable[[jax.Array], jax.Array] | None] = None
 
     @property
@@ -262,7 +262,10 @@ class Keypoints(Task):
 
 def decoded(outputs: Any, batch: Batch) -> jax.Array:
     """The joints that a model finds, (x, y) in pixels of the image: [B, J, 2]."""
-    return ops.decode_heatmaps(_heatmaps(outputs), batch["image"].shape[1:3])[0]
+    return _decode(_heatmaps(outputs), batch["image"].shape[1:3])[0]
+
+
+_decode = jax.jit(ops.decode_heatmaps, static_argnums=1)  # of NumPy arrays, at once
 
 
 def _heatmaps(outputs: Any) -> Any:

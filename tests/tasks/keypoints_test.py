@@ -6,12 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn import settings, tasks
+from attn import ops, settings, tasks
+from attn.train import loop
+from attn.train.interruption import Interruption
+from attn.train.program import Program
+from tests.train import small
 
 COUNT, IMAGE, MAP, STACKS = 4, (24, 40), (12, 10), 3  # strides of 2 and 4
 NAMES = ("head", "right_wrist", "left_wrist", "neck", "left_knee")
 SIGMAS = (0.079, 0.062, 0.062, 0.08, 0.087)
 JOINTS = len(NAMES)
+DATA = {"name": "skeletons", "size": (24, 16), "train_size": 64, "eval_size": 24}
 FACTS = {"joint_names": NAMES, "sigmas": SIGMAS, "num_joints": JOINTS}
 
 
@@ -162,13 +167,29 @@ def test_captions_tell_how_many_joints_are_right():
 class Pose(nn.Module):
     """A network with memory of its training: a strided convolution and a norm."""
 
-    joints: int = JOINTS
+    num_joints: int = JOINTS
     strides: tuple = (2, 4)
 
     @nn.compact
     def __call__(self, x, *, train):
-        x = nn.Conv(self.joints, (3, 5), self.strides)(x)
+        x = nn.Conv(self.num_joints, (3, 5), self.strides)(x)
         return {"heatmaps": nn.tanh(nn.BatchNorm(not train)(x))}
+
+
+class Moved(nn.Module):
+    """Sees the image by an affine map, of which its own heatmaps know nothing."""
+
+    num_joints: int = JOINTS
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        identity = nn.initializers.constant(np.eye(2, 3))
+        theta = self.param("theta", identity, (2, 3))
+        theta = jnp.broadcast_to(theta, (len(x), 2, 3))
+        grid = ops.affine_grid(theta, x.shape[1:3], align_corners=False)
+        seen = ops.bilinear_sample(x, grid, align_corners=False, padding="zeros")
+        found = Pose(self.num_joints)(x, train=train)
+        return {**found, "seen": seen, "theta": theta}
 
 
 class Pair(nn.Module):
@@ -261,7 +282,7 @@ def test_what_does_not_fit_is_refused_before_training():
     refused("got an output", beside, alone["heatmaps"])
     grey = {**outputs(), "seen": batch()["image"][..., :1]}
     refused("cannot read images", beside, grey)
-    for more in ({"joints": 4}, {"strides": (4, 4)}):
+    for more in ({"num_joints": 4}, {"strides": (4, 4)}):
         other = task(lambda _, more=more: network(**more), parallel="there")
         refused("has heatmaps of shape", other, outputs())
     with pytest.raises(settings.Invalid, match="must read 'image' alone, got first"):
@@ -275,3 +296,41 @@ def test_what_does_not_fit_is_refused_before_training():
     for wrong in ({"sigma": 0.0}, {"share": -1.0}, {"parallel_weight": 0}):
         with pytest.raises(settings.Invalid):
             task(**wrong)
+
+
+def named(model, **task):
+    """A config for skeletons and a network of this file."""
+    return small.config(
+        data=DATA,
+        model={"name": f"tests.tasks.keypoints_test:{model}"},
+        task={"name": "keypoints", **task},
+        train__steps=2,
+        schedule__warmup=0,
+    )
+
+
+def test_a_run_is_the_parallel_network_of_another(tmp_path):
+    one = jax.devices()[:1]
+    place = tmp_path / "alone"
+    alone = Program(named("Pose"), one)
+    waiting = {"progress": small.Listener(), "interruption": Interruption()}
+    axes = {"attention": "none", "seed": 3}
+    loop.train(alone, named("Pose"), place, axes, **waiting)
+    program = Program(named("Moved", parallel=str(place), parallel_weight=50.0), one)
+    before = small.start(program, 3)
+    theta = lambda state: np.asarray(jax.device_get(state.params["theta"]))
+    first = theta(before)
+    with program.dataset.train(small.BATCH, seed=3) as batches:
+        batch = next(batches)
+        state, _ = program.train_step(before, small.fed(program, batch))
+        state, _ = program.train_step(state, small.fed(program, batch))
+    # its own heatmaps do not depend on theta, so it is the other's loss that moves it
+    assert np.abs(theta(state) - first).min() > 1e-6
+    (run,) = program.partition.unstack(state)
+    means = tasks.divide(jax.device_get(run.totals))
+    assert means["loss"] == pytest.approx(
+        means["heatmap_loss"] + means["parallel_loss"], rel=1e-5
+    )
+    found = small.evaluate(program, state).values
+    assert {"loss", "pckh", "oks", "pckh_elbow"} <= found.keys()
+    assert 0 <= found["pckh"] <= 100 and "parallel_loss" not in found

@@ -24,7 +24,7 @@ SIDE = 112
 COLOURS = 64
 HEAT = "inferno"
 HEAT_SHARE = 0.68  # of the heat in the mix with the image under it
-RING, RIM = (86, 180, 233), (0, 0, 0)
+RING, RIM, PALE = (86, 180, 233), (0, 0, 0), (255, 255, 255)
 LINE, BORDER, CORNER = (86, 180, 233), (230, 159, 0), (230, 159, 0)
 # Grids reach out of the image, so their pictures have this much room on each side.
 MARGIN = 0.2
@@ -240,13 +240,33 @@ def boxes(
     image: np.ndarray, places: np.ndarray, names: Sequence[str]
 ) -> PIL.Image.Image:
     """Boxes [M, 4], (x0, y0, x1, y1) in pixels, with their names on the image."""
-    picture = plain(image)
-    if max(picture.size) < 0.75 * SIDE:  # too small for names
-        size = (2 * picture.size[0], 2 * picture.size[1])
-        picture = picture.resize(size, PIL.Image.Resampling.NEAREST)
+    picture = _roomy(image)
     factor = np.array(picture.size) / image.shape[1::-1]
     draw_boxes(picture, places * np.tile(factor, 2), names, range(len(names)))
     return picture
+
+
+def pose(image: np.ndarray, joints: np.ndarray, limbs: np.ndarray) -> PIL.Image.Image:
+    """Joints [J, 2], (x, y) in pixels, on the image, and limbs [L, 2] between them.
+
+    A limb has the same colour in all pictures. Joints that are NaN are not drawn, nor
+    limbs that begin or end there.
+    """
+    picture = _roomy(image)
+    small, large = picture.size, tuple(SUPERSAMPLE * side for side in picture.size)
+    picture = picture.resize(large, PIL.Image.Resampling.NEAREST)
+    at = joints * (np.array(large) / image.shape[1::-1])
+    pen = PIL.ImageDraw.Draw(picture)
+    for number, ends in enumerate(at[limbs]):
+        if np.isfinite(ends).all():
+            line = [tuple(end) for end in ends.tolist()]
+            colour = style.OKABE_ITO[number % len(style.OKABE_ITO)]
+            pen.line(line, fill=RIM, width=4 * SUPERSAMPLE)
+            pen.line(line, fill=colour, width=2 * SUPERSAMPLE)
+    for place in at[np.isfinite(at).all(axis=1)]:
+        _dot(pen, place, 2 * SUPERSAMPLE, RIM)
+        _dot(pen, place, SUPERSAMPLE, PALE)
+    return picture.resize(small, PIL.Image.Resampling.LANCZOS)
 
 
 def draw_boxes(
@@ -285,6 +305,15 @@ def colour_scale() -> str:
     colours = matplotlib.colormaps[HEAT](np.linspace(0, 1, 9))
     stops = ", ".join(matplotlib.colors.to_hex(colour) for colour in colours)
     return f"linear-gradient(to right, {stops})"
+
+
+def _roomy(image: np.ndarray) -> PIL.Image.Image:
+    """As `plain`, but twice as large where there would be no room to draw on it."""
+    picture = plain(image)
+    if max(picture.size) < 0.75 * SIDE:
+        size = (2 * picture.size[0], 2 * picture.size[1])
+        picture = picture.resize(size, PIL.Image.Resampling.NEAREST)
+    return picture
 
 
 def _coloured(share: np.ndarray) -> PIL.Image.Image:

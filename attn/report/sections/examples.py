@@ -1,4 +1,4 @@
-"""Examples with what a model makes of them: images, pairs of images, boxes, texts.
+"""Examples with what a model makes of them: images, pairs, boxes, poses, texts.
 
 The artefact holds n examples, the same for all points of a sweep, as fields, each
 a line of the section. "index" tells by JSON of each field its "name", its "kind" and
@@ -10,6 +10,8 @@ the "keys" of its arrays:
              names, and their names, str [n, M]; boxes without area are left out
     path     places [n, T, 2], (x, y) in [-1, 1] of the image field that "on" names, one
              after another, and the sides (height, width) of what is seen there, [n, 2]
+    pose     joints float [n, J, 2], (x, y) in pixels of the image field that "on"
+             names, and limbs int [n, L, 2], pairs of joints; NaN are not drawn
     mosaic   images [n, R, T, h, w, C] in [0, 1], in R rows of T
     heat     float [n, h, w], where the model looks in the image field that "on" names,
              and whose attention it is, in pixels: a box [n, 4] or a place [n, 2]
@@ -163,6 +165,14 @@ def _path(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cel
     ]
 
 
+def _pose(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
+    images = maps.as_colours(fields[field.on].arrays[0])
+    return [
+        Cell((budget.picture(pictures.pose(image, *found)),))
+        for image, *found in zip(images, *field.arrays, strict=True)
+    ]
+
+
 def _mosaic(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
     images = field.arrays[0]
     shown = maps.as_colours(images.reshape(-1, *images.shape[3:]))
@@ -221,6 +231,7 @@ KINDS: dict[str, Callable[[Field, Mapping[str, Field], Budget], list[Cell]]] = {
     "mosaic": _mosaic,
     "pair": _pair,
     "path": _path,
+    "pose": _pose,
     "text": _text,
     "words": _words,
 }

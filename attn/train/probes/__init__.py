@@ -30,6 +30,7 @@ PROBES = {
     "glimpses": "attn.train.probes.glimpses:write",
     "masked_words": "attn.train.probes.masked_words:write",
     "measures": "attn.train.probes.measures:write",
+    "poses": "attn.train.probes.poses:write",
     "restored": "attn.train.probes.restored:write",
     "translations": "attn.train.probes.translations:write",
 }

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import PIL.Image
 import pytest
+from PIL import ImageColor
 
 from attn.report.analyse import table
 from attn.report.draw import pictures, style
@@ -28,6 +29,7 @@ def write(path, count=3):
         {"name": "output", "kind": "pair", "keys": ["low", "high"]},
         {"name": "way", "kind": "path", "keys": ["p", "s"], "on": "image"},
         {"name": "seen", "kind": "mosaic", "keys": ["m"]},
+        {"name": "stands", "kind": "pose", "keys": ["j", "l"], "on": "image"},
         {"name": "target", "kind": "text", "keys": ["t"]},
         {"name": "written", "kind": "text", "keys": ["w"], "expected": "target"},
     ]
@@ -42,6 +44,8 @@ def write(path, count=3):
         s=np.tile([6, 10], (count, 1)),
         m=np.zeros((count, 2, 3, 4, 5, 1))
         + np.linspace(0, 1, 6).reshape(1, 2, 3, 1, 1, 1),
+        j=np.tile([[8.5, 4.5], [8.5, 20.5], [40.5, 20.5], [np.nan] * 2], (count, 1, 1)),
+        l=np.tile([[0, 1], [1, 2], [2, 3]], (count, 1, 1)),
         t=np.array([f"a {i}" for i in range(count)]),
         w=np.array([f"a {i + (i == 1)}" for i in range(count)]),
         index=json.dumps(index),
@@ -78,6 +82,7 @@ def test_each_kind_of_field_has_its_line(root):
         "output": 3,
         "way": 1,
         "seen": 1,
+        "stands": 1,
         "target": 0,
         "written": 0,
     }
@@ -130,6 +135,23 @@ def test_a_mosaic_has_its_images_in_rows(root):
     np.testing.assert_allclose(middles[..., 0], wanted, atol=3)
 
 
+def test_a_pose_has_limbs_between_its_joints(root):
+    (block,) = examples.section(drawn(root), Budget(10**7)).blocks
+    (picture,) = block.lines[5].cells[0].pictures
+    image = pixels(picture).astype(int)
+    assert image.shape == (56, 112, 3)
+    lit = image.max(axis=-1) > 100
+    # joints are pale, in pictures twice as large
+    for x, y in ((17, 9), (17, 41), (81, 41)):
+        assert image[y - 1 : y + 1, x - 1 : x + 1].min(axis=-1).max() > 150
+    first, second = image[25, 17], image[41, 49]
+    wanted = [ImageColor.getrgb(colour) for colour in style.OKABE_ITO[:2]]
+    np.testing.assert_allclose([first, second], wanted, atol=40)
+    rows, columns = np.nonzero(lit)
+    assert (rows.min(), rows.max()) == pytest.approx((9, 41), abs=2)
+    assert (columns.min(), columns.max()) == pytest.approx((17, 81), abs=2)
+
+
 def test_what_cannot_be_shown_is_named(root):
     path = root / "cbam-1" / "examples.npz"
     with np.load(path) as archive:
@@ -140,7 +162,7 @@ def test_what_cannot_be_shown_is_named(root):
     np.savez(path, **(arrays | {"index": json.dumps(index)}))
     (block,) = examples.section(drawn(root), Budget(10**7)).blocks
     named = [line.name for line in block.lines]
-    assert named == ["output", "way", "seen", "target", "written"]
+    assert named == ["output", "way", "seen", "stands", "target", "written"]
     first, second = block.remarks
     assert first == "image is not shown: no picture of the kind 'video'"
     assert second.startswith("found is not shown: ")
