@@ -98,6 +98,9 @@ def _jit(equation: Any) -> int:
     if equation.params["name"] == "fused_convolution":
         kernel = equation.invars[1].aval.shape
         return math.prod(equation.outvars[0].aval.shape) * math.prod(kernel[:3])
+    if equation.params["name"] == "fused_doubling":
+        x, kernel = (variable.aval.shape for variable in equation.invars)
+        return math.prod(x[:3]) * math.prod(kernel)
     if equation.params["name"] != "fused_attention":
         return _called_once(equation)
     q, k, v = (variable.aval.shape for variable in equation.invars[:3])

@@ -17,15 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 
-from attn.models import registry, slots
+from attn.models import inner, slots
 from attn.models.base import Model
 from attn.models.layers.checks import check_rates
 from attn.models.layers.convolution import average
-from attn.models.layers.dense import LECUN, classify, drop, hidden
+from attn.models.layers.dense import LECUN, classify, drop
 from attn.modules.capture import sow
 from attn.modules.spatial.spatial_transformer import check_scale, make_grid
 from attn.ops.sample import bilinear_sample
-from attn.settings import Invalid, Positive
+from attn.settings import Positive
 
 RESNET = FrozenDict({"name": "resnet", "depth": 50})
 
@@ -101,45 +101,26 @@ class PartSTN(Model):
         check_rates(self, dropout=self.dropout)
         self.widths = tuple(self.widths)
         for name in ("tower", "localiser"):
-            spec = _settings(name, getattr(self, name))
-            setattr(self, name, FrozenDict(spec))
+            setattr(self, name, inner.without_classifier(name, getattr(self, name)))
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = x.astype(self.dtype or x.dtype)
         x = slots.attend(self, "input", x, train=train)
-        places = self._places(average(x, self.downsample), train)
+        small = average(x, self.downsample)
+        start = tiles(self.parts, self.scale).reshape(-1)
+        options = {"widths": self.widths, "start": start, "train": train}
+        places = inner.localise(self, small, self.localiser, **options)
+        places = places.reshape(-1, self.parts, 2)
         found = []
         for part in range(self.parts):
             seen = Crop(self.crop, self.scale, name=f"part{part}")(x, places[:, part])
-            tower = self._network(f"tower{part}", self.tower)
+            tower = inner.build(self, f"tower{part}", self.tower)
             features = tower(seen, train=train).astype(jnp.float32)
             found.append(features.mean((1, 2)) if features.ndim == 4 else features)
         y = drop(self, jnp.concatenate(found, axis=1), train)
         return classify(self, y, self.num_classes, init=LECUN)
-
-    def _places(self, x: jax.Array, train: bool) -> jax.Array:
-        """The middles (x, y) of the squares, [B, N, 2] in float32."""
-        y = self._network("localiser", self.localiser)(x, train=train)
-        y = hidden(self, "localiser_conv", y.astype(jnp.float32), self.widths[0])
-        y = hidden(self, "localiser_dense", y.reshape(len(y), -1), self.widths[1])
-        start = tiles(self.parts, self.scale).reshape(-1)
-        places = nn.Dense(
-            2 * self.parts,
-            kernel_init=nn.initializers.zeros,
-            bias_init=lambda key, shape, dtype: jnp.asarray(start, dtype),
-            precision=jax.lax.Precision.HIGHEST,
-            dtype=jnp.float32,
-            param_dtype=self.param_dtype,
-            name="localiser_theta",
-        )(y)
-        return places.reshape(-1, self.parts, 2)
-
-    def _network(self, called: str, spec: Mapping[str, Any]) -> nn.Module:
-        """A model without its classifier, as a submodule."""
-        own = {key: value for key, value in spec.items() if key != "name"}
-        return registry.find(spec["name"])(**{**self.inherited(), **own}, name=called)
 
 
 def tiles(count: int, scale: float) -> np.ndarray:
@@ -151,22 +132,3 @@ def tiles(count: int, scale: float) -> np.ndarray:
     columns = -(-count // rows)
     spread = lambda n: np.linspace(scale - 1, 1 - scale, n) if n > 1 else [0.0]
     return np.array([(x, y) for y in spread(rows) for x in spread(columns)])[:count]
-
-
-def _settings(setting: str, spec: Any) -> dict[str, Any]:
-    """The config of a network, checked, in the form of fields of its class."""
-    if not hasattr(spec, "items") or "name" not in spec:
-        raise Invalid(
-            f"{setting} must be the config of a model, such as"
-            f' {{"name": "resnet", "depth": 18}}, got {spec!r}'
-        )
-    own = {key: slots.frozen(value) for key, value in spec.items() if key != "slots"}
-    if "slots" in spec:
-        own["fill"] = FrozenDict(slots.flatten(spec["slots"]))
-    if own.setdefault("num_classes", None) is not None:
-        raise Invalid(f"{setting} is without classifier, but has num_classes")
-    try:
-        registry.create(**own)
-    except ValueError as error:
-        raise Invalid(f"{setting}: {error}") from error
-    return own

@@ -7,6 +7,7 @@ from attn.models.base import Model
 
 # Imported when they are asked for, so that models may be made of models.
 MODELS: dict[str, str] = {
+    "alpha_pose": "attn.models.alpha_pose:AlphaPose",
     "bert": "attn.models.bert:BERT",
     "cait": "attn.models.cait:CaiT",
     "captioner": "attn.models.captioner:Captioner",
@@ -18,6 +19,7 @@ MODELS: dict[str, str] = {
     "mlp": "attn.models.mlp:MLP",
     "pan": "attn.models.pan:PAN",
     "part_stn": "attn.models.part_stn:PartSTN",
+    "pose_resnet": "attn.models.pose_resnet:PoseResNet",
     "recurrent_attention": "attn.models.recurrent_attention:RecurrentAttention",
     "resnet": "attn.models.resnet:ResNet",
     "san": "attn.models.san:SAN",

@@ -252,6 +252,13 @@ class ResNet(Model):
         step = math.lcm(groups, step_of(self.fill, {}))
         return {"widths": Width(self._widths(), step)}
 
+    def stride(self) -> int:
+        """Pixels of the image on the side of one of the last map."""
+        _, sizes = plan(self.depth, self.layout, self.block)
+        pooled = self.layout == "imagenet"
+        stem = 2 * (self.stem_stride or 2) if pooled else self.stem_stride or 1
+        return stem * 2 ** (len(sizes) - 2) * self._last_stride()
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         dtype = self.dtype or x.dtype

@@ -19,8 +19,19 @@ from attn import models, settings
 TOKENS = {"width": 12, "depth": 2, "num_heads": 3, "patch_size": 4}
 TOWER = {"name": "cnn", "filters": [4], "kernel_sizes": 3, "pools": [1]}
 LOCALISER = {"name": "resnet", "depth": 8, "layout": "cifar", "width": 4}
+BACKBONE = {"depth": 8, "layout": "cifar", "width": 4}
+POSE = {"backbone": BACKBONE, "deconvolutions": 1, "width": 6}
 # Settings of a tiny model, and the shape of its images where it takes some.
 CASES = {
+    "alpha_pose": (
+        {
+            "pose": {"name": "pose_resnet", **POSE},
+            "localiser": LOCALISER,
+            "downsample": 2,
+            "widths": (7, 9),
+        },
+        (16, 20, 3),
+    ),
     "bert": (
         {
             "width": 12,
@@ -77,6 +88,7 @@ CASES = {
         },
         (16, 20, 3),
     ),
+    "pose_resnet": (POSE, (8, 12, 3)),
     "recurrent_attention": (
         {
             "glimpses": 3,
@@ -120,7 +132,7 @@ CASES = {
         (16, 24, 3),
     ),
 }
-FACTS = {"num_classes": 5, "vocab_size": 11, "max_length": 7}
+FACTS = {"num_classes": 5, "vocab_size": 11, "max_length": 7, "num_joints": 5}
 words = lambda rng, count, length: rng.integers(0, 11, (count, length))
 # Fields of text, one of which has padding.
 TEXT = {
@@ -148,12 +160,19 @@ TRANSFORMER = {
 LATE_CLASS = {**TRANSFORMER, "layer_scale": 0.25, "class_layers": 1, "drop_path": 0.25}
 sizes = lambda one, other, **same: ({"size": one, **same}, {"size": other, **same})
 LEARNED = {"position": "learned"}
-ANY = {"num_classes": 4, "vocab_size": 12}
+ANY = {"num_classes": 4, "vocab_size": 12, "num_joints": 4}
 ANY |= {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
 TEXT_DECODER = {"decoder": "transformer", "width": 8, "num_heads": 4, "depth": 1}
 written = lambda **one: (TEXT_DECODER, TEXT_DECODER | one)
 ONE_BLOCK = {"width": None, "num_heads": None, "depth": 1}
 CHANGES = {
+    "alpha_pose": {
+        "pose": {"name": "pose_resnet", **POSE, "width": 7},
+        "localiser": {**LOCALISER, "width": 5},
+        "downsample": 1,
+        "widths": (7, 8),
+        "fill": {"input": "squeeze_excite"},
+    },
     "bert": {
         "max_length": 8,
         "heads": ("masked",),
@@ -271,6 +290,12 @@ CHANGES = {
         "widths": (7, 8),
         "dropout": 0.25,
         "fill": {"input": "squeeze_excite"},
+    },
+    "pose_resnet": {
+        "backbone": {**BACKBONE, "width": 5},
+        "deconvolutions": 2,
+        "width": 7,
+        "fill": {"upsample.end": "squeeze_excite"},
     },
     "recurrent_attention": {
         "glimpses": 2,

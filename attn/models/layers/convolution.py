@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from attn.modules.convolution import Conv
+from attn.ops import transposed
 from attn.settings import Invalid
 
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -42,6 +43,31 @@ def conv(
         param_dtype=parent.param_dtype,
         name=name,
     )(x)
+
+
+class Doubling(nn.Module):
+    """A transposed convolution without bias: x [B, H, W, C] -> [B, 2H, 2W, features].
+
+    The one of `attn.ops.transposed`, whose order the kernel [4, 4, C, features] has.
+
+    Attributes:
+        features: channels of the output.
+        kernel_init: what the kernel starts from.
+        dtype: computation type; None takes the type of the input.
+        param_dtype: type in which the kernel is kept.
+    """
+
+    features: int
+    kernel_init: nn.initializers.Initializer = HE_NORMAL
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (transposed.SIDE, transposed.SIDE, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        dtype = self.dtype or x.dtype
+        return transposed.double(x.astype(dtype), kernel.astype(dtype))
 
 
 class FrozenBatchNorm(nn.Module):
