@@ -248,8 +248,11 @@ class Keypoints(Task):
     def _pckh(
         self, correct: jax.Array, batch: Batch, joints: list[int] | None = None
     ) -> Mean:
-        """The percentage of visible joints, or of some of them, that are right."""
-        visible = batch["visible"]
+        """The percentage of visible joints, or of some of them, that are right.
+
+        Persons whose head has no size, as in COCO's data, do not count.
+        """
+        visible = batch["visible"] & (batch["head"] > 0)[:, None]
         if joints is not None:
             correct, visible = (
                 correct[:, np.array(joints)],

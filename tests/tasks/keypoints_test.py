@@ -152,6 +152,15 @@ def test_poses_are_measured_by_their_visible_joints(share):
     assert {metric.name for metric in made.metrics} <= means.keys()
 
 
+def test_heads_without_a_size_count_for_similarity_alone():
+    given = batch()
+    given["head"][0] = 0
+    found = jax.device_get(jax.jit(task().evaluate)(outputs(), given))
+    counts = (given["visible"].sum(1) * [0, 1, 1, 1]).tolist()
+    assert found["pckh"].weight.tolist() == counts and found["pckh"].total[0] == 0
+    assert found["oks"].weight.tolist() == [1, 0, 1, 1]
+
+
 def test_captions_tell_how_many_joints_are_right():
     given = {name: value[:2] for name, value in batch().items()}
     given["visible"][1] = [True, True, False, True, True]
