@@ -91,6 +91,9 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "images", None, "For predict: a PNG or JPEG file, a folder of them or a pattern."
 )
+flags.DEFINE_bool(
+    "skip_corrupt", False, "For predict --images: pass over files that cannot be read."
+)
 flags.DEFINE_bool("traceback", False, "Show where in the code a mistake was found.")
 flags.DEFINE_bool(
     "markdown", False, "For modules and report --results: the table as Markdown."
@@ -288,7 +291,14 @@ def predict(overrides: Sequence[tuple[str, str]], *names: str) -> None:
 
     point = predict.one(FLAGS.workdir, FLAGS.only)
     if FLAGS.images is not None:
-        predict.pictures(point, FLAGS.images, FLAGS.output, FLAGS.checkpoint, overrides)
+        predict.pictures(
+            point,
+            FLAGS.images,
+            FLAGS.output,
+            FLAGS.checkpoint,
+            overrides,
+            skip_corrupt=FLAGS.skip_corrupt,
+        )
     else:
         predict.lines(point, *names, checkpoint=FLAGS.checkpoint, overrides=overrides)
 

@@ -79,6 +79,8 @@ def pictures(
     page: str | None,
     checkpoint: str,
     overrides: Sequence[tuple[str, str]],
+    *,
+    skip_corrupt: bool = False,
 ) -> None:
     """Prints what the model finds in pictures, and writes it as JSON and a page.
 
@@ -88,7 +90,7 @@ def pictures(
     Raises:
         Invalid: as `images.named`, `recognition.recognise` and `restoring.restore` say.
     """
-    paths = images.named(pattern)
+    paths = images.named(pattern, skip_corrupt=skip_corrupt)
     if restoring.makes_pictures(point):
         folder = files.path(page or str(point / "restored"))
         for made in restoring.restore(point, paths, folder, checkpoint, overrides):

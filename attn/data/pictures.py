@@ -10,11 +10,11 @@ from PIL import Image, UnidentifiedImageError
 from attn import settings
 from attn.data.images import augment
 from attn.data.images.labelled import eight_bit
+from attn.data.images.picture_files import SUFFIXES, intact, readable
 from attn.data.pipeline import Dataset
 from attn.data.source import Batch
 
 FORMATS = ("PNG", "JPEG")
-SUFFIXES = (".png", ".jpg", ".jpeg")
 # Of the sides of a picture, the part around its centre by which it is found again.
 MIDDLE = 1 / 32
 
@@ -30,12 +30,26 @@ class Places(NamedTuple):
     shift: np.ndarray
 
 
-def named(text: str) -> list[pathlib.Path]:
+def named(text: str, *, skip_corrupt: bool = False) -> list[pathlib.Path]:
     """The files that a path of a picture or of a folder, or a pattern, names, in order.
+
+    Args:
+        skip_corrupt: whether files that cannot be read are left out, and named on
+            standard error.
 
     Raises:
         Invalid: there are none.
     """
+    found = _named(text)
+    if not skip_corrupt:
+        return found
+    kept = intact(found, read, text)
+    if not kept:
+        raise settings.Invalid(f"none of the files that {text} names can be read")
+    return kept
+
+
+def _named(text: str) -> list[pathlib.Path]:
     path = pathlib.Path(text).expanduser()
     if path.is_dir():
         found = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES]
@@ -123,13 +137,9 @@ def _middles(images: Sequence[np.ndarray]) -> Batch:
 
 
 def _opened(path: pathlib.Path, of: Callable[[Image.Image], Any]) -> Any:
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return of(image)
-    except UnidentifiedImageError as error:
-        raise settings.Invalid(f"{path} is no PNG or JPEG") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise settings.Invalid(
-            f"the picture {path} cannot be read: {reason}"
-        ) from error
+    with readable(f"the picture {path}"):
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                return of(image)
+        except UnidentifiedImageError as error:
+            raise settings.Invalid(f"{path} is no PNG or JPEG") from error

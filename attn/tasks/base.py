@@ -246,13 +246,22 @@ class Task:
         """
         raise settings.Invalid(f"task {type(self).__name__} is not about pictures")
 
+    def outputs(self, apply: Callable[[Batch], Any], batch: Batch) -> Any:
+        """What `restore` makes pictures of, on the devices: the outputs of the model.
+
+        Args:
+            apply: from a batch to the outputs of the model, without training.
+            batch: what the model reads.
+        """
+        return apply(batch)
+
     def restore(
         self, outputs: Any, batch: Mapping[str, np.ndarray]
     ) -> list[np.ndarray]:
         """The pictures that the model makes of pictures, uint8 [H, W, C] each.
 
         Args:
-            outputs: of the model, NumPy arrays.
+            outputs: as of `outputs`, NumPy arrays.
             batch: the images, and "image_mask" where they are padded.
 
         Raises:

@@ -44,7 +44,8 @@ class Keypoints(Task):
     Evaluation is of "heatmaps" alone; joints that are not visible do not count.
 
     The data have "keypoints" [B, J, 2], (x, y) in pixels of the image, "visible"
-    [B, J], the size of the "head" [B] and the "area" [B] of the person.
+    [B, J], the size of the "head" [B] and the "area" [B] of the person. Where heads are
+    not measured there is no PCKh, and OKS comes first.
 
     A model with a spatial transformer may say what its pose network saw, "seen"
     [B, H', W', C]. With a trained pose network as `parallel`, its weights frozen, the
@@ -65,8 +66,9 @@ class Keypoints(Task):
             compiled step. It must have been trained on images normalised alike.
         parallel_weight: of its loss.
         share: of the size of the head, up to which an error is none, of PCKh.
-        joint_names, sigmas: facts of the data; figures of left and right joints are
-            one, and the sigmas are those of OKS.
+        joint_names, sigmas, heads: facts of the data; figures of left and right joints
+            are one, the sigmas are those of OKS, and heads says whether heads are
+            measured.
     """
 
     sigma: settings.PositiveFloat | None = None
@@ -75,6 +77,7 @@ class Keypoints(Task):
     share: settings.PositiveFloat = 0.5
     joint_names: tuple[str, ...] = ()
     sigmas: tuple[settings.PositiveFloat, ...] = ()
+    heads: bool = True
 
     probes: ClassVar[tuple[str, ...]] = ("attention", "poses")
     _read: ClassVar[Callable[[jax.Array], jax.Array] | None] = None
@@ -82,7 +85,8 @@ class Keypoints(Task):
     @property
     def fields(self) -> tuple[str, ...]:
         centred = CENTRED if self.parallel is not None else ()
-        return ("image", *TRUTH, "head", "area", *centred)
+        sizes = ("head", "area") if self.heads else ("area",)
+        return ("image", *TRUTH, *sizes, *centred)
 
     @property
     def minimised(self) -> tuple[str, ...]:
@@ -90,6 +94,8 @@ class Keypoints(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
+        if not self.heads:
+            return (OKS,)
         label = f"PCKh@{self.share:g}"
         headline = Metric("pckh", label, unit="%", better="higher")
         kinds = (
@@ -186,25 +192,23 @@ class Keypoints(Task):
             truth = (batch[name] for name in CENTRED)
             other = self._distance(maps, *truth, batch)
             found[PARTS[1]] = Mean(self.parallel_weight * other.total, other.weight)
-        return found | {"pckh": self._pckh(self._correct(outputs, batch), batch)}
+        if self.heads:
+            found["pckh"] = self._pckh(self._correct(outputs, batch), batch)
+        return found
 
     def evaluate(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
-        """The "loss" of the heatmaps, PCKh of all joints and of each kind, and OKS."""
+        """The "loss" of the heatmaps, OKS, and PCKh of all joints and of each kind."""
         stacks = _heatmaps(outputs)[:, None]
-        correct = self._correct(outputs, batch)
         visible = batch["visible"]
+        similar, there = self._similar(outputs, batch), visible.any(axis=1)
         means = {
             "loss": self._distance(stacks, batch["keypoints"], visible, batch),
-            "pckh": self._pckh(correct, batch),
+            OKS.name: Mean(similar, there.astype(jnp.float32)),
         }
-        similar = ops.keypoint_similarity(
-            decoded(outputs, batch),
-            batch["keypoints"],
-            visible,
-            batch["area"],
-            sigmas=self.sigmas,
-        )
-        means[OKS.name] = Mean(similar, visible.any(axis=1).astype(jnp.float32))
+        if not self.heads:
+            return means
+        correct = self._correct(outputs, batch)
+        means["pckh"] = self._pckh(correct, batch)
         for kind, joints in self._kinds.items():
             means[f"pckh_{kind}"] = self._pckh(correct, batch, joints)
         return means
@@ -212,7 +216,13 @@ class Keypoints(Task):
     def describe(
         self, outputs: Any, batch: Mapping[str, np.ndarray], facts: Mapping[str, Any]
     ) -> list[tuple[str, bool]]:
-        """Captions "13 of 14 joints", of which all are visible; fewer are wrong."""
+        """Captions "13 of 14 joints", of which all are visible; fewer are wrong.
+
+        Where heads are not measured they are "OKS 0.71", and less than 0.5 is wrong.
+        """
+        if not self.heads:
+            similar = np.asarray(self._similar(outputs, batch)).tolist()
+            return [(f"OKS {value:.2f}", value < 0.5) for value in similar]
         correct = np.asarray(self._correct(outputs, batch))
         visible = np.asarray(batch["visible"])
         counts = zip((correct & visible).sum(1), visible.sum(1), strict=True)
@@ -238,6 +248,12 @@ class Keypoints(Task):
         apart = apart.mean(axis=(2, 3)).sum(axis=1)
         total = jnp.sum(jnp.where(visible, apart, 0.0), axis=1)
         return Mean(total, visible.sum(axis=1, dtype=jnp.float32))
+
+    def _similar(self, outputs: Any, batch: Batch) -> jax.Array:
+        """OKS of each example: [B]."""
+        truth = (batch[name] for name in (*TRUTH, "area"))
+        found = decoded(outputs, batch)
+        return ops.keypoint_similarity(found, *truth, sigmas=self.sigmas)
 
     def _correct(self, outputs: Any, batch: Batch) -> jax.Array:
         """Whether each joint is right by PCKh: bool [B, J]."""

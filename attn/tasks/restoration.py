@@ -7,7 +7,7 @@ of the field: of images of 8 bits, on Y of YCbCr, without a border as wide as th
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -45,7 +45,8 @@ class Restoration(Task):
         luma: whether they are measured on Y of YCbCr, as in super-resolution, or on
             all channels, as in dehazing.
         ensemble: whether at the end the mean of the outputs for all eight ways to turn
-            and mirror an image is measured too.
+            and mirror an image is measured too. `launch.py predict` restores pictures
+            by this mean then, in eight times the time.
         scale: s, a fact of the data.
     """
 
@@ -121,16 +122,14 @@ class Restoration(Task):
         self, model: nn.Module, variables: Any, batch: Batch, key: jax.Array
     ) -> dict[str, jax.Array]:
         """PSNR and SSIM of the mean over the eight ways: [B] each."""
-        given = [batch[name] for name in getattr(model, "inputs", ("image",))]
+        inputs = getattr(model, "inputs", ("image",))
 
-        def restore(*given: jax.Array) -> jax.Array:
+        def apply(batch: Batch) -> jax.Array:
+            given = (batch[name] for name in inputs)
             return model.apply(variables, *given, train=False, rngs={"sample": key})
 
-        outputs = sum(
-            _turned(restore(*(_turned(one, way) for one in given)), way, back=True)
-            for way in range(WAYS)
-        )
-        found = self._measured(outputs / WAYS, batch)
+        outputs = _ensembled(apply, {name: batch[name] for name in inputs})
+        found = self._measured(outputs, batch)
         return {f"ensemble_{name}": values for name, values in found.items()}
 
     def score(
@@ -141,6 +140,10 @@ class Restoration(Task):
     ) -> dict[str, float]:
         """Means over the images."""
         return {name: float(np.mean(values)) for name, values in predictions.items()}
+
+    def outputs(self, apply: Callable[[Batch], jax.Array], batch: Batch) -> jax.Array:
+        """The outputs, or with `ensemble` their mean over the eight ways."""
+        return _ensembled(apply, batch) if self.ensemble else apply(batch)
 
     def restore(
         self, outputs: Any, batch: Mapping[str, np.ndarray]
@@ -176,6 +179,20 @@ def _truth(batch: Batch) -> jax.Array:
     target = batch[TARGET]
     whole = jnp.issubdtype(target.dtype, jnp.integer)
     return target.astype(jnp.float32) / (255 if whole else 1)
+
+
+def _ensembled(apply: Callable[[Batch], jax.Array], batch: Batch) -> jax.Array:
+    """The mean of outputs [B, sH, sW, C] over the eight ways, float32.
+
+    Args:
+        apply: from fields [B, H, W, ...] to the outputs.
+        batch: the fields.
+    """
+    total = 0.0
+    for way in range(WAYS):
+        outputs = apply({name: _turned(one, way) for name, one in batch.items()})
+        total = total + _turned(outputs.astype(jnp.float32), way, back=True)
+    return total / WAYS
 
 
 def _turned(x: jax.Array, way: int, *, back: bool = False) -> jax.Array:

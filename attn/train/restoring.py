@@ -1,5 +1,6 @@
 """Pictures that a trained model makes of pictures, such as restored photographs."""
 
+import functools
 import io
 import itertools
 import pathlib
@@ -123,6 +124,12 @@ def _tiles(side: int) -> list[tuple[int, int, int]]:
 def _made(program: Program, variables: Any, picture: np.ndarray) -> np.ndarray:
     batch, _ = pictures.examples(program.dataset, [picture], degraded=True)
     given = {name: batch[name] for name in program.inputs}
-    outputs = jax.device_get(program.compiled("apply", program.apply)(variables, given))
+
+    def outputs_of(variables: Any, given: Any) -> Any:
+        apply = functools.partial(program.apply, variables)
+        return program.task.outputs(apply, given)
+
+    outputs = program.compiled("outputs", outputs_of)(variables, given)
+    outputs = jax.device_get(outputs)
     (made,) = program.task.restore(outputs, batch)
     return made

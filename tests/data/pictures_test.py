@@ -95,6 +95,24 @@ def test_files_are_named_by_a_path_a_folder_or_a_pattern(tmp_path, monkeypatch):
             pictures.named(text)
 
 
+def test_files_that_cannot_be_read_are_skipped_if_asked(tmp_path, capsys):
+    random = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.jpg")]
+    for path in paths:
+        Image.fromarray(random).save(path)
+    assert pictures.named(str(tmp_path), skip_corrupt=True) == paths
+    assert not capsys.readouterr().err
+    paths[0].write_bytes(paths[0].read_bytes()[:900])
+    paths[2].write_text("no picture")
+    assert pictures.named(str(tmp_path)) == paths
+    assert pictures.named(str(tmp_path), skip_corrupt=True) == [paths[1]]
+    said = capsys.readouterr().err
+    assert "2 of 3 files cannot be read and are skipped" in said
+    assert f"{paths[0]}, {paths[2]}" in said
+    with pytest.raises(settings.Invalid, match="none of the files that"):
+        pictures.named(str(paths[0]), skip_corrupt=True)
+
+
 def test_what_is_no_picture_is_refused_by_its_name(tmp_path):
     path = tmp_path / "x.png"
     path.write_text("no picture")

@@ -104,6 +104,7 @@ DATASETS = {
     "degraded": ({"scale": 4, "test": "test[:2]", "train": "train[:2]"}, {
         "source": "/dev/null/place",
         "scale": 3,
+        "skip_corrupt": True,  # refused: it is for a folder
     }),
     "digits_scene": ({}, {
         "source": "photos",

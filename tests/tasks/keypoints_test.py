@@ -173,6 +173,24 @@ def test_captions_tell_how_many_joints_are_right():
     assert said[1] == ("3 of 4 joints", True)
 
 
+def test_where_heads_are_not_measured_similarity_counts_alone():
+    plain, made = task(), task(heads=False)
+    assert [m.name for m in made.metrics] == ["oks"] and "head" not in made.fields
+    given = batch()
+    given["area"] *= 50
+    whole = jax.jit(plain.evaluate)(outputs(), given)
+    del given["head"]
+    found = jax.jit(made.evaluate)(outputs(), given)
+    assert found.keys() == {"loss", "oks"}
+    for name, mean in found.items():
+        np.testing.assert_array_equal(mean.total, whole[name].total)
+    assert lost(made, outputs(), given).keys() == {"loss"}
+    similar = np.asarray(found["oks"].total)
+    assert similar.min() < 0.5 < similar.max()
+    captions = [(f"OKS {value:.2f}", bool(value < 0.5)) for value in similar]
+    assert made.describe(outputs(), given, FACTS) == captions
+
+
 class Pose(nn.Module):
     """A network with memory of its training: a strided convolution and a norm."""
 

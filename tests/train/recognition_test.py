@@ -209,13 +209,14 @@ def test_the_command_prints_a_line_for_each_picture(classifier, files, tmp_path)
             timeout=300,
         )
 
-    done = run(f"--images={tmp_path}/0[1-3].*")
+    files[3].write_text("no picture")
+    done = run(f"--images={tmp_path}/0[1-3].*", "--skip_corrupt")
     assert done.returncode == 0, done.stderr
+    assert f"1 of 3 files cannot be read and are skipped: {files[3]}" in done.stderr
     *lines, page, record = done.stdout.splitlines()
-    assert [line.partition(": ")[0] for line in lines] == list(map(str, files[1:4]))
+    assert [line.partition(": ")[0] for line in lines] == list(map(str, files[1:3]))
     assert page == f"page: {classifier}/predictions.html"
     assert record == f"predictions: {classifier}/predictions.json"
-    files[3].write_text("no picture")
     wrong = run(f"--images={tmp_path}")
     assert wrong.returncode == 2 and len(wrong.stderr.splitlines()) == 1
     assert f"launch.py: {files[3]} is no PNG or JPEG" in wrong.stderr

@@ -67,6 +67,29 @@ def test_a_picture_is_restored_whole_without_noise(program):
     assert (made == expected).mean() > 0.999
 
 
+def test_with_the_ensemble_it_is_the_mean_over_the_eight_ways(point, program):
+    plain, _ = program
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canvases, "SIDES", 1)
+        chosen = [("task.ensemble", "true")]
+        ensemble, state = restoring.restored(point, "last", chosen)
+        ensemble.dataset.split("test", 1).close()
+    variables, image = state.variables(), picture(21, 40)
+    made = restoring.of_picture(ensemble, variables, image)
+    canvas = np.pad(image, ((0, 11), (0, 24), (0, 0)), mode="symmetric") / 255
+    apply, total = jax.jit(plain.apply), 0
+    for turns in range(4):
+        for mirrored in (canvas, canvas[:, ::-1]):
+            given = {"image": np.rot90(mirrored, turns)[None].astype(np.float32)}
+            back = np.rot90(np.asarray(apply(variables, given))[0], -turns)
+            total = total + (back if mirrored is canvas else back[:, ::-1])
+    expected = np.rint(255 * np.clip(total[:42, :80] / 8, 0, 1))
+    assert made.shape == (42, 80, 3) and np.abs(made - expected).max() <= 1
+    assert (made == expected).mean() > 0.999
+    once = restoring.of_picture(plain, variables, image)
+    assert (made == once).mean() < 0.9
+
+
 def test_tiles_are_joined_where_each_sees_what_is_around(program, monkeypatch):
     program, variables = program
     image = picture(57, 38)
@@ -102,6 +125,11 @@ def test_a_folder_of_pictures_becomes_files(point, program, tmp_path, capsys):
     (tmp_path / "one.jpg").unlink()
     with pytest.raises(settings.Invalid, match=r"one\.png is no PNG"):
         predict.pictures(point, str(tmp_path), str(out), **command)
+    capsys.readouterr()
+    predict.pictures(point, str(tmp_path), str(out), **command, skip_corrupt=True)
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{tmp_path / 'two.png'}: ")
+    assert said.out.count("\n") == 1 and "1 of 2 files" in said.err
 
 
 def test_other_tasks_find_things_in_pictures(point, classifier):

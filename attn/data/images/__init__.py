@@ -57,13 +57,15 @@ class Folder:
         name: the path of ROOT.
         image_size: as of `Classes`; needed where images differ in size, unless a
             transform gives all one.
+        skip_corrupt: as of `Degraded`.
     """
 
     name: str
     image_size: settings.Positive | None = None
+    skip_corrupt: bool = False
 
     def open(self, split: str) -> Source:
         """One split, such as "train[:90%]"."""
-        found = folder.open_split(self.name, split)
+        found = folder.open_split(self.name, split, skip_corrupt=self.skip_corrupt)
         statistics = normalise.statistics("", found.shape[-1])
         return found.source(statistics, self.image_size)

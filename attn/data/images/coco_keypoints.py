@@ -76,10 +76,10 @@ class CocoKeypoints:
     A batch holds the fields of `attn.data.images.skeletons`, with "image" uint8 and J =
     17 joints. "visible" says whether a joint is labelled and inside of the image, and
     "centred_visible" likewise; joints that are not labelled are at (0, 0). COCO does
-    not measure heads: "head" is 0, which says that PCKh must not be counted. "area" is
-    that of the outline, or of the box as `boxed.PERSON` says where there is none.
+    not measure heads, says the fact heads, and "head" is 0. "area" is that of the
+    outline, or of the box as `boxed.PERSON` says where there is none.
 
-    Facts: num_joints, joint_names, limbs, sigmas. Splits "train", "fit" and
+    Facts: num_joints, joint_names, limbs, sigmas, heads. Splits "train", "fit" and
     "validation", which are parts of it without a picture in common, and "test". They
     have the order of a hash of the picture's name.
 
@@ -129,6 +129,7 @@ class CocoKeypoints:
             "joint_names": JOINTS,
             "limbs": LIMBS,
             "sigmas": tuple(map(float, SIGMAS)),
+            "heads": False,
         }
         return Source(
             len(part),
@@ -141,34 +142,28 @@ class CocoKeypoints:
 
     def _read(self, persons: Persons, rows: np.ndarray, draws: np.ndarray) -> Batch:
         low, high = persons.low[rows], persons.high[rows]
-        joints, labelled_ = persons.joints[rows], persons.labelled[rows]
+        joints, known = persons.joints[rows], persons.labelled[rows]
         crops = functools.partial(boxed.crops, low, high, self.size)
         crop = crops(
             margin=self.margin, shift=self.shift, scale=self.scale, draws=draws
         )
         right = crops(margin=self.margin)
         images = [
-            crop.cut(number, _picture(persons.files[persons.picture[row]]))
+            crop.cut(number, labelled.read(persons.files[persons.picture[row]]))
             for number, row in enumerate(rows.tolist())
         ]
         keypoints, centred = (
-            np.where(labelled_[..., None], one.places(joints), 0)
-            for one in (crop, right)
+            np.where(known[..., None], one.places(joints), 0) for one in (crop, right)
         )
         return {
             "image": np.stack(images),
             "keypoints": keypoints.astype(np.float32),
-            "visible": labelled_ & crop.inside(keypoints),
+            "visible": known & crop.inside(keypoints),
             "head": np.zeros(len(rows), np.float32),
             "area": (persons.area[rows] / crop.pixel**2).astype(np.float32),
             "centred": centred.astype(np.float32),
-            "centred_visible": labelled_ & right.inside(centred),
+            "centred_visible": known & right.inside(centred),
         }
-
-
-def _picture(path: pathlib.Path) -> np.ndarray:
-    with labelled.readable(f"the image {path}"):
-        return labelled.decode(path.read_bytes(), 3)
 
 
 @functools.lru_cache(maxsize=4)

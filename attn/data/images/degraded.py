@@ -39,15 +39,21 @@ class Degraded:
         scale: how many times as high and wide the target is; 1 leaves the image as it
             is, for noise and haze.
         directory: where sets of TensorFlow Datasets lie; "" for the usual place.
+        skip_corrupt: whether files of a folder that cannot be read are left out, and
+            named on standard error, and not refused. All are read for it when a split
+            is opened.
     """
 
     source: str = whole.EMBEDDED
     scale: settings.Positive = 1
     directory: str = ""
+    skip_corrupt: bool = False
 
     def open(self, split: str) -> Source:
         """One split, such as "train[:90%]"."""
-        found = whole.open_split(self.source, split, self.directory)
+        found = whole.open_split(
+            self.source, split, self.directory, skip_corrupt=self.skip_corrupt
+        )
         small = (found.sizes < self.scale).any(axis=1)
         if small.any():
             row = int(np.argmax(small))

@@ -17,9 +17,10 @@ from PIL import Image
 
 from attn import settings
 from attn.data import splits
+from attn.data.images import labelled
 from attn.data.images.labelled import Images
+from attn.data.images.picture_files import SUFFIXES, intact, readable
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 GREY = ("1", "L", "LA", "I", "I;16")  # modes of Pillow
 
 
@@ -32,7 +33,7 @@ class Files(NamedTuple):
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         return [
             {
-                "image": self.paths[row].read_bytes(),
+                "image": _bytes(self.paths[row]),
                 "label": self.labels[row],
                 "name": str(self.paths[row]),
             }
@@ -40,8 +41,14 @@ class Files(NamedTuple):
         ]
 
 
-def open_split(name: str, split: str) -> Images:
+def open_split(name: str, split: str, *, skip_corrupt: bool = False) -> Images:
     """Opens a split of a folder of images; remembers the last few.
+
+    Args:
+        name: the path of the folder.
+        split: such as "train[:90%]".
+        skip_corrupt: whether files that cannot be read are left out, and named on
+            standard error; for that all of a split are read.
 
     Raises:
         Invalid: no such folder or split, no images in it, or a file that is none.
@@ -49,11 +56,11 @@ def open_split(name: str, split: str) -> Images:
     root = pathlib.Path(name).expanduser()
     if not root.is_dir():
         raise settings.Invalid(f"the folder of images {name!r} does not exist")
-    return _open(root, split)
+    return _open(root, split, skip_corrupt)
 
 
 @functools.lru_cache(maxsize=4)
-def _open(root: pathlib.Path, split: str) -> Images:
+def _open(root: pathlib.Path, split: str, skip_corrupt: bool) -> Images:
     places = class_folders(root)
     class_names = tuple(sorted({c.name for place in places.values() for c in place}))
     files = {
@@ -63,6 +70,9 @@ def _open(root: pathlib.Path, split: str) -> Images:
         )
         for name, place in places.items()
     }
+    named = split.partition("[")[0]
+    if skip_corrupt and named in files:
+        files[named] = intact(files[named], labelled.read, f"{root}, split {named!r}")
     sizes = {name: len(found) for name, found in files.items()}
     if not any(sizes.values()):
         raise settings.Invalid(
@@ -113,8 +123,10 @@ def hash_of(path: pathlib.Path) -> bytes:
 
 def _shape(path: pathlib.Path) -> tuple[int, int, int]:
     """Height, width and channels by the head of a file."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width, 1 if image.mode in GREY else 3
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise settings.Invalid(f"the image {path} cannot be read: {error}") from error
+    with readable(f"the image {path}"), Image.open(path) as image:
+        return image.height, image.width, 1 if image.mode in GREY else 3
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+    with readable(f"the image {path}"):
+        return path.read_bytes()

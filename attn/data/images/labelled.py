@@ -6,11 +6,11 @@ image size that fit are decoded once and kept; the others (ImageNet) are read an
 decoded at each access.
 """
 
-import contextlib
 import functools
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import pathlib
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from PIL import Image
 from attn import settings
 from attn.data import prepare
 from attn.data.images import augment
+from attn.data.images.picture_files import readable
 from attn.data.source import Batch, Source, Statistics
 
 RESIDENT_BYTES = 1 << 30  # up to which a split is kept decoded in memory
@@ -153,24 +154,16 @@ def decoded(record: Mapping[str, Any], channels: int) -> np.ndarray:
         return decode(record["image"], channels)
 
 
+def read(path: pathlib.Path) -> np.ndarray:
+    """A file as `decode` gives it in RGB, or an Invalid that names it."""
+    with readable(f"the image {path}"):
+        return decode(path.read_bytes(), 3)
+
+
 def size_of(encoded: bytes, called: str) -> tuple[int, int]:
     """Width and height of an image by the head of its file, or an Invalid."""
     with readable(f"the image of {called}"), Image.open(io.BytesIO(encoded)) as image:
         return image.size
-
-
-@contextlib.contextmanager
-def readable(what: str) -> Iterator[None]:
-    """Turns the errors by which Pillow says that a file is damaged into an Invalid.
-
-    Args:
-        what: cannot be read, in words.
-    """
-    try:
-        yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise settings.Invalid(f"{what} cannot be read: {reason}") from error
 
 
 def _decoded(source: Images) -> dict[str, np.ndarray]:

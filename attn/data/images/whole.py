@@ -17,7 +17,7 @@ import numpy as np
 
 from attn import settings
 from attn.data import cache, prepare, splits
-from attn.data.images import folder, labelled
+from attn.data.images import labelled, picture_files
 
 EMBEDDED = "photographs"
 SKIMAGE, SKLEARN = ("skimage", "data"), ("sklearn", "datasets/images")
@@ -58,7 +58,9 @@ class Photographs(NamedTuple):
     read: Callable[[int], np.ndarray]
 
 
-def open_split(source: str, split: str, directory: str) -> Photographs:
+def open_split(
+    source: str, split: str, directory: str, *, skip_corrupt: bool = False
+) -> Photographs:
     """Opens a split; remembers the last few.
 
     Args:
@@ -67,15 +69,21 @@ def open_split(source: str, split: str, directory: str) -> Photographs:
             Datasets with images called "hr" or "image", such as "div2k/bicubic_x4".
         split: such as "train[:90%]".
         directory: where sets of TensorFlow Datasets lie; "" for the usual place.
+        skip_corrupt: whether files of a folder that cannot be read are left out, and
+            named on standard error; for that all of a split are read.
 
     Raises:
         Invalid: no such source or split, or a file that cannot be read.
     """
+    root = pathlib.Path(source).expanduser()
+    if source != EMBEDDED and (source.startswith(("/", ".", "~")) or root.is_dir()):
+        return _folder(root, split, skip_corrupt)
+    if skip_corrupt:
+        raise settings.Invalid(
+            f"skip_corrupt is for files of a folder, and source={source!r} is none"
+        )
     if source == EMBEDDED:
         return _embedded(split)
-    root = pathlib.Path(source).expanduser()
-    if source.startswith(("/", ".", "~")) or root.is_dir():
-        return _folder(root, split)
     return _prepared(source, split, prepare.builder(source, directory).data_path)
 
 
@@ -93,7 +101,7 @@ def _embedded(split: str) -> Photographs:
 
 
 @functools.lru_cache(maxsize=8)
-def _folder(root: pathlib.Path, split: str) -> Photographs:
+def _folder(root: pathlib.Path, split: str, skip_corrupt: bool) -> Photographs:
     if not root.is_dir():
         raise settings.Invalid(f"the folder of images {str(root)!r} does not exist")
     inner = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
@@ -104,6 +112,10 @@ def _folder(root: pathlib.Path, split: str) -> Photographs:
             f"the folder {str(root)!r} has no images: they are looked for as FILE or"
             " SPLIT/FILE, PNG or JPEG"
         )
+    named = split.partition("[")[0]
+    if skip_corrupt and named in files:
+        where = f"{root}, split {named!r}"
+        files[named] = picture_files.intact(files[named], labelled.read, where)
     sizes = {name: len(found) for name, found in files.items()}
     name, rows = splits.part(split, sizes, str(root))
     paths = files[name][rows.start : rows.stop]
@@ -111,7 +123,7 @@ def _folder(root: pathlib.Path, split: str) -> Photographs:
 
 
 def _files(place: pathlib.Path) -> list[pathlib.Path]:
-    found = [p for p in place.iterdir() if p.suffix.lower() in folder.SUFFIXES]
+    found = [p for p in place.iterdir() if p.suffix.lower() in picture_files.SUFFIXES]
     return sorted(path for path in found if not path.name.startswith("."))
 
 

@@ -199,6 +199,7 @@ def test_splits_have_no_picture_in_common(root, capsys):
     ]
     assert not pictures[0] & pictures[1] and pictures[0] | pictures[1] == pictures[2]
     assert dataset.facts["joint_names"] == JOINTS and dataset.facts["num_joints"] == 17
+    assert dataset.facts["heads"] is False and (read(root)["head"] == 0).all()
     with pytest.raises(settings.Invalid, match=r"unknown split .*'val'.*validation"):
         read(root, split="val")
 

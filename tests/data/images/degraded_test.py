@@ -137,3 +137,24 @@ def test_what_cannot_be_is_said_in_a_sentence(folder, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
     with pytest.raises(settings.Invalid, match=r"broken.png cannot be read"):
         opened(str(tmp_path), test="train")
+
+
+def test_corrupt_files_are_skipped_if_asked(tmp_path, capsys):
+    for number in range(3):
+        random = np.random.default_rng(number).integers(0, 256, (20, 30, 3), np.uint8)
+        Image.fromarray(random).save(tmp_path / f"{number}.png")
+    broken = tmp_path / "1.png"
+    broken.write_bytes(broken.read_bytes()[:300])  # its head is whole
+    chosen = {"test": "train[1:]", "skip_corrupt": True}
+    dataset = opened(str(tmp_path), **chosen)
+    said = capsys.readouterr().err
+    assert f"'train': 1 of 3 files cannot be read and are skipped: {broken}" in said
+    assert dataset.size("train") == 2
+    with dataset.split("test", 1) as batches:
+        target = next(batches)["target"][0, :20, :30]
+    expected = np.asarray(Image.open(tmp_path / "2.png"))
+    np.testing.assert_array_equal(target, expected)
+    with pytest.raises(settings.Invalid, match=r"1\.png cannot be read: .*truncated"):
+        take(opened(str(tmp_path), test="train"))
+    with pytest.raises(settings.Invalid, match="source='photographs' is none"):
+        opened("photographs", skip_corrupt=True)

@@ -114,6 +114,28 @@ def test_a_corrupt_file_is_named_when_it_comes_up(root):
         next(batches)
 
 
+@pytest.mark.parametrize("size", [(5, 6), (30, 40)])  # as the others, or not
+def test_corrupt_files_are_skipped_if_asked(root, capsys, size):
+    whole = opened(root, image_size=4, train="train")
+    random = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for name, kept in (("empty.png", 0), ("cut.png", 60)):
+        path = root / "cat" / name
+        Image.fromarray(random).save(path)
+        path.write_bytes(path.read_bytes()[:kept])
+    capsys.readouterr()
+    dataset = opened(root, image_size=4, train="train", skip_corrupt=True)
+    said = capsys.readouterr().err
+    count = whole.size("train")
+    assert f"split 'train': 2 of {count + 2} files cannot be read" in said
+    assert "cat/empty.png" in said and "cat/cut.png" in said
+    assert dataset.size("train") == count
+    streams = [one.train(count, seed=0) for one in (whole, dataset)]
+    with streams[0], streams[1]:
+        one, other = (next(stream) for stream in streams)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
 @pytest.mark.parametrize(
     "name, message",
     [

@@ -1,0 +1,61 @@
+"""Files of pictures: those that cannot be read are named, and skipped if asked."""
+
+import concurrent.futures
+import contextlib
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from PIL import Image
+
+from attn import settings
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@contextlib.contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turns the errors by which Pillow says that a file is damaged into an Invalid.
+
+    Args:
+        what: cannot be read, in words.
+    """
+    try:
+        yield
+    except settings.Invalid:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise settings.Invalid(f"{what} cannot be read: {reason}") from error
+
+
+def intact(
+    paths: Sequence[pathlib.Path], read: Callable[[pathlib.Path], Any], where: str
+) -> list[pathlib.Path]:
+    """The files that can be read; the others are named on standard error.
+
+    All are read to their ends, as many a damaged file has a head that is not.
+
+    Args:
+        read: raises an Invalid for a file that cannot be read.
+        where: the files are, in words.
+    """
+
+    def damaged(path: pathlib.Path) -> bool:
+        try:
+            read(path)
+        except settings.Invalid:
+            return True
+        return False
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        skipped = list(pool.map(damaged, paths))
+    if any(skipped):
+        named = (str(p) for p, out in zip(paths, skipped, strict=True) if out)
+        print(
+            f"{where}: {sum(skipped)} of {len(paths)} files cannot be read and are"
+            f" skipped: {', '.join(named)}",
+            file=sys.stderr,
+        )
+    return [path for path, out in zip(paths, skipped, strict=True) if not out]
