@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 LIMIT = 0.10  # share of the machine that others may use
+DRIFT = 0.1  # of the peak, from which shares of it are not to be trusted
 REPEATS = 3  # disturbed stretches that are measured again, for each measurement
 SPAN = 0.5  # seconds
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class Watch:
     """Looks at the load while a benchmark runs; as a context, before it too.
 
     As a context it prints the load before and the peak, and in the end one line on the
-    load of the rounds.
+    load of the rounds and one on the peak, which is measured again.
 
     Attributes:
         peak: GFLOP/s of the machine's matrix product.
@@ -136,6 +137,7 @@ class Watch:
     def __exit__(self, *error: object) -> None:
         if self._loads:
             print(self.line(), flush=True)
+            print(self.last(matrix_peak(self._dtype)), flush=True)
 
     def rounds(
         self, count: int, run: Callable[[], T], repeats: int = REPEATS
@@ -177,6 +179,15 @@ class Watch:
             f"during: others used {middle}{most} of the machine, we {own:.2f} of"
             f" {self._cores} processors; measured again: {self._repeated}; disturbed:"
             f" {sum(self._disturbed)} of {len(self._disturbed)} measurements"
+        )
+
+    def last(self, peak: float) -> str:
+        """What the peak in the end says of the one before."""
+        line = f"after: matrix peak {peak:,.0f} GFLOP/s"
+        if abs(peak - self.peak) <= DRIFT * self.peak:
+            return line
+        return (
+            f"{line}, {peak / self.peak:.2f} times that before: shares of it are vague"
         )
 
 

@@ -10,12 +10,12 @@ the whole commands; and the idle time: from the end of a point to the beginning 
 next one of the same program in the same process, beyond what the points themselves
 took. Goals: 1.5 with two workers on two cores, 1 s. One process alone keeps more than a
 core busy, which bounds what a second one can bring: the cores that each keeps busy, as
-processor time over wall time, are printed beside.
+processor time over wall time, are printed beside. A disturbed round is marked, but not
+measured again.
 """
 
 import itertools
 import json
-import os
 import pathlib
 import resource
 import statistics
@@ -25,6 +25,8 @@ import tempfile
 import time
 
 from absl import app, flags
+
+from benchmarks.watch import Watch
 
 ROOT = pathlib.Path(__file__).parents[1]
 ROWS = "none", "cbam", "multi_head"
@@ -69,23 +71,26 @@ def idle(place: pathlib.Path) -> list[float]:
 def main(argv: list[str]) -> None:
     """Prints a line a round, and the medians."""
     del argv
-    ratios, gaps = [], []
-    with tempfile.TemporaryDirectory() as name:
+    gaps, counter = [], itertools.count()
+    with tempfile.TemporaryDirectory() as name, Watch(dtype=None) as watch:
         here = pathlib.Path(name)
         launch(here / "first", 1, f"--only={','.join(f'{row}-0' for row in ROWS)}")
-        for k in range(FLAGS.rounds):
+
+        def compare() -> float:
+            k = next(counter)
             alone, busy = launch(here / f"one{k}", 1)
             shared, together = launch(here / f"several{k}", FLAGS.workers)
-            ratios.append(alone / shared)
-            gaps += idle(here / f"one{k}")
+            gaps.extend(idle(here / f"one{k}"))
             print(
                 f"{alone:.0f} s by one ({busy:.2f} cores busy), {shared:.0f} s by"
                 f" {FLAGS.workers} ({together:.2f} cores busy):"
-                f" {ratios[-1]:.2f} times the points an hour"
-                f" (load {os.getloadavg()[0]:.1f})",
+                f" {alone / shared:.2f} times the points an hour",
                 flush=True,
             )
-    print(f"points an hour: {statistics.median(ratios):.2f}")
+            return alone / shared
+
+        ratios, mark = watch.rounds(FLAGS.rounds, compare, repeats=0)
+    print(f"points an hour: {statistics.median(ratios):.2f}{mark}")
     print(f"idle: {statistics.median(gaps):.2f} s, {max(gaps):.2f} s at most")
 
 

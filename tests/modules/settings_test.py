@@ -89,6 +89,8 @@ OTHER = {
     | {
         "window": (3, 1),
         "dilation": ({"window": (1, 3), "grid": (2, 6)}, (1, 2)),
+        "stride": 3,
+        "causal": [True, (False, True)],
         "relative_bias": False,
     },
     "non_local": TYPES

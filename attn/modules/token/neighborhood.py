@@ -2,7 +2,9 @@
 
 Hassani, Walton, Li, Li, Shi, "Neighborhood Attention Transformer", CVPR 2023,
 https://arxiv.org/abs/2204.07143, section 3; with dilation: Hassani, Shi, "Dilated
-Neighborhood Attention Transformer", 2022, https://arxiv.org/abs/2209.15001:
+Neighborhood Attention Transformer", 2022, https://arxiv.org/abs/2209.15001; with a
+stride: Hassani et al., "Generalized Neighborhood Attention", 2025,
+https://arxiv.org/abs/2504.16922:
 
     softmax(Q_i K_j^T / sqrt(D) + B_(i, j)) V_j over the neighbours j of i,
 
@@ -35,12 +37,18 @@ class Neighborhood(Heads):
     """Token attention in linear time: q [B, T, C] with grid=(H, W) -> [B, T, C].
 
     At borders the window is moved inwards, so that each token has k x k neighbours;
-    with dilation, tokens that differ by a multiple of it are a grid of their own.
+    with dilation, tokens that differ by a multiple of it are a grid of their own. For
+    tokens in a line the grid is (1, T), and window, dilation and stride are 1 along it.
 
     Attributes:
-        window: k, odd, or (rows, columns); times the dilation at most the grid. The
-            paper has 7.
+        window: k, or (rows, columns); times the dilation at most the grid. The paper
+            has 7; of an even number there is one place more before than after.
         dilation: step between neighbours, or (rows, columns); 1 is NAT.
+        stride: tokens in a row that share a window, that of the middle one, or (rows,
+            columns); at most the window. 1 is NAT; the size of the window makes blocks
+            that share one.
+        causal: whether a token sees none below it or to the right, or (rows, columns);
+            windows are not moved inwards then, but end at the token.
         relative_bias: whether there is B, (2 k - 1)^2 numbers a head, which start as a
             normal of 0.02 truncated at two standard deviations.
         num_heads, head_dim, qkv_bias, out_bias, kernel_init, dtype, param_dtype: as in
@@ -49,6 +57,8 @@ class Neighborhood(Heads):
 
     window: Side = 7
     dilation: Side = 1
+    stride: Side = 1
+    causal: bool | tuple[bool, bool] = False
     relative_bias: bool = True
 
     card: ClassVar[Card]
@@ -59,7 +69,10 @@ class Neighborhood(Heads):
         query, made = self.project(call)
         key, value = made["key"], made["value"]
         bias = self._bias(query.shape[2])
-        sizes = {"window": pair(self.window), "dilation": pair(self.dilation)}
+        sizes = {
+            name: pair(getattr(self, name))
+            for name in ("window", "dilation", "stride", "causal")
+        }
 
         def matrix():
             return _matrix(query, key, bias, call.mask, grid, sizes)
@@ -110,7 +123,10 @@ Neighborhood.card = Card(
         arxiv="2204.07143",
     ),
     formula="softmax(Q_i K_j^T / sqrt(D) + B_(i, j)) V_j over the k x k places near i",
-    complexity="4 T C^2 + 2 T k^2 C (about twice the second term is run)",
+    complexity=(
+        "4 T C^2 + 2 T k^2 C (about twice the second term is run; about once with a"
+        " stride of 4)"
+    ),
     parameters=_parameters,
     maps=("token_matrix",),
     supports=frozenset({"any resolution", "grid", "mask", "kv_mask"}),

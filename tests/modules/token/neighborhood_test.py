@@ -25,7 +25,7 @@ def on_grid(module, grid=GRID):
     return types.SimpleNamespace(init=functools.partial(module.init, grid=grid))
 
 
-def oracle(params, q, kv, window, dilation, mask):
+def oracle(params, q, kv, options, mask):
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     query, key, value = (
         np.einsum("btc,cnd->btnd", x, p[name]["kernel"]) + p[name]["bias"]
@@ -33,22 +33,27 @@ def oracle(params, q, kv, window, dilation, mask):
     )
     lie = lambda x: x.reshape(B, *GRID, *x.shape[2:])
     y, matrix = neighborhood_test.oracle(
-        lie(query), lie(key), lie(value), window, dilation, p.get("relative_bias"), mask
+        *map(lie, (query, key, value)), *options, bias=p.get("relative_bias"), mask=mask
     )
     y = np.einsum("btnd,ndc->btc", y.reshape(query.shape), p["out"]["kernel"])
     return y + p["out"]["bias"], matrix
 
 
 @pytest.mark.parametrize(
-    ("settings", "window", "dilation", "masked"),
+    ("settings", "options", "masked"),
     [
-        ({"window": 3, "dilation": 2, "num_heads": 2}, (3, 3), (2, 2), False),
-        ({"window": (5, 3), "dilation": (1, 2), "head_dim": 2}, (5, 3), (1, 2), True),
-        ({"window": 5, "relative_bias": False}, (5, 5), (1, 1), False),
+        ({"window": 3, "dilation": 2, "num_heads": 2}, ((3, 3), (2, 2)), False),
+        ({"window": (5, 3), "dilation": (1, 2), "head_dim": 2}, ((5, 3), (1, 2)), True),
+        ({"window": 5, "relative_bias": False}, ((5, 5), (1, 1)), False),
+        (
+            {"window": 4, "stride": (2, 3), "causal": (False, True)},
+            ((4, 4), (1, 1), (2, 3), (False, True)),
+            True,
+        ),
     ],
     ids=str,
 )
-def test_matches_the_papers(random_variables, settings, window, dilation, masked):
+def test_matches_the_papers(random_variables, settings, options, masked):
     module, (q, kv) = Neighborhood(**settings), tokens()
     heads = settings.get("num_heads", 4)
     mask = np.random.default_rng(3).random((B, heads, T, T)) < 0.7 if masked else None
@@ -57,7 +62,7 @@ def test_matches_the_papers(random_variables, settings, window, dilation, masked
     run = jax.jit(functools.partial(attn.capture, module, grid=GRID))
     y, maps = run(variables, q, kv, mask=mask)
 
-    want, matrix = oracle(variables["params"], q, kv, window, dilation, mask)
+    want, matrix = oracle(variables["params"], q, kv, options, mask)
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
     got = maps["token_matrix"]
     assert got.grid == GRID
@@ -85,8 +90,12 @@ def test_counts_the_parameters_of_nat():
     [
         ({}, None, r"needs grid=\(rows, columns\) of its 54 tokens"),
         ({}, (6, 8), "grid of 6 x 8 has 48 places, but there are 54 tokens"),
-        ({}, GRID, "window of 7 .* larger than its grid of 6 x 9, .* up to 5 fits"),
-        ({"window": 4}, GRID, "must be odd, got 4"),
+        ({}, GRID, "window of 7 .* larger than its grid of 6 x 9, .* up to 6 fits"),
+        (
+            {"window": 3, "stride": 4},
+            GRID,
+            "stride of 4 is longer than its window of 3",
+        ),
         ({"window": 3, "num_heads": 3}, GRID, "num_heads=3 must divide channels=8"),
     ],
 )
