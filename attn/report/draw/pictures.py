@@ -262,7 +262,7 @@ def pose(image: np.ndarray, joints: np.ndarray, limbs: np.ndarray) -> PIL.Image.
             line = [tuple(end) for end in ends.tolist()]
             colour = style.OKABE_ITO[number % len(style.OKABE_ITO)]
             pen.line(line, fill=RIM, width=4 * SUPERSAMPLE)
-            pen.line(line, fill=colour, width=2 * SUPERSAMPLE)
+            pen.line(line, fill=colour, width=3 * SUPERSAMPLE)
     for place in at[np.isfinite(at).all(axis=1)]:
         _dot(pen, place, 2 * SUPERSAMPLE, RIM)
         _dot(pen, place, SUPERSAMPLE, PALE)

@@ -167,8 +167,8 @@ def _path(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cel
 
 def _pose(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
     images = maps.as_colours(fields[field.on].arrays[0])
-    return [
-        Cell((budget.picture(pictures.pose(image, *found)),))
+    return [  # with few colours those of limbs would be lost
+        Cell((budget.picture(pictures.pose(image, *found), exact=True),))
         for image, *found in zip(images, *field.arrays, strict=True)
     ]
 
