@@ -16,6 +16,7 @@ MODELS: dict[str, str] = {
     "detr": "attn.models.detr:DETR",
     "edsr": "attn.models.edsr:EDSR",
     "ffa": "attn.models.ffa:FFA",
+    "hourglass": "attn.models.hourglass:Hourglass",
     "mlp": "attn.models.mlp:MLP",
     "pan": "attn.models.pan:PAN",
     "part_stn": "attn.models.part_stn:PartSTN",

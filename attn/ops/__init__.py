@@ -33,6 +33,7 @@ from attn.ops.keypoints import (
     gaussian_heatmaps,
     keypoint_similarity,
 )
+from attn.ops.pose_nms import pose_nms, pose_similarity
 from attn.ops.programs import plain
 from attn.ops.resize import imresize
 from attn.ops.sample import bilinear_sample
@@ -71,6 +72,8 @@ __all__ = [
     "moving_average",
     "newton_schulz_sqrt",
     "plain",
+    "pose_nms",
+    "pose_similarity",
     "projective_grid",
     "regular_grid",
     "score_function_loss",

@@ -181,6 +181,32 @@ def test_networks_have_slots_and_facts():
     assert alpha_pose(**SMALL).clone().pose == alpha_pose(**SMALL).pose
 
 
+class Stacked(models.Model):
+    """A pose network with a map of its image in two stacks, in training."""
+
+    num_joints: int = 1
+
+    def __call__(self, image, *, train):
+        maps = jnp.tile(image[:, ::4, ::4, :1], (1, 1, 1, self.num_joints))
+        stacks = jnp.stack([-maps, jnp.cumsum(maps, axis=-1)], axis=1)
+        heatmaps = {"heatmaps": stacks[:, -1]}
+        return heatmaps | {"stacks": stacks} if train else heatmaps
+
+
+def test_every_stack_lies_in_the_frame_of_the_image():
+    pose = {"name": f"{__name__}:Stacked"}
+    model = alpha_pose(**(SMALL | {"pose": pose}))
+    variables = drawn(model, THETA)
+    found = jax.jit(functools.partial(model.apply, train=True))(variables, IMAGES)
+    stacks = Stacked(num_joints=3)(found["seen"], train=True)["stacks"]
+    each = np.asarray(stacks, np.float64)
+    want = [[read(one, inverse(THETA)) for one in maps] for maps in each]
+    assert found["stacks"].shape == (2, 2, 4, 6, 3)
+    np.testing.assert_allclose(found["stacks"], want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(found["heatmaps"], found["stacks"][:, -1])
+    assert run(model, variables).keys() == {"heatmaps", "seen", "theta"}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
