@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 DRAWS = 3  # random numbers that a crop takes: two for its place, one for its size
-# Area of a person over that of the box, where nobody has outlined them: xtcocotools, by
-# which MMPose evaluates CrowdPose (`computeOks` of xtcocotools/cocoeval.py, with
-# use_area=False, https://github.com/jin-s13/xtcocoapi).
+# Area of a person over that of the box, where nobody has outlined them, as xtcocotools
+# has it (`computeOks` of xtcocotools/cocoeval.py, with use_area=False,
+# https://github.com/jin-s13/xtcocoapi).
 PERSON = 0.53
 
 

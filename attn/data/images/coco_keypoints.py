@@ -8,9 +8,8 @@ of files in its form, as that of its keypoints:
 
 An example is a person with at least one labelled joint who is no crowd. The crop is the
 box, cut off at the edges of the picture, as a detector that errs has it
-(`attn.data.images.boxed`). What lies beyond the picture is black, as in the code of Sun
-et al., "HRNet", 2019, https://arxiv.org/abs/1902.09212. Persons whose boxes have no
-area are left out; how many is said on standard error.
+(`attn.data.images.boxed`). What lies beyond the picture is black. Persons whose boxes
+have no area are left out; how many is said on standard error.
 
 COCO's joints are numbers of pixels, the middle of which is half a pixel further, while
 its boxes are places: so Detectron2 takes them (`docs/tutorials/datasets.md`).
