@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from attn.models import slots
 from attn.models.base import Model, Slotted, numbered
+from attn.models.layers.checks import check_sides
 from attn.models.layers.convolution import batch_norm
 from attn.models.layers.dense import TORCH, classify
 from attn.models.layers.restoration import conv, nearest
@@ -136,13 +137,11 @@ class Hourglass(Model):
 
     def _check_sides(self, sides: tuple[int, int]) -> None:
         step = STRIDE * 2**self.order
-        if any(side % step for side in sides):
-            near = " x ".join(str(max(1, round(n / step)) * step) for n in sides)
-            raise Invalid(
-                f"an hourglass of order {self.order} halves an image so often that"
-                f" {step} must divide its sides, got {sides[0]} x {sides[1]}; the"
-                f" nearest are {near}, or take a lower order"
-            )
+        why = (
+            f"an hourglass of order {self.order} halves an image so often that {step}"
+            " must divide its sides"
+        )
+        check_sides(sides, step, why, ", or take a lower order")
 
 
 class Stack(Slotted):

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 from attn.models import backbone as backbones
 from attn.models import slots
 from attn.models.base import Model, Slotted, numbered
+from attn.models.layers.checks import check_sides
 from attn.models.layers.convolution import Doubling, batch_norm
 from attn.models.resnet import ResNet
 from attn.models.scaling import Width, step_of
 from attn.modules.convolution import Conv
-from attn.settings import Invalid, Positive
+from attn.settings import Positive
 
 START = nn.initializers.normal(0.001)
 
@@ -86,7 +87,12 @@ class PoseResNet(Model):
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
         dtype = self.dtype or image.dtype
         resnet = self._resnet(dtype, name="backbone")
-        _check_sides(image.shape[1:3], resnet.stride())
+        stride = resnet.stride()
+        why = (
+            f"the backbone of pose_resnet has stride {stride}, which must divide the"
+            " sides of images"
+        )
+        check_sides(image.shape[1:3], stride, why)
         x = resnet(image, train=train)
         for index in range(self.deconvolutions):
             step = Upsample(self.width, **self.within(f"upsample{index}", dtype))
@@ -122,12 +128,3 @@ def heatmaps(parent: nn.Module, name: str, x: jax.Array, joints: int) -> jax.Arr
     kinds = {"dtype": jnp.float32, "param_dtype": parent.param_dtype}
     layer = Conv(joints, (1, 1), kernel_init=START, name=name, **kinds)
     return layer(x.astype(jnp.float32))
-
-
-def _check_sides(sides: tuple[int, int], stride: int) -> None:
-    if any(side % stride for side in sides):
-        near = " x ".join(str(max(1, round(side / stride)) * stride) for side in sides)
-        raise Invalid(
-            f"the backbone of pose_resnet has stride {stride}, which must divide the"
-            f" sides of images, got {sides[0]} x {sides[1]}; the nearest are {near}"
-        )

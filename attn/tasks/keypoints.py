@@ -266,7 +266,7 @@ class Keypoints(Task):
     ) -> Mean:
         """The percentage of visible joints, or of some of them, that are right.
 
-        Persons whose head has no size, as in COCO's data, do not count.
+        Persons whose head has no size do not count.
         """
         visible = batch["visible"] & (batch["head"] > 0)[:, None]
         if joints is not None:

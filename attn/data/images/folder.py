@@ -19,7 +19,7 @@ from attn import settings
 from attn.data import splits
 from attn.data.images import labelled
 from attn.data.images.labelled import Images
-from attn.data.images.picture_files import SUFFIXES, intact, readable
+from attn.data.images.picture_files import SUFFIXES, intact_of_split, readable
 
 GREY = ("1", "L", "LA", "I", "I;16")  # modes of Pillow
 
@@ -70,9 +70,8 @@ def _open(root: pathlib.Path, split: str, skip_corrupt: bool) -> Images:
         )
         for name, place in places.items()
     }
-    named = split.partition("[")[0]
-    if skip_corrupt and named in files:
-        files[named] = intact(files[named], labelled.read, f"{root}, split {named!r}")
+    if skip_corrupt:
+        files = intact_of_split(files, split, labelled.read, root)
     sizes = {name: len(found) for name, found in files.items()}
     if not any(sizes.values()):
         raise settings.Invalid(

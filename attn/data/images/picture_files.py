@@ -4,7 +4,7 @@ import concurrent.futures
 import contextlib
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -59,3 +59,23 @@ def intact(
             file=sys.stderr,
         )
     return [path for path, out in zip(paths, skipped, strict=True) if not out]
+
+
+def intact_of_split(
+    files: Mapping[str, list[pathlib.Path]],
+    split: str,
+    read: Callable[[pathlib.Path], Any],
+    root: pathlib.Path,
+) -> dict[str, list[pathlib.Path]]:
+    """The files of each split of a folder, in the one that is opened `intact` ones.
+
+    Args:
+        files: by the name of their split.
+        split: that is opened, such as "train[:90%]".
+        read: as of `intact`.
+        root: the folder.
+    """
+    name = split.partition("[")[0]
+    if name not in files:
+        return dict(files)
+    return {**files, name: intact(files[name], read, f"{root}, split {name!r}")}

@@ -112,10 +112,8 @@ def _folder(root: pathlib.Path, split: str, skip_corrupt: bool) -> Photographs:
             f"the folder {str(root)!r} has no images: they are looked for as FILE or"
             " SPLIT/FILE, PNG or JPEG"
         )
-    named = split.partition("[")[0]
-    if skip_corrupt and named in files:
-        where = f"{root}, split {named!r}"
-        files[named] = picture_files.intact(files[named], labelled.read, where)
+    if skip_corrupt:
+        files = picture_files.intact_of_split(files, split, labelled.read, root)
     sizes = {name: len(found) for name, found in files.items()}
     name, rows = splits.part(split, sizes, str(root))
     paths = files[name][rows.start : rows.stop]

@@ -31,6 +31,22 @@ def check_heads(model: nn.Module, width: int, num_heads: int) -> None:
         )
 
 
+def check_sides(sides: tuple[int, int], step: int, why: str, advice: str = "") -> None:
+    """Refuses images whose sides `step` does not divide.
+
+    Args:
+        sides: height and width.
+        step: in pixels.
+        why: must it, the beginning of the sentence.
+        advice: its end.
+    """
+    if any(side % step for side in sides):
+        near = " x ".join(str(max(1, round(side / step)) * step) for side in sides)
+        raise Invalid(
+            f"{why}, got {sides[0]} x {sides[1]}; the nearest are {near}{advice}"
+        )
+
+
 def check_rates(model: nn.Module, **rates: float) -> None:
     """Refuses rates outside [0, 1)."""
     for name, value in rates.items():

@@ -1,7 +1,6 @@
 """Persons of COCO: pictures whose colours are places tell where a joint was seen."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from attn.data.images.coco_keypoints import JOINTS, CocoKeypoints
 
 SIZES = [(160, 200), (110, 90), (64, 101)]  # height and width of pictures
 EXACT = {"margin": 0.0, "shift": 0.0, "scale": 0.0, "size": (64, 48)}
-SMALL = pathlib.Path(__file__).parent / "people"  # with two pictures of each split
 
 
 def picture(number):
