@@ -35,7 +35,7 @@ def launch(*arguments, devices=1, cwd=ROOT, path=ROOT):
     if not {"--help", "modules"} & set(command):
         command.append(f"--compilation_cache={cache}")
     return subprocess.run(
-        command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300
+        command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=1000
     )
 
 

@@ -63,7 +63,7 @@ def test_the_module_runs_in_the_default_experiment(channel_scale):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1000,
     )
     assert run.returncode == 0, run.stderr
     config = files.read_json(channel_scale / "w" / "ChannelScale-0" / "config.json")

@@ -174,11 +174,11 @@ def test_a_sweep_is_stopped_and_goes_on(tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=1000)
     assert process.returncode == ending.STOPPED, output
     assert len(list(work.glob("*/result.json"))) < 3
     process = launch(*command)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=1000)
     assert process.returncode == 0, output
     assert len(list(work.glob("*/result.json"))) == 3
     assert (work / "report.html").exists()

@@ -132,7 +132,7 @@ def test_a_program_that_is_missing_is_named(name, program, programs, tmp_path):
 
 def submit(*words, cwd=ROOT):
     line = [sys.executable, str(ROOT / "launch.py"), "submit", *words]
-    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=1000)
 
 
 def test_the_command_line_keeps_the_flags_of_the_run_only(tmp_path):

@@ -33,7 +33,7 @@ def launch(place, *words):
     line += [f"--config={place}/sweep.py", f"--compilation_cache={cache}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     run = subprocess.run(
-        line, cwd=place, env=environment, capture_output=True, text=True, timeout=120
+        line, cwd=place, env=environment, capture_output=True, text=True, timeout=1000
     )
     return run.returncode, run.stdout, run.stderr
 

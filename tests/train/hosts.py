@@ -46,7 +46,7 @@ def start(config, workdir, *flags, hosts, devices, only=None):
     ]
 
 
-def end(processes, code, seconds=150):
+def end(processes, code, seconds=1000):
     """What all say, which must end with the same status."""
     outputs = []
     try:
@@ -62,7 +62,7 @@ def end(processes, code, seconds=150):
 
 def wait_until(processes, condition):
     """Waits for what a training writes."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 1000
     while not condition():
         if time.monotonic() > until or any(p.poll() is not None for p in processes):
             for process in processes:

@@ -158,7 +158,7 @@ def test_two_steps_on_one_machine_are_two_clusters_of_all_devices():
         for index in range(2)
     ]
     try:
-        said = [process.communicate(timeout=100) for process in processes]
+        said = [process.communicate(timeout=1000) for process in processes]
     finally:
         for process in processes:
             process.kill()

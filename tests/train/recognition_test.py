@@ -206,7 +206,7 @@ def test_the_command_prints_a_line_for_each_picture(classifier, files, tmp_path)
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1000,
         )
 
     files[3].write_text("no picture")

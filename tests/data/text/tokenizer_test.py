@@ -65,7 +65,7 @@ def test_the_file_is_the_same_to_the_byte_in_fresh_processes(words, tmp_path):
             stdout=subprocess.PIPE,
         )
         runs.append(run)
-    files = [run.communicate(timeout=120)[0] for run in runs]
+    files = [run.communicate(timeout=1000)[0] for run in runs]
     assert len(list(tmp_path.glob("?/attn/data/tokenizer-*"))) == 2
     assert files == [words.file] * 2
 
