@@ -428,7 +428,7 @@ NORMED = {
     "vit": BATCH,
 }
 # Gradients of a mean over the pixels of an output are small.
-RATES = {"edsr": 1.0, "pan": 2.0, "san": 0.3}
+RATES = {"edsr": 1.0, "pan": 2.0, "pose_resnet": 0.1, "san": 0.3}
 FIELDS = [
     (name, field.name)
     for name in CASES
