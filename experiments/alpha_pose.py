@@ -9,9 +9,9 @@ Multi-Person Pose Estimation", ICCV 2017, https://arxiv.org/abs/1612.00137: Tabl
 "single" trains the pose network by itself on boxes that are right and on those of a
 detector. The first of these trainings is the frozen parallel branch of "pair", which
 looks for it in runs/alpha_pose-single (with ",paper" in runs/alpha_pose-single_paper),
-where "single" is kept without a --workdir. "pair" asks
-what the transformers bring where boxes err: without them; with them; and with the
-parallel branch too, which shows them in training where a person in the middle would be.
+where "single" is kept without a --workdir. "pair" asks what the transformers bring
+where boxes err: without them; with them; and with the parallel branch too, which shows
+them in training where a person in the middle would be.
 
 The small form has stick figures of 14 joints in boxes of 64x48 pixels ("skeletons"). A
 detector moves a box by up to a fifth of its sides, and makes it up to 1.6 times too
