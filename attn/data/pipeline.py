@@ -17,7 +17,7 @@ from attn import settings
 from attn.data import buckets, canvases, order, padding
 from attn.data.ahead import Batches
 from attn.data.images import normalise
-from attn.data.source import Batch, Field, Source, abstract
+from attn.data.source import Batch, Field, Most, Source, abstract
 from attn.data.transforms import Entry, Transform
 
 # Seed of the random numbers of the splits that are evaluated: the same in every run.
@@ -57,8 +57,15 @@ class Dataset:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Facts that a model or a task may need: num_classes, class_names, ..."""
-        return self.sources["train"].facts
+        """Facts that a model or a task may need: num_classes, class_names, ...
+
+        They are those of the training split, or the greatest of all splits (`Most`).
+        """
+        facts = dict(self.sources["train"].facts)
+        for name, value in facts.items():
+            if isinstance(value, Most):
+                facts[name] = max(part.facts[name] for part in self.sources.values())
+        return facts
 
     @property
     def files(self) -> Mapping[str, bytes]:

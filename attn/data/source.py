@@ -35,6 +35,17 @@ class Statistics(NamedTuple):
     deviation: tuple[float, ...]
 
 
+class Most(NamedTuple):
+    """A fact that is a greatest number: of a data set, the greatest of its splits.
+
+    count: such as of the objects of one image.
+    where: which example has so many, in words.
+    """
+
+    count: int
+    where: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
     """One split of a data set, opened.
@@ -45,7 +56,8 @@ class Source:
             depends on its own row and draws only. The arrays are new, as transforms
             overwrite them; threads may call it at the same time.
         facts: about the data set, offered to models and tasks that have such a
-            field: num_classes, class_names, vocab_size, ...
+            field: num_classes, class_names, vocab_size, ... The data set has those of
+            "train", but for a `Most`.
         draws: random numbers that `read` takes for each example.
         threads: that make batches ahead; one where examples are in memory.
         statistics: by which "image", in 0..255, is normalised behind all transforms;

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn import settings
+from attn.data.source import Most
 from attn.ops import boxes as geometry
 from attn.tasks import coco, tokens
 from attn.tasks.answers import Finding
@@ -155,11 +156,12 @@ class Detection(Task):
     ) -> None:
         if "image" not in example:
             raise settings.Invalid("task 'detection' needs images, got none")
-        objects = max(example["boxes"].shape[1], facts.get("max_objects", 0))
-        if objects > queries:
+        places = Most(example["boxes"].shape[1], "an example of the data")
+        most = facts.get("max_objects", places)
+        if most.count > queries:
             raise settings.Invalid(
-                f"an image of the data has up to {objects} objects, and the model has"
-                f" {queries} queries: it needs num_queries={objects} at least"
+                f"{most.where} has {most.count} objects, and the model {queries}"
+                f" queries: it needs num_queries={most.count} at least"
             )
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:

@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from attn import settings, tasks
+from attn.data.source import Most
 from attn.tasks import detection
 from attn.train import partition
 from attn.train.program import Program
@@ -29,7 +30,8 @@ BATCH = {
     "boxes_mask": MASK,
     "labels": np.where(MASK, RANDOM.integers(0, K, MASK.shape), -1).astype(np.int32),
 }
-FACTS = {"num_classes": K, "class_names": tuple("abcde"), "max_objects": N}
+FACTS = {"num_classes": K, "class_names": tuple("abcde")}
+FACTS["max_objects"] = Most(N, "a.png")
 LOSSES = ("class_loss", "l1_loss", "giou_loss")
 
 
@@ -308,7 +310,18 @@ def shapes(**changes):
         ({}, shapes(boxes=(1, Q, 4)), {}, r"got .1, 3, 7, 6. and .1, 7, 4.$"),
         ({}, shapes(logits=(1, L, Q, K)), {}, "has 5 logits, and 5 classes .* need 6"),
         ({"layers": 4}, shapes(), {}, "layers must be at most 3, .* got 4"),
-        ({}, shapes(), {"max_objects": 9}, "up to 9 objects, .* 7 queries"),
+        (
+            {},
+            shapes(),
+            {"max_objects": Most(9, "b.png")},
+            "b.png has 9 objects, .* 7 q",
+        ),
+        (
+            {},
+            shapes(boxes=(1, L, 3, 4), logits=(1, L, 3, K + 1)),
+            {"max_objects": None},
+            "an example of the data has 4 objects, .* 3 queries: .* num_queries=4",
+        ),
         ({}, shapes(), {"num_classes": None}, "needs the fact 'num_classes'"),
     ],
 )
@@ -335,7 +348,7 @@ def test_more_objects_than_queries_is_one_sentence_when_it_is_built():
         model={"name": "tests.user_code.set_detector:Detector", "num_queries": 4},
         task={"name": "detection"},
     )
-    message = "config.task: .* up to 5 objects, and the model has 4 queries"
+    message = "config.task: a scene has 5 objects, and the model 4 queries: it needs"
     with pytest.raises(settings.Invalid, match=message):
         Program(config, jax.devices()[:1])
 

@@ -39,6 +39,7 @@ import numpy as np
 from attn.data import textures
 from attn.data.digits import ink, warp
 from attn.data.draws import integers, named, other_rows, uniform
+from attn.data.source import Most
 from attn.data.text.vocabulary import Vocabulary
 
 MOST = 5  # digits
@@ -87,7 +88,7 @@ def claims(caption: str) -> Mapping[str, collections.Counter]:
 
 
 FACTS = {
-    "max_objects": MOST,
+    "max_objects": Most(MOST, "a scene"),
     "vocab_size": len(VOCABULARY),
     "max_length": LENGTH,
     "pad": _WORD[""],

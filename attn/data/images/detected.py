@@ -37,7 +37,7 @@ import numpy as np
 from attn import settings
 from attn.data import cache
 from attn.data.images import labelled
-from attn.data.source import Batch, Source, Statistics
+from attn.data.source import Batch, Most, Source, Statistics
 
 BLOCK = 256  # records read at a time while a split is opened
 # Box, label, area and crowd of no object.
@@ -72,12 +72,14 @@ class Objects(NamedTuple):
 class Detection(NamedTuple):
     """One split: images with objects.
 
+    called: the data set and the split, in words.
     channels: of the images.
     class_names: by label.
     records: as of `labelled.Images`.
     objects: of all images.
     """
 
+    called: str
     channels: int
     class_names: tuple[str, ...]
     records: Any
@@ -90,11 +92,15 @@ class Detection(NamedTuple):
             statistics: by which images are normalised.
         """
         objects = self.objects
-        most = max(1, int(np.diff(objects.ends).max()))
+        counts = np.diff(objects.ends)
+        fullest = int(counts.argmax())
+        most = max(1, int(counts[fullest]))
+        (record,) = self.records.__getitems__([fullest])
+        where = _called(self.called, fullest, record)
         return Source(
             len(objects.sizes),
             functools.partial(self.read, most),
-            {**labelled.facts(self.class_names), "max_objects": most},
+            {**labelled.facts(self.class_names), "max_objects": Most(most, where)},
             threads=min(16, os.cpu_count() or 1),
             statistics=statistics,
             sizes=objects.sizes.astype(np.int64),
@@ -170,7 +176,7 @@ def _open(name: str, split: str, path: Any) -> Detection:
             f"{what}: {objects.left_out} boxes without area are left out",
             file=sys.stderr,
         )
-    return Detection(channels, class_names, records, objects)
+    return Detection(what, channels, class_names, records, objects)
 
 
 def _features(name: str, features: Any) -> tuple[int, tuple[str, ...]]:

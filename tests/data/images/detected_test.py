@@ -125,11 +125,9 @@ def opened(sets, transforms=None, **more):
 
 def test_examples_are_read_as_they_are(sets):
     dataset = opened(sets)
-    assert dataset.facts == {
-        "num_classes": 3,
-        "class_names": tuple(NAMES),
-        "max_objects": 3,
-    }
+    facts = dict(dataset.facts)
+    assert facts.pop("max_objects").count == 3
+    assert facts == {"num_classes": 3, "class_names": tuple(NAMES)}
     found = 0
     for batch in taken(dataset.split("test", 2)):
         assert batch["image"].shape[1] % 32 == 0 and batch["image"].shape[2] % 32 == 0
@@ -152,6 +150,21 @@ def test_examples_are_read_as_they_are(sets):
             assert (batch["image"][i][~real] == 0).all()
             found += 1
     assert found == len(SIZES)
+
+
+def test_the_image_with_the_most_objects_is_told_of_any_split(sets):
+    for split in ("train", "test"):  # of three objects there is one, 3.png
+        parts = [f"{split}[{k}:{k + 1}]" for k in range(len(SIZES))]
+        counts = [
+            opened(sets, train=part, test=part).facts["max_objects"] for part in parts
+        ]
+        few, full = min(counts), max(counts)
+        assert (few.count, full.count) == (1, 3)
+        few, full = (parts[counts.index(most)] for most in (few, full))
+        for train, test in ((few, full), (full, few)):
+            found = opened(sets, train=train, test=test).facts["max_objects"]
+            where = f"example 0 (3.png) of data set 'test_things', split {full!r}"
+            assert found == (3, where)
 
 
 def _row(batch, i):
@@ -223,7 +236,7 @@ def test_boxes_are_cut_off_at_the_edge_and_left_out_without_area(sets, capsys):
     dataset = opened(sets, name="test_voc")
     said = capsys.readouterr().err
     assert "data set 'test_voc', split 'train': 2 boxes without area are left" in said
-    assert dataset.facts["max_objects"] == 1
+    assert dataset.facts["max_objects"].count == 1
     for batch in taken(dataset.split("test", 4)):
         height, width = batch["image_size"].T
         edges = np.stack([width / 4, height / 2, width * 3 / 4, height], axis=1)

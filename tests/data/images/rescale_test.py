@@ -124,7 +124,8 @@ def test_scenes_of_digits_are_augmented_with_all_that_is_in_them(directory):
     config = {"name": "digits_scene", "canvas": 96, "directory": directory}
     dataset = data.open({**config, "test": "test[:20]", "transforms": transforms})
     names = tuple("0123456789")
-    facts = {"num_classes": 10, "class_names": names, "max_objects": 5}
+    most = (5, "a scene")
+    facts = {"num_classes": 10, "class_names": names, "max_objects": most}
     assert facts.items() <= dataset.facts.items()
     (test,) = taken(dataset.split("test", 20))
     assert test["image"].shape == (20, 96, 96, 3) and test["image_mask"].all()
