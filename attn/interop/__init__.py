@@ -37,8 +37,8 @@ transformers 5 (`Model.transformers`), whose settings have other names:
 The code that authors published (`Model.released`): `edsr`, `ffa`, `pan` and `san`, the
 last with units=255; their slots as they are by default.
 
-A training of a `detr` may also start with the ResNet of torchvision or timm alone, for
-its backbone.
+A training of a model with a backbone (`captioner`, `detr`, `pose_resnet`) may also
+start with the ResNet of torchvision or timm alone, or with one of ours.
 """
 
 import functools
@@ -51,7 +51,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from attn import models
-from attn.interop import released, timm, transformers
+from attn.interop import backbone, released, timm, transformers
 from attn.interop.fitting import Fit, Path
 from attn.interop.fitting import fit as _fit
 from attn.settings import Invalid
@@ -170,23 +170,25 @@ def fit(state_dict: Mapping[str, Any], model: models.Model, variables: Any) -> F
 
     The layers that belong to a task (`Model.task_layers`), such as the classifier, may
     be missing or of another shape: then they are new. All others must be there, but
-    for the state dict of a ResNet with which a DETR starts.
+    for the state dict of a ResNet, with which a model that has a backbone starts.
 
     Args:
         state_dict: see the head of this file; arrays are read when they are needed.
-        model: a model with rules.
+        model: a model with rules, or with a backbone.
         variables: shapes and types of its variables.
 
     Raises:
         Invalid: as `from_timm` says.
     """
+    wanted = _flat(variables)
+    if hasattr(model, "backbone") and backbone.is_resnet(state_dict):
+        return backbone.fit_state_dict(model, wanted, state_dict)
     library = _library(model)
-    wanted, arrays = _flat(variables), library.weights(state_dict)
     return _fit(
         wanted,
         library.sources(model, wanted),
-        arrays,
-        task_layers=library.new_layers(model, wanted, arrays),
+        library.weights(state_dict),
+        task_layers=model.task_layers,
         spare=library.spare(model),
     )
 

@@ -12,11 +12,10 @@ import numpy as np
 
 from attn.models.layers.timm import Rules
 
-BACKBONE = "model.backbone.model."
 # Substitutions in names, in this order; names that are new stay as they are.
 RULES: Rules = (
     # the repository of the authors
-    (r"^backbone\.0\.body\.", BACKBONE),
+    (r"^backbone\.0\.body\.", "model.backbone.model."),
     (r"^backbone\.1\.row_embed\.", "model.position_embedding.row_embeddings."),
     (r"^backbone\.1\.col_embed\.", "model.position_embedding.column_embeddings."),
     (r"^input_proj\.", "model.input_projection."),
@@ -56,11 +55,6 @@ def is_detr(state_dict: Mapping[str, Any]) -> bool:
     return any(name in state_dict for name in queries)
 
 
-def is_resnet(state_dict: Mapping[str, Any]) -> bool:
-    """Whether it is of a ResNet of torchvision or timm, with which a DETR may start."""
-    return {"conv1.weight", "layer1.0.conv1.weight"} <= state_dict.keys()
-
-
 def renamed(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Its arrays with the names of today, queries, keys and values taken apart."""
     arrays = {}
@@ -76,12 +70,3 @@ def renamed(state_dict: Mapping[str, Any]) -> dict[str, Any]:
         for part, third in zip("qkv", np.split(np.asarray(value), 3), strict=True):
             arrays[f"{fused[1]}{part}_proj.{fused[2]}"] = third
     return arrays
-
-
-def of_backbone(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """A ResNet of torchvision or timm as that of a DETR, without its classifier."""
-    return {
-        BACKBONE + name: value
-        for name, value in state_dict.items()
-        if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
-    }

@@ -82,23 +82,25 @@ def fit(
     arrays: Mapping[str, Any],
     *,
     task_layers: Sequence[str] = (),
+    new: Mapping[str, str] | None = None,
     spare: Sequence[str] = (),
 ) -> Fit:
     """Finds the source of every variable.
 
     Args:
         wanted: shapes and types of the variables of the model.
-        sources: of each of them.
+        sources: of each of them that is not of a layer in `new`.
         arrays: names to arrays, or to whatever has a shape and `numpy.asarray` takes.
         task_layers: names of the layers that may start anew, such as a classifier:
             where an array is missing or of another shape, the whole layer does.
+        new: by the names of layers that start anew whatever there is, why they do.
         spare: names of layers, "head", whose arrays no variable has to use.
 
     Raises:
         Invalid: names that are missing or unknown, or an array of another shape; the
             message tells which.
     """
-    new: dict[str, str] = {}
+    new = dict(new or {})
     for path, source in sources.items():
         layer = path[1]
         if layer in task_layers and layer not in new:

@@ -31,14 +31,6 @@ def spare(model: models.Model) -> list[str]:
     return []
 
 
-def new_layers(
-    model: models.Model, wanted: Mapping[Path, Any], arrays: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """The layers that may start anew: none."""
-    del model, wanted, arrays
-    return ()
-
-
 def weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """The state dict without what is not used."""
     unused = SHIFTS

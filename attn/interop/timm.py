@@ -67,14 +67,6 @@ def spare(model: models.Model) -> list[str]:
     return [_name(model, (layer,))[0] for layer in model.task_layers]
 
 
-def new_layers(
-    model: models.Model, wanted: Mapping[Path, Any], arrays: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """The layers that may start anew: those of its task."""
-    del wanted, arrays
-    return model.task_layers
-
-
 def weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """The state dict without buffers, and an older Swin with the names of today."""
     arrays = {k: v for k, v in state_dict.items() if not re.search(BUFFERS, k)}

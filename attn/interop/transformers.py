@@ -48,28 +48,14 @@ def spare(model: models.Model) -> list[str]:
     return [_name(model, (layer,)) for layer in model.task_layers]
 
 
-def new_layers(
-    model: models.Model, wanted: Mapping[Path, Any], arrays: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """The layers that may start anew: those of its task.
-
-    They are all but the backbone where the arrays are of a backbone alone.
-    """
-    if not arrays or not all(name.startswith(detr.BACKBONE) for name in arrays):
-        return model.task_layers
-    return tuple({path[1]: None for path in wanted if path[1] != "backbone"})
-
-
 def weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """The state dict with each array once, under the name of today.
 
     A BERT without heads has them without "bert." in front, which it gets. A DETR may
-    have the names of its authors, or be its backbone alone.
+    have the names of its authors.
     """
     if detr.is_detr(state_dict):
         return detr.renamed(state_dict)
-    if detr.is_resnet(state_dict):
-        return detr.of_backbone(state_dict)
     arrays = {}
     for name, value in state_dict.items():
         for pattern, replacement in OLD:

@@ -35,7 +35,8 @@ class Weights:
             path: a safetensors file or an index of several, or a directory with one
                 called as in FILES; the directory of a point, whose last checkpoint it
                 is, or that of one checkpoint, "POINT/checkpoints/STEP": its average, if
-                it has one. None replaces nothing.
+                it has one. None replaces nothing. Those of a ResNet by itself will do
+                for a model that has one as its backbone, the rest of which is new.
             model: that starts with them.
             variables: shapes and types of its variables.
 
@@ -114,6 +115,9 @@ class Weights:
         finally:
             checkpoints.close()
         wanted = traverse_util.flatten_dict(dict(self._variables))
+        inside = any(name.startswith("params/backbone/") for name in arrays)
+        if hasattr(self._model, "backbone") and not inside:
+            return interop.backbone.fit_variables(wanted, arrays)
         sources = {path: self._same(path, array) for path, array in wanted.items()}
         layers = getattr(self._model, "task_layers", ())
         spare = [f"params/{layer}" for layer in layers]

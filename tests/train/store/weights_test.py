@@ -314,3 +314,62 @@ def test_a_sweep_needs_its_weights_to_start_and_not_to_go_on(run, tmp_path):
     (result,) = (tmp_path / "runs").glob("*/result.json")
     result.unlink()
     assert sweep()[0] == "resumes at step 4"
+
+
+RESNET = {"layout": "cifar", "depth": 8, "width": 4}
+IMAGES = np.zeros((1, 16, 24, 3), np.float32)
+HOSTS = {
+    "pose_resnet": {"num_joints": 3, "deconvolutions": 1, "width": 6},
+    "detr": {"num_classes": 3, "width": 8, "num_heads": 2, "frozen_norm": True}
+    | {"encoder_depth": 1, "decoder_depth": 1, "mlp_dim": 6, "num_queries": 2},
+}
+
+
+def shapes_of(model):
+    init = lambda: model.init(jax.random.key(0), IMAGES, train=False)
+    return jax.eval_shape(init)
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    """The directory of a checkpoint of a ResNet, and its variables by their path."""
+    shapes = shapes_of(models.create("resnet", num_classes=5, **RESNET))
+    draw = np.random.default_rng(1).normal
+    drawn = jax.tree.map(lambda x: np.float32(draw(size=x.shape)), shapes)
+    place, rest = (
+        tmp_path_factory.mktemp("resnet"),
+        {"batch_stats": drawn["batch_stats"]},
+    )
+    state = State(np.int32(7), np.uint32(0), drawn["params"], rest, {}, None, {})
+    checkpoints = Checkpoints(place / "checkpoints")
+    checkpoints.save(state, notes={})
+    checkpoints.close()
+    return place, flat(drawn)
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_run_of_a_resnet_gives_the_backbone_of_another_model(resnet, name):
+    place, drawn = resnet
+    model = models.create(name, backbone=RESNET, **HOSTS[name])
+    made = weights.Weights(str(place), model, shapes_of(model))
+    found = made.read()
+    inside = [path for path in flat(shapes_of(model)) if "/backbone/" in path]
+    assert set(found) == set(inside) and len(inside) > 30
+    for path, value in found.items():
+        kind, own = path.split("/backbone/")
+        known = drawn.get(f"{kind}/{own}", drawn.get(f"params/{own}"))
+        np.testing.assert_array_equal(value, known, err_msg=path)
+    (note,) = made.notes()
+    assert note.endswith("left out: params/classifier")
+    assert "new" in note and "backbone" not in note
+
+
+def test_a_resnet_that_is_not_that_of_the_model_is_one_sentence(resnet):
+    place, _ = resnet
+    for backbone, says in (
+        ({**RESNET, "width": 5}, r"has shape .* backbone/\S+ of this model, of shape"),
+        ({**RESNET, "depth": 14}, r"it lacks \w+/stage1/block1/"),
+    ):
+        model = models.create("pose_resnet", backbone=backbone, **HOSTS["pose_resnet"])
+        with pytest.raises(settings.Invalid, match=f"config.model.weights: .*{says}"):
+            weights.Weights(str(place), model, shapes_of(model)).check()

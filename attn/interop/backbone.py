@@ -1,0 +1,75 @@
+"""The weights of a ResNet by itself for a model that has one as its backbone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from attn import models
+from attn.interop import timm
+from attn.interop.fitting import Fit, Path, Source, fit
+from attn.models import backbone as backbones
+from attn.models.backbone import SCOPE
+
+WHY = "the weights are of a ResNet by itself"
+
+
+def is_resnet(state_dict: Mapping[str, Any]) -> bool:
+    """Whether a state dict is of a ResNet of torchvision or timm."""
+    return "layer1.0.conv1.weight" in state_dict
+
+
+def fit_state_dict(
+    model: models.Model, wanted: Mapping[Path, Any], state_dict: Mapping[str, Any]
+) -> Fit:
+    """How a ResNet of torchvision or timm becomes the backbone; all else is new.
+
+    Args:
+        model: whose settings `backbone` are those of the ResNet.
+        wanted: shapes and types of its variables.
+        state_dict: of the ResNet.
+
+    Raises:
+        Invalid: as `fitting.fit` says.
+    """
+    resnet = backbones.build(model, model.backbone, parent=None)
+    sources = timm.sources(resnet, _own(wanted))
+    return _fit(wanted, sources, timm.weights(state_dict), timm.spare(resnet))
+
+
+def fit_variables(wanted: Mapping[Path, Any], arrays: Mapping[str, Any]) -> Fit:
+    """The same for our ResNet.
+
+    Its normalisation may be fixed in the backbone: then what was a parameter is none.
+
+    Args:
+        wanted: shapes and types of the variables of a model with a backbone.
+        arrays: variables of the ResNet by their path, "params/stem_conv/kernel".
+
+    Raises:
+        Invalid: as `fitting.fit` says.
+    """
+    sources = {}
+    for path, array in _own(wanted).items():
+        names = ["/".join((kind, *path[1:])) for kind in (path[0], "params")]
+        name = next((name for name in names if name in arrays), names[0])
+        sources[path] = Source(name, (tuple(array.shape),), np.asarray)
+    return _fit(wanted, sources, arrays, ["params/classifier"])
+
+
+def _own(wanted: Mapping[Path, Any]) -> dict[Path, Any]:
+    """The variables of the backbone by their path in a ResNet by itself."""
+    inside = {path: array for path, array in wanted.items() if path[1] == SCOPE}
+    return {(path[0], *path[2:]): array for path, array in inside.items()}
+
+
+def _fit(
+    wanted: Mapping[Path, Any],
+    sources: Mapping[Path, Source],
+    arrays: Mapping[str, Any],
+    spare: Sequence[str],
+) -> Fit:
+    """As `fitting.fit`, with sources by the paths of a ResNet by itself."""
+    inside = {(path[0], SCOPE, *path[1:]): one for path, one in sources.items()}
+    new = {path[1]: WHY for path in wanted if path[1] != SCOPE}
+    return fit(wanted, inside, arrays, new=new, spare=spare)

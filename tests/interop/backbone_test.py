@@ -1,0 +1,74 @@
+"""Models that start with a ResNet of torchvision or timm as their backbone."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from attn import interop, models, settings
+from attn.interop import timm
+
+RESNET = {"depth": 18, "widths": (6, 4, 6, 8, 10)}
+IMAGE = np.zeros((1, 32, 64, 3), np.float32)
+WORDS = np.zeros((1, 4), np.int32)
+HOSTS = {
+    "pose_resnet": ({"num_joints": 3, "width": 6}, [IMAGE]),
+    "captioner": (
+        {"vocab_size": 7, "width": 6, "embedding": 5, "frozen": True},
+        [IMAGE, WORDS],
+    ),
+}
+
+
+def shapes_of(model, *inputs):
+    init = functools.partial(model.init, jax.random.key(0), train=False)
+    return jax.eval_shape(init, *inputs)
+
+
+@functools.cache
+def resnet():
+    """A ResNet by itself, and a state dict of it with timm's names."""
+    model = models.create("resnet", num_classes=5, **RESNET)
+    flat = traverse_util.flatten_dict(shapes_of(model, IMAGE))
+    draw = np.random.default_rng(0).normal
+    sources = timm.sources(model, flat).values()
+    state = {one.name: np.float32(draw(size=one.shapes[0])) for one in sources}
+    return model, state | {"bn1.num_batches_tracked": np.array(1)}
+
+
+def start(name, state, **changes):
+    given, inputs = HOSTS[name]
+    model = models.create(name, **{"backbone": RESNET, **given, **changes})
+    return interop.fit(state, model, shapes_of(model, *inputs))
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_the_backbone_is_the_resnet_and_all_else_is_new(name):
+    model, state = resnet()
+    assert {"layer2.0.downsample.0.weight", "fc.weight"} <= state.keys()
+    whole = traverse_util.flatten_dict(interop.from_timm(state, model, (32, 64, 3)))
+    want = {path[1:]: value for path, value in whole.items() if path[1] != "classifier"}
+    fit = start(name, state)
+    found = fit.variables()
+    assert {path[2:] for path in found} == want.keys()
+    for path, value in found.items():
+        assert path[1] == "backbone"
+        np.testing.assert_array_equal(value, want[path[2:]], err_msg=str(path))
+    assert fit.note().endswith("left out: fc")
+
+
+def test_a_resnet_of_other_sizes_is_one_sentence():
+    _, state = resnet()
+    with pytest.raises(settings.Invalid, match=r"it lacks layer1\.0\.bn3"):
+        start(
+            "pose_resnet", state, backbone={"depth": 26} | {"widths": (6, 4, 6, 8, 10)}
+        )
+    with pytest.raises(settings.Invalid, match=r"has shape .* this model, of shape"):
+        start("pose_resnet", state, backbone={**RESNET, "widths": (6, 4, 6, 8, 11)})
+
+
+def test_other_weights_need_rules():
+    with pytest.raises(settings.Invalid, match=r"PoseResNet has no rules for weights"):
+        start("pose_resnet", {"other.weight": np.zeros(3)})
