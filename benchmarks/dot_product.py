@@ -14,6 +14,7 @@ program needs beside its arguments and results.
 """
 
 import functools
+import importlib.util
 import os
 import statistics
 import sys
@@ -85,6 +86,10 @@ def peers(both: bool, arguments: tuple[jax.Array, ...]) -> dict[str, object]:
         functions["cudnn"] = functools.partial(
             jax.nn.dot_product_attention, implementation="cudnn"
         )
+        if importlib.util.find_spec("tokamax"):
+            functions["tokamax"] = functools.partial(
+                dot_product.dot_product_attention, implementation="tokamax"
+            )
 
     def whole(attend):
         def run(q, k, v, dy):

@@ -2,10 +2,11 @@
 
 import itertools
 import pathlib
+import re
 
 import pytest
 
-from benchmarks import watch
+from benchmarks import gpu, watch
 from benchmarks.watch import Load, Moment, Watch
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -117,3 +118,20 @@ def test_what_times_watches(path):
     if "app.run" in text and "perf_counter" in text:
         assert "Watch(" in text
         assert "watch.rounds(" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "module", "says"),
+    [
+        (100, "nothing", "ended with status 1:\n.*No module named benchmarks.nothing"),
+        (0.01, "watch", "stopped after 0.01 s"),
+    ],
+)
+def test_a_part_on_a_gpu_that_fails_or_takes_too_long_says_so(
+    seconds, module, says, monkeypatch
+):
+    monkeypatch.setattr(gpu, "PARTS", {"one": (seconds, module, ["--fast"], [])})
+    found = gpu.part("one", "gpu")
+    assert found.startswith(f"## one\n\n    python -m benchmarks.{module} --fast\n\n")
+    assert re.search(says, found, re.DOTALL)
+    assert "--fast" not in gpu.part("one", "cpu")
