@@ -20,6 +20,8 @@ DIGESTS = {
     "e400ffa3c73ca0f2": MNIST | {"distortion": "p"},
     "1923b72b4696a6e9": MNIST | {"distortion": "e"},
     "6ad1cb237efacb41": MNIST | {"distortion": "tc"},
+    "1b6f5254e68e4bed": MNIST | {"distortion": "translated"},
+    "b7674412e7252838": MNIST | {"distortion": "cluttered"},
     "8df9a3df27f39830": MNIST | {"composition": "addition"},
     "6c0e90c43735bfde": MNIST | {"composition": "number", "canvas": 54},
     "aabd37ccb1bfa4a1": {"name": "digits_scene"},
