@@ -60,7 +60,11 @@ flags.DEFINE_string("config", DEFAULT, "Experiment file, with :ARG after it if a
 flags.DEFINE_string(
     "workdir", None, "Where results and checkpoints go (default: runs/EXPERIMENT)."
 )
-flags.DEFINE_list("only", [], "Points to take, by name, value or axis=value.")
+flags.DEFINE_list(
+    "only",
+    [],
+    "Points to take, by name, value or axis=value; with a comma: --only='\"a, b\"'.",
+)
 flags.DEFINE_multi_string(
     "add", [], "One more row, of [NAME=]MODULE; may be given several times."
 )

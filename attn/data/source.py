@@ -28,6 +28,9 @@ class Field(NamedTuple):
         return ends[0] == ends[1]
 
 
+NOTES = "data.json"  # what there is to know of the data, as a file
+
+
 class Statistics(NamedTuple):
     """Mean and deviation of each channel, in units of the full range."""
 
@@ -72,7 +75,8 @@ class Source:
         lengths: of fields that are shorter than the others, such as places in a
             sequence: their length by that of the bucket.
         files: by name, what a model is of no use without, such as a tokenizer. They
-            are written into the directory of what is trained.
+            are written into the directory of what is trained, which goes on, and
+            answers, with the same ones only. `NOTES` among them may change.
     """
 
     size: int

@@ -3,6 +3,9 @@
 BLEU is that of Papineni et al. 2002, chrF that of Popović 2015. sacrebleu has a
 tokenizer of its own, so that scores of models with other sub-words are comparable; the
 signature says which, and its version.
+
+CIDEr is not among the scores: the packages that have it are copies of COCO's captioning
+tools (pycocoevalcap), whose tokenizer needs Java.
 """
 
 import functools

@@ -27,8 +27,8 @@ def restored(
         overrides: fields of its config to set otherwise.
 
     Raises:
-        settings.Invalid: no such checkpoint, one that does not fit the config, or
-            "best" without a validation split.
+        settings.Invalid: no such checkpoint, one that does not fit the config, "best"
+            without a validation split, or a data set of other words.
     """
     config = copy.deepcopy(files.read_json(directory / "config.json"))
     for path, text in overrides:
@@ -58,17 +58,9 @@ def respond(
         most: lines that are answered together.
 
     Raises:
-        settings.Invalid: as `restored` says, the task answers no text, or the words of
-            the data set are no longer those of the training.
+        settings.Invalid: as `restored` says, or the task answers no text.
     """
     program, state = restored(directory, which, overrides)
-    for name, content in program.dataset.files.items():
-        kept = directory / name
-        if kept.is_file() and kept.read_bytes() != content:
-            raise settings.Invalid(
-                f"the data set has another {name} than {kept}, with which the model was"
-                f" trained; --config.data.{kept.stem}={kept} takes that one"
-            )
     return program.task.respond(
         program.model, state.variables(), lines, program.dataset.facts, most=most
     )

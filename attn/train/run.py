@@ -22,6 +22,7 @@ from attn.train.evaluation import Evaluation
 from attn.train.probes import attention
 from attn.train.program import Program
 from attn.train.state import State
+from attn.train.store import trained
 from attn.train.store.checkpoint import Checkpoints
 from attn.train.store.tracking import End, Tracking
 from attn.train.store.writers import Writer
@@ -108,11 +109,14 @@ class Run:
         It is the last sound checkpoint's, or a fresh one.
 
         Raises:
-            settings.Invalid: a checkpoint does not fit the config, or none is sound.
+            settings.Invalid: a checkpoint does not fit the config, none is sound, or
+                the words of the data are no longer those of the run.
         """
         like, checkpoints = program.abstract_state(), self._opened.checkpoints
         found = checkpoints.restore(like) if self._first else None
         if self._first:
+            if found is not None:
+                trained.check_files(self.directory, self.dataset.files)
             files.write_json(self.directory / "config.json", self.config)
             for name, content in self.dataset.files.items():
                 files.write_bytes(self.directory / name, content)

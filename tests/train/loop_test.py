@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import pytest
 
+from attn import settings
 from attn.train import loop, partition, run
-from attn.train.interruption import Interruption
+from attn.train.interruption import Interruption, Stopped
 from attn.train.program import Program
 from attn.train.store.checkpoint import Checkpoints
 from attn.workdir import files
@@ -281,15 +282,34 @@ def test_a_directory_that_cannot_be_made_is_an_os_error(tmp_path):
         train(pathlib.Path(tmp_path / "file" / "point"))
 
 
-def test_files_of_the_data_are_written_beside_the_config(tmp_path):
+def begin(directory, **contents):
+    """Begins or goes on with a run of data that have files."""
     made = program()
-    train_split = made.dataset.sources["train"]
-    kept = dataclasses.replace(train_split, files={"tokenizer.json": b"{}\n\xff"})
+    found = {f"{name}.json": content for name, content in contents.items()}
+    kept = dataclasses.replace(made.dataset.sources["train"], files=found)
     dataset = dataclasses.replace(
         made.dataset, sources={**made.dataset.sources, "train": kept}
     )
-    one = run.Run(small.config(), tmp_path / "point", {}, dataset)
+    one = run.Run(small.config(), directory, {}, dataset)
     with one.open(made.task.metrics[0]):
-        one.begin(made)
+        return one.begin(made)
+
+
+def test_files_of_the_data_are_written_beside_the_config(tmp_path):
+    begin(tmp_path / "point", tokenizer=b"{}\n\xff")
     assert (tmp_path / "point" / "tokenizer.json").read_bytes() == b"{}\n\xff"
     assert (tmp_path / "point" / "config.json").exists()
+
+
+def test_a_run_goes_on_with_the_words_it_began_with(tmp_path):
+    directory = tmp_path / "point"
+    with pytest.raises(Stopped):
+        train(directory, stop=2)
+    begin(directory, vocabulary=b"[1]", data=b"{}")
+    _, said = begin(directory, vocabulary=b"[1]", data=b"{1}")
+    assert said == ["resumes at step 2"]
+    with pytest.raises(
+        settings.Invalid, match=r"another vocabulary\.json than .*point"
+    ):
+        begin(directory, vocabulary=b"[2]", data=b"{1}")
+    assert (directory / "vocabulary.json").read_bytes() == b"[1]"

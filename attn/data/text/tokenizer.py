@@ -20,6 +20,7 @@ import numpy as np
 
 from attn import settings
 from attn.data import cache
+from attn.data.source import NOTES
 from attn.data.text.ragged import Ragged
 
 # What a token is for, and its names: ours, then those of published tokenizers.
@@ -211,9 +212,9 @@ def files(words: Any, notes: Mapping[str, Any]) -> dict[str, bytes]:
 
     Args:
         words: a `Tokenizer`; another vocabulary needs no file.
-        notes: what there is to know of the data, for data.json.
+        notes: what there is to know of the data.
     """
-    found = {"data.json": (json.dumps(notes, indent=2) + "\n").encode()}
+    found = {NOTES: (json.dumps(notes, indent=2) + "\n").encode()}
     if isinstance(words, Tokenizer):
         found["tokenizer.json"] = words.file
     return found

@@ -2,13 +2,14 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from attn import settings
+from attn.data.source import NOTES
 from attn.train import partition
 from attn.train.state import State
 from attn.train.store.checkpoint import Checkpoints
@@ -24,8 +25,10 @@ def state(directory: pathlib.Path, program: Any, which: str = "last") -> State:
         which: "last", "best" (of those kept, by the headline metric), or a step.
 
     Raises:
-        settings.Invalid: no such checkpoint, or one that does not fit the program.
+        settings.Invalid: no such checkpoint, one that does not fit the program, or a
+            data set of other words.
     """
+    check_files(directory, program.dataset.files)
     place = directory / "checkpoints"
     if not place.is_dir():
         raise settings.Invalid(f"{directory} has no checkpoints")
@@ -47,6 +50,26 @@ def state(directory: pathlib.Path, program: Any, which: str = "last") -> State:
     if first and found is None:
         raise settings.Invalid(f"{directory} has no checkpoints")
     return partition.broadcast(found[0] if found else program.zero_state())
+
+
+def check_files(directory: pathlib.Path, given: Mapping[str, bytes]) -> None:
+    """Refuses data whose words are no longer those with which a run was trained.
+
+    Args:
+        directory: of the run.
+        given: the files of the data set (`attn.data.source.Source.files`).
+
+    Raises:
+        settings.Invalid: one but `NOTES` differs from that of the run.
+    """
+    for name, content in given.items():
+        kept = directory / name
+        if name != NOTES and kept.is_file() and kept.read_bytes() != content:
+            raise settings.Invalid(
+                f"the data set has another {name} than {kept}, with which the model was"
+                f" trained; where data have a setting {kept.stem!r},"
+                f" --config.data.{kept.stem}={kept} takes that one"
+            )
 
 
 @functools.lru_cache(maxsize=4)  # the points of a sweep have one teacher
