@@ -21,6 +21,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from attn import ops, settings
+from attn.data.images.geometry import SIDES
 from attn.tasks.base import Batch, Mean, Metric, Task
 
 HEATMAPS, STACKS, SEEN = "heatmaps", "stacks", "seen"  # outputs of a model
@@ -28,7 +29,6 @@ TRUTH = ("keypoints", "visible")
 CENTRED = ("centred", "centred_visible")
 OKS = Metric("oks", "OKS", better="higher", digits=3)
 PARTS = ("heatmap_loss", "parallel_loss")
-SIDES = ("left_", "right_")
 SHARPEST, MAPS = 1.0, 32  # of `sigma` if it is None
 
 

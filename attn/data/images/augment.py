@@ -10,9 +10,11 @@
     resize_pad               the whole image, resized and with black bars
     noise                    Gaussian noise
 
-Boxes and masks of objects move along (`attn.data.images.geometry`).
+Boxes and masks of objects move along, and joints when images are mirrored
+(`attn.data.images.geometry`).
 """
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -24,7 +26,7 @@ from attn.data import order
 from attn.data.draws import integers, normal
 from attn.data.images import geometry
 from attn.data.images.geometry import Size
-from attn.data.source import Batch, Field
+from attn.data.source import Batch, Field, Source
 from attn.data.transforms import Transform
 
 ATTEMPTS = 10  # of a random part, as in torchvision, before the whole image is taken
@@ -87,6 +89,8 @@ class Crop(Transform):
 class Flip(Transform):
     """flip: images mirrored left to right, each with a probability.
 
+    Of data with `joint_names`, left joints become right ones and right ones left.
+
     Attributes:
         probability: 0 to 1.
         fields: the images, mirrored alike.
@@ -95,6 +99,16 @@ class Flip(Transform):
     probability: Annotated[float, settings.Range("a number in [0, 1]", 0, 1)] = 0.5
     fields: tuple[str, ...] = IMAGE
 
+    _joints: ClassVar[tuple[int, ...] | None] = None  # what each is in a mirror
+
+    def bound(self, source: Source) -> Transform:
+        """The transform with what each joint of the data set is in a mirror."""
+        names = source.facts.get("joint_names")
+        bound = copy.copy(self)
+        if names is not None:  # a frozen dataclass
+            object.__setattr__(bound, "_joints", geometry.other_sides(names))
+        return bound
+
     def draws(self, example: Mapping[str, Field]) -> int:
         """One: mirrored if below the probability."""
         del example
@@ -102,7 +116,8 @@ class Flip(Transform):
 
     def apply(self, batch: Batch, draws: np.ndarray) -> Batch:
         """Some mirrored."""
-        return geometry.mirror(batch, self.fields, draws[:, 0] < self.probability)
+        which = draws[:, 0] < self.probability
+        return geometry.mirror(batch, self.fields, which, self._joints)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ The fields of a batch that move together are its images (as many as a transform 
 "objects" (bool [B, H, W]), and "boxes" (float32 [B, n, 4]: the edges x0, y0, x1, y1 in
 pixels, zeros where "boxes_mask" [B, n] has none). A box is cut off at the edge of the
 image; one that lies outside is left out, and its class in "labels" [B, n] is -1 then.
-Captions do not follow, and keypoints are refused.
+"keypoints" and "centred" ([B, J, 2], x and y) follow when images are mirrored, with
+"visible" and "centred_visible"; all else refuses them. Captions do not follow.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ from attn import settings
 from attn.data.source import Batch
 
 Size = tuple[int, int]  # height and width
+SIDES = ("left_", "right_")  # how names of paired joints begin
+KEYPOINTS = {"keypoints": "visible", "centred": "centred_visible"}
 
 
 def planes(batch: Batch, fields: Sequence[str]) -> list[str]:
@@ -72,12 +75,36 @@ def crop(
     return found | moved_boxes(batch, 1.0, padding - corners[:, ::-1], size)
 
 
-def mirror(batch: Batch, fields: Sequence[str], which: np.ndarray) -> Batch:
+def other_sides(names: Sequence[str]) -> tuple[int, ...]:
+    """Which joint each is in a mirror: "left_knee" is "right_knee", "nose" is "nose".
+
+    Raises:
+        Invalid: a joint of one side that the other does not have.
+    """
+    number, found = {name: i for i, name in enumerate(names)}, []
+    for name in names:
+        other = name
+        for side, opposite in (SIDES, SIDES[::-1]):
+            if name.startswith(side):
+                other = opposite + name.removeprefix(side)
+        if other not in number:
+            raise settings.Invalid(f"joint {name!r} has no {other!r} to be mirrored to")
+        found.append(number[other])
+    return tuple(found)
+
+
+def mirror(
+    batch: Batch,
+    fields: Sequence[str],
+    which: np.ndarray,
+    joints: Sequence[int] | None = None,
+) -> Batch:
     """Images mirrored left to right, in place, where `which`, bool [B], says so.
 
-    They may be of unlike size.
+    They may be of unlike size. Keypoints need `joints`, as of `other_sides`.
     """
-    _refuse_keypoints(batch)
+    if joints is None:
+        _refuse_keypoints(batch)
     present(batch, fields)
     objects = ["objects"] if "objects" in batch else []
     batch = {**batch, **{name: kept(batch[name]) for name in (*fields, *objects)}}
@@ -94,6 +121,13 @@ def mirror(batch: Batch, fields: Sequence[str], which: np.ndarray) -> Batch:
         boxes = np.stack([width - right, top, width - left, bottom], axis=-1)
         there = batch["boxes_mask"][which, :, None]
         batch["boxes"][which] = np.where(there, boxes, 0)
+    for points, seen in KEYPOINTS.items():
+        if points in batch:
+            width = batch[fields[0]].shape[2]
+            found = batch[points][which][:, joints]
+            found[..., 0] = width - found[..., 0]
+            batch[points][which] = found
+            batch[seen][which] = batch[seen][which][:, joints]
     return batch
 
 
@@ -127,8 +161,8 @@ def moved_boxes(
 def _refuse_keypoints(batch: Batch) -> None:
     if "keypoints" in batch:
         raise settings.Invalid(
-            "a transform that moves pixels does not move keypoints along: data with"
-            " keypoints take noise and normalise only"
+            "this transform does not move keypoints along: data with keypoints take"
+            " noise, normalise and, if they have joint_names, flip"
         )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attn import data, settings
-from attn.data.images import boxed, skeletons
+from attn.data.images import augment, boxed, geometry, skeletons
 from attn.data.images.skeletons import JOINTS, Skeletons
 
 COUNT, MIDDLE = 60, np.full((60, 3), 0.5)
@@ -141,7 +141,41 @@ def test_clutter_is_bright_and_behind_the_figure():
 
 
 def test_transforms_that_would_leave_keypoints_behind_are_refused():
-    for name, given in (("flip", {}), ("pad_crop_flip", {})):
+    for name, given in (("crop", {"size": 20}), ("pad_crop_flip", {})):
         config = {"name": "skeletons", "train_size": 4, "transforms": {name: given}}
         with pytest.raises(settings.Invalid, match="does not move keypoints"):
             data.open(config)
+
+
+@pytest.mark.parametrize("draws", [0.2, 0.8])
+def test_left_and_right_change_places_in_a_mirror(draws):
+    source = Skeletons(**LARGE).open("train")
+    rows, numbers = np.arange(3), np.random.default_rng(3).random((3, source.draws))
+    batch, want = (source.read(rows, numbers) for _ in range(2))
+    chosen = np.array([True, False, True])
+    flip = augment.Flip(probability=0.5).bound(source)
+    found = flip.apply(batch, np.where(chosen, draws, 1 - draws)[:, None])
+    chosen = chosen if draws < 0.5 else ~chosen
+    width, names = want["image"].shape[2], source.facts["joint_names"]
+    np.testing.assert_array_equal(
+        found["image"][chosen], want["image"][chosen, :, ::-1]
+    )
+    np.testing.assert_array_equal(found["image"][~chosen], want["image"][~chosen])
+    for points, seen in (("keypoints", "visible"), ("centred", "centred_visible")):
+        for joint, name in enumerate(names):
+            side, _, rest = name.partition("_")
+            other = {"left": f"right_{rest}", "right": f"left_{rest}"}.get(side, name)
+            there = names.index(other)
+            x, y = np.moveaxis(want[points][chosen, there], -1, 0)
+            mirrored = np.stack([width - x, y], axis=-1)
+            np.testing.assert_array_equal(found[points][chosen, joint], mirrored)
+            same = want[seen][chosen, there]
+            np.testing.assert_array_equal(found[seen][chosen, joint], same)
+        for field in (points, seen):
+            np.testing.assert_array_equal(found[field][~chosen], want[field][~chosen])
+
+
+def test_a_joint_without_a_counterpart_is_named():
+    assert geometry.other_sides(["left_eye", "nose", "right_eye"]) == (2, 1, 0)
+    with pytest.raises(settings.Invalid, match="'left_eye' has no 'right_eye'"):
+        geometry.other_sides(["left_eye", "nose"])
