@@ -291,7 +291,8 @@ def told(
     peer: Callable[[], float],
 ) -> None:
     """Prints images a second of a run, and of a peer that takes turns with it."""
-    seconds(run), peer()  # compiles
+    seconds(run)  # compiles
+    peer()
     turns, mark = watch.rounds(FLAGS.rounds, lambda: (seconds(run), peer()))
     own, theirs = (statistics.median(side) for side in zip(*turns, strict=True))
     ratio = statistics.median(theirs / own for own, theirs in turns)

@@ -11,8 +11,9 @@ The tokens are those of a square map. The ways, forward, and forward and backwar
     mask function  each sees as far as half a window; `mask_mod` of the dense function
 
 Times are medians of runs in turn, ratios medians of those within a turn; the share of
-the matrix peak of the same run counts 4 N D for each pair that is seen, 3.5 times that
-for both passes. A way that needs more memory than there is says so.
+the matrix peak of the same run counts 4 N D for each pair that is seen, in windows what
+fills them up too, and 3.5 times that for both passes. A way that needs more memory than
+there is says so.
 """
 
 import functools
@@ -100,7 +101,8 @@ def measure(both: bool, watch: Watch) -> None:
     rng = np.random.default_rng(0)
     shape = (1, FLAGS.side, FLAGS.side, FLAGS.heads, FLAGS.channels)
     arguments = tuple(jnp.asarray(rng.normal(size=shape), FLAGS.dtype) for _ in "qkvd")
-    made = {name: compiled(way, both, arguments) for name, (way, _) in ways().items()}
+    known = ways()
+    made = {name: compiled(way, both, arguments) for name, (way, _) in known.items()}
     run = {name: function for name, function in made.items() if function is not None}
 
     def turn() -> dict[str, float]:
@@ -112,7 +114,7 @@ def measure(both: bool, watch: Watch) -> None:
         return seconds
 
     turns, mark = watch.rounds(FLAGS.rounds, turn)
-    for name, (_, sees) in ways().items():
+    for name, (_, sees) in known.items():
         cells = "out of memory | - | - | -"
         if name in run:
             middle = statistics.median(one[name] for one in turns)

@@ -181,7 +181,7 @@ def fit(state_dict: Mapping[str, Any], model: models.Model, variables: Any) -> F
         Invalid: as `from_timm` says.
     """
     wanted = _flat(variables)
-    if hasattr(model, "backbone") and backbone.is_resnet(state_dict):
+    if backbone.fits(model, state_dict):
         return backbone.fit_state_dict(model, wanted, state_dict)
     library = _library(model)
     return _fit(

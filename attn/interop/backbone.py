@@ -1,6 +1,6 @@
 """The weights of a ResNet by itself for a model that has one as its backbone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ from attn.interop.fitting import Fit, Path, Source, fit
 from attn.models import backbone as backbones
 from attn.models.backbone import SCOPE
 
+# What a ResNet by itself has, of torchvision or timm, and of ours.
+FIRST = frozenset({"layer1.0.conv1.weight", "params/stage1/block0/conv1/kernel"})
 WHY = "the weights are of a ResNet by itself"
 
 
-def is_resnet(state_dict: Mapping[str, Any]) -> bool:
-    """Whether a state dict is of a ResNet of torchvision or timm."""
-    return "layer1.0.conv1.weight" in state_dict
+def fits(model: models.Model, names: Iterable[str]) -> bool:
+    """Whether weights are of a ResNet by itself, and the model has one inside."""
+    return hasattr(model, "backbone") and not FIRST.isdisjoint(names)
 
 
 def fit_state_dict(

@@ -157,7 +157,8 @@ class Detection(Task):
         if "image" not in example:
             raise settings.Invalid("task 'detection' needs images, got none")
         places = Most(example["boxes"].shape[1], "an example of the data")
-        most = facts.get("max_objects", places)
+        known = facts.get("max_objects", places)
+        most = max(known, places, key=lambda most: most.count)
         if most.count > queries:
             raise settings.Invalid(
                 f"{most.where} has {most.count} objects, and the model {queries}"

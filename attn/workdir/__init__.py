@@ -11,6 +11,7 @@ SWEEP/.workers/K.log       what worker K of --workers=N said
 SWEEP/POINT/config.json    everything that decides the training
 SWEEP/POINT/environment.json   versions, machine, code, for each time it was started
 SWEEP/POINT/tokenizer.json     of its data, if they are text
+SWEEP/POINT/vocabulary.json    the words of its data, if they are captions
 SWEEP/POINT/data.json      notes on such data: versions, what was left out
 SWEEP/POINT/metrics.jsonl  what was learnt; the same bytes however often killed
 SWEEP/POINT/speed.jsonl    how fast

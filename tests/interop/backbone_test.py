@@ -62,9 +62,7 @@ def test_the_backbone_is_the_resnet_and_all_else_is_new(name):
 def test_a_resnet_of_other_sizes_is_one_sentence():
     _, state = resnet()
     with pytest.raises(settings.Invalid, match=r"it lacks layer1\.0\.bn3"):
-        start(
-            "pose_resnet", state, backbone={"depth": 26} | {"widths": (6, 4, 6, 8, 10)}
-        )
+        start("pose_resnet", state, backbone={**RESNET, "depth": 26})
     with pytest.raises(settings.Invalid, match=r"has shape .* this model, of shape"):
         start("pose_resnet", state, backbone={**RESNET, "widths": (6, 4, 6, 8, 11)})
 

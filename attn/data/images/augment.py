@@ -104,9 +104,12 @@ class Flip(Transform):
     def bound(self, source: Source) -> Transform:
         """The transform with what each joint of the data set is in a mirror."""
         names = source.facts.get("joint_names")
+        if names is None:
+            return self
         bound = copy.copy(self)
-        if names is not None:  # a frozen dataclass
-            object.__setattr__(bound, "_joints", geometry.other_sides(names))
+        object.__setattr__(
+            bound, "_joints", geometry.other_sides(names)
+        )  # it is frozen
         return bound
 
     def draws(self, example: Mapping[str, Field]) -> int:

@@ -72,14 +72,14 @@ class Objects(NamedTuple):
 class Detection(NamedTuple):
     """One split: images with objects.
 
-    called: the data set and the split, in words.
+    fullest: the example with the most objects, in words.
     channels: of the images.
     class_names: by label.
     records: as of `labelled.Images`.
     objects: of all images.
     """
 
-    called: str
+    fullest: str
     channels: int
     class_names: tuple[str, ...]
     records: Any
@@ -92,15 +92,12 @@ class Detection(NamedTuple):
             statistics: by which images are normalised.
         """
         objects = self.objects
-        counts = np.diff(objects.ends)
-        fullest = int(counts.argmax())
-        most = max(1, int(counts[fullest]))
-        (record,) = self.records.__getitems__([fullest])
-        where = _called(self.called, fullest, record)
+        most = max(1, int(np.diff(objects.ends).max()))
+        facts = labelled.facts(self.class_names)
         return Source(
             len(objects.sizes),
             functools.partial(self.read, most),
-            {**labelled.facts(self.class_names), "max_objects": Most(most, where)},
+            {**facts, "max_objects": Most(most, self.fullest)},
             threads=min(16, os.cpu_count() or 1),
             statistics=statistics,
             sizes=objects.sizes.astype(np.int64),
@@ -176,7 +173,10 @@ def _open(name: str, split: str, path: Any) -> Detection:
             f"{what}: {objects.left_out} boxes without area are left out",
             file=sys.stderr,
         )
-    return Detection(what, channels, class_names, records, objects)
+    row = int(np.diff(objects.ends).argmax())
+    (record,) = records.__getitems__([row])
+    fullest = _called(what, row, record)
+    return Detection(fullest, channels, class_names, records, objects)
 
 
 def _features(name: str, features: Any) -> tuple[int, tuple[str, ...]]:

@@ -115,15 +115,14 @@ def mirror(
         else:
             for i in np.flatnonzero(which):
                 images[i] = images[i][:, ::-1]
+    width = np.array([image.shape[1] for image in batch[fields[0]]])[which, None]
     if "boxes" in batch:
-        width = np.array([image.shape[1] for image in batch[fields[0]]])[which, None]
         left, top, right, bottom = np.moveaxis(batch["boxes"][which], -1, 0)
         boxes = np.stack([width - right, top, width - left, bottom], axis=-1)
         there = batch["boxes_mask"][which, :, None]
         batch["boxes"][which] = np.where(there, boxes, 0)
     for points, seen in KEYPOINTS.items():
         if points in batch:
-            width = batch[fields[0]].shape[2]
             found = batch[points][which][:, joints]
             found[..., 0] = width - found[..., 0]
             batch[points][which] = found

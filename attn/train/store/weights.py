@@ -115,8 +115,7 @@ class Weights:
         finally:
             checkpoints.close()
         wanted = traverse_util.flatten_dict(dict(self._variables))
-        inside = any(name.startswith("params/backbone/") for name in arrays)
-        if hasattr(self._model, "backbone") and not inside:
+        if interop.backbone.fits(self._model, arrays):
             return interop.backbone.fit_variables(wanted, arrays)
         sources = {path: self._same(path, array) for path, array in wanted.items()}
         layers = getattr(self._model, "task_layers", ())

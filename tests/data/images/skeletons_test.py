@@ -150,8 +150,12 @@ def test_transforms_that_would_leave_keypoints_behind_are_refused():
 @pytest.mark.parametrize("draws", [0.2, 0.8])
 def test_left_and_right_change_places_in_a_mirror(draws):
     source = Skeletons(**LARGE).open("train")
-    rows, numbers = np.arange(3), np.random.default_rng(3).random((3, source.draws))
+    random = np.random.default_rng(3)
+    rows, numbers = np.arange(3), random.random((3, source.draws))
     batch, want = (source.read(rows, numbers) for _ in range(2))
+    for seen in ("visible", "centred_visible"):
+        want[seen] = random.random((3, len(JOINTS))) < 0.5
+        batch[seen] = want[seen].copy()
     chosen = np.array([True, False, True])
     flip = augment.Flip(probability=0.5).bound(source)
     found = flip.apply(batch, np.where(chosen, draws, 1 - draws)[:, None])

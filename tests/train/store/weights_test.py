@@ -336,10 +336,8 @@ def resnet(tmp_path_factory):
     shapes = shapes_of(models.create("resnet", num_classes=5, **RESNET))
     draw = np.random.default_rng(1).normal
     drawn = jax.tree.map(lambda x: np.float32(draw(size=x.shape)), shapes)
-    place, rest = (
-        tmp_path_factory.mktemp("resnet"),
-        {"batch_stats": drawn["batch_stats"]},
-    )
+    place = tmp_path_factory.mktemp("resnet")
+    rest = {"batch_stats": drawn["batch_stats"]}
     state = State(np.int32(7), np.uint32(0), drawn["params"], rest, {}, None, {})
     checkpoints = Checkpoints(place / "checkpoints")
     checkpoints.save(state, notes={})
