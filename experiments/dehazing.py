@@ -7,12 +7,15 @@ blocks, of channels and then of pixels, with one of them, and without.
 
 The small form has photographs that scikit-image, scikit-learn and matplotlib carry,
 seven to train on and four others to test on, all of them whole, with haze that is
-drawn by the model of scattering: denser towards the top of each image, as no depth was
-measured. One group of four blocks of 16 channels is trained on patches of 48 pixels.
+drawn by the model of scattering, equally dense everywhere in an image, eight times for
+each test photograph. How dense it is and how bright are to be seen from the whole
+image: one map of colours for all images cannot undo it, the right one for each can. One
+group of four blocks of 16 channels is trained on patches of 48 pixels.
+
 With ",paper" it is the paper's network, of 3 groups of 19 blocks of 64 channels, on
-patches of 240 pixels of the photographs of a folder, with the paper's rate and steps;
-its sets (RESIDE) have measured depths and are not read here, so that its numbers are
-not comparable.
+patches of 240 pixels of the photographs of a folder, with the paper's rate and steps.
+Its sets (RESIDE) have measured depths and are not read here; haze is denser towards the
+top of each image instead, so that its numbers are not comparable.
 """
 
 from experiments import common
@@ -22,6 +25,8 @@ BASELINE = {"attention": "none"}
 STEPS = 600
 PAPER_STEPS = 500_000
 SMALL = {"name": "ffa", "width": 16, "groups": 1, "depth": 4, "skip": "image"}
+EVEN = {"depth": "constant", "beta": (0.3, 0.9)}  # haze of the small form
+DRAWS = 8  # of haze for each of its test photographs
 
 
 def get_config(arg: str = ""):
@@ -34,7 +39,7 @@ def get_config(arg: str = ""):
         "validation": "validation",
         "test": "test",
         "transforms": {
-            "haze": {"order": 1},
+            "haze": {"order": 1, **({} if paper else EVEN)},
             "patches": {"size": 240 if paper else 48, "order": 2},
         },
     }
@@ -47,6 +52,8 @@ def get_config(arg: str = ""):
     if paper:
         config.schedule.warmup = 0
         config.train.update(eval_every=5000, save_every=5000, log_every=100)
+    else:
+        config.data.test_draws = DRAWS
     if choice.size == "tiny":
         config.data.update(train="train[:2]", test="test[:1]", validation="")
         config.schedule.warmup = 1

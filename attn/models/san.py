@@ -4,7 +4,7 @@ Dai, Cai, Zhang, Xia, Zhang, "Second-order Attention Network for Single Image
 Super-Resolution", CVPR 2019, https://doi.org/10.1109/CVPR.2019.01132, and the authors'
 code for training, https://github.com/daitao/SAN. What that declares and never uses is
 left out here: a convolution after all groups, a channel attention beside the non-local
-block, and a factor in each group.
+block, and a factor in each group, 38,044 of its 15,712,776 parameters at x2.
 """
 
 from typing import ClassVar

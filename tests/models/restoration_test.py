@@ -31,6 +31,20 @@ def parameters(name, **given):
     return cost.parameters(jax.eval_shape(init, jax.random.key(0), images))
 
 
+def test_parameters_of_san_are_those_of_the_authors_code_for_training():
+    """By small networks, as the whole one takes long to trace.
+
+    Its code declares 15,712,776 parameters that are trained at x2, of which the last
+    convolution of the body, the gates beside the non-local block and the factors of
+    the groups are never used.
+    """
+    of = functools.partial(parameters, "san", scale=2)
+    one, two = (of(groups=1, depth=depth) for depth in (1, 2))
+    more = of(groups=2, depth=1)
+    found = one + 9 * (two - one) + 19 * (more - one + 9 * (two - one))
+    assert found == 15_712_776 - 36_928 - 1_096 - 20
+
+
 def test_what_san_has_more_at_other_scales_is_published():
     """At x2, x3, x4 and x8 the authors' code has 15,712,280 to 16,007,704."""
     published = {2: 15_712_280, 3: 15_896_920, 4: 15_859_992, 8: 16_007_704}
