@@ -5,12 +5,14 @@ https://arxiv.org/abs/1807.06521, equations 1 to 3 and the ablations of its Tabl
 to 3. Released code: https://github.com/Jongchan/attention-module.
 """
 
+import functools
 from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn import settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.convolution import Conv
@@ -41,7 +43,8 @@ class CBAM(nn.Module):
             rounded to the nearest integer instead of down.
         reduction: r, by which the bottleneck is narrower; the paper uses 16.
         channel_pool: what the MLP sees (the paper's Table 1; best and default
-            "avg_max"). "avg" is squeeze-and-excitation.
+            "avg_max"). "avg" is squeeze-and-excitation; "none" leaves the gate of
+            channels out, which the paper does not try.
         spatial: descriptor of positions (Table 2): "avg_max" over channels, best and
             default, a learnt "conv1x1" to one channel (without bias), or "none" for
             no spatial gate.
@@ -51,11 +54,14 @@ class CBAM(nn.Module):
         dtype: computation type; None takes the type of the input.
         param_dtype: type in which parameters are kept.
         axis_name: pmap axis over which batch statistics are averaged.
+
+    Raises:
+        Invalid: neither channels nor positions are gated.
     """
 
     variant: Literal["official", "timm"] = "official"
     reduction: Positive = 16
-    channel_pool: Literal["avg", "max", "avg_max"] = "avg_max"
+    channel_pool: Literal["avg", "max", "avg_max", "none"] = "avg_max"
     spatial: Literal["avg_max", "conv1x1", "none"] = "avg_max"
     order: Literal["channel_spatial", "spatial_channel", "parallel"] = "channel_spatial"
     kernel_size: Positive = 7
@@ -65,17 +71,27 @@ class CBAM(nn.Module):
 
     card: ClassVar[Card]
 
+    def __post_init__(self):
+        if self.channel_pool == self.spatial == "none":
+            raise settings.Invalid(
+                "cbam with channel_pool='none' and spatial='none' gates nothing"
+            )
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = x.astype(self.dtype or x.dtype)
-        if self.spatial == "none":
-            return x * self._channel_gate(x)
+        gates = []
+        if self.channel_pool != "none":
+            gates.append(self._channel_gate)
+        if self.spatial != "none":
+            gates.append(functools.partial(self._spatial_gate, train=train))
         if self.order == "spatial_channel":
-            x = x * self._spatial_gate(x, train)
-            return x * self._channel_gate(x)
-        gated = x * self._channel_gate(x)
-        seen = x if self.order == "parallel" else gated
-        return gated * self._spatial_gate(seen, train)
+            gates.reverse()
+        y = x
+        for gate in gates:
+            y = y * gate(x if self.order == "parallel" else y)
+        return y
 
     def _channel_gate(self, x: jax.Array) -> jax.Array:
         """What to look at, [B, 1, 1, C]."""
@@ -96,7 +112,7 @@ class CBAM(nn.Module):
         sow(self, "channel_gate", gate)
         return gate[:, None, None, :].astype(x.dtype)
 
-    def _spatial_gate(self, x: jax.Array, train: bool) -> jax.Array:
+    def _spatial_gate(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Where to look, [B, H, W, 1]."""
         kinds = {
             "use_bias": False,
@@ -130,7 +146,7 @@ def _parameters(module: CBAM, shape: tuple[int, ...]) -> int:
     biases = (channels + hidden) * (module.variant == "official")
     descriptor = {"avg_max": 0, "conv1x1": channels}
     planes = {"avg_max": 2, "conv1x1": 1}
-    mlp = 2 * channels * hidden + biases
+    mlp = 2 * channels * hidden + biases if module.channel_pool != "none" else 0
     if module.spatial == "none":
         return mlp
     kernel = planes[module.spatial] * module.kernel_size**2

@@ -45,6 +45,8 @@ class Oracle:
             hidden = z @ squeeze["kernel"] + squeeze.get("bias", 0)
             return np.maximum(hidden, 0) @ excite["kernel"] + excite.get("bias", 0)
 
+        if self.settings["channel_pool"] == "none":
+            return np.ones(x.shape[-1])
         pools = {"avg": x.mean((0, 1)), "max": x.max((0, 1))}
         chosen = self.settings["channel_pool"].split("_")
         return sigmoid(sum(mlp(pools[name]) for name in chosen))
@@ -90,6 +92,7 @@ def example(seed=1, channels=24):
         {"variant": "timm"},
         {"channel_pool": "avg", "spatial": "none"},
         {"channel_pool": "max", "kernel_size": 3},
+        {"channel_pool": "none", "order": "spatial_channel"},
         {"spatial": "conv1x1", "kernel_size": 3},
         {"order": "spatial_channel"},
         {"order": "parallel", "reduction": 4},
@@ -146,6 +149,7 @@ def test_training_keeps_statistics_as_torch_does(random_variables, variant, kept
         # Without the spatial gate and with one pool it is squeeze-and-excitation.
         ({"channel_pool": "avg", "spatial": "none"}, {64: 580, 256: 8_464}),
         ({"spatial": "conv1x1"}, {64: 580 + 64 + 49 + 2}),
+        ({"channel_pool": "none"}, {64: 2 * 49 + 2}),
     ],
     ids=str,
 )
@@ -157,6 +161,11 @@ def test_has_the_published_number_of_parameters(settings, counts):
         params = jax.eval_shape(init, jax.random.key(0), x)["params"]
         assert sum(a.size for a in jax.tree.leaves(params)) == want
         assert module.card.parameters(module, (2, 3, channels)) == want
+
+
+def test_a_gate_of_nothing_is_refused():
+    with pytest.raises(attn.settings.Invalid, match="gates nothing"):
+        CBAM(channel_pool="none", spatial="none")
 
 
 @pytest.mark.parametrize(
