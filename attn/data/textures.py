@@ -25,9 +25,17 @@ def cloud(draws: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarra
     """
     knots = draws.reshape(-1, 4, CLOUD, CLOUD).astype(np.float32)
     knots = KNOTS[0] + (KNOTS[1] - KNOTS[0]) / 2 * (knots[:, :1] + knots[:, 1:])
-    # Products of one channel at a time, so that rounding does not depend on the batch.
+    # To so few binary places that all sums are exact in float64, so that textures are
+    # the same on every processor and in every batch.
+    knots = _rounded(knots, 6)
+    rows, columns = _rounded(rows, 16), _rounded(columns, 16)
     found = np.matmul(np.matmul(rows, knots), np.swapaxes(columns, -1, -2))
-    return np.clip(found, *DIM, out=found)
+    return np.clip(found, *DIM).astype(np.float32)
+
+
+def _rounded(x: np.ndarray, places: int) -> np.ndarray:
+    """Multiples of 2^-places, float64."""
+    return np.rint(np.ldexp(x.astype(np.float64), places)) / 2**places
 
 
 def weights(share: np.ndarray) -> np.ndarray:
