@@ -320,9 +320,11 @@ def _arrays(route: Route, learnt: dict, fixed: dict, moving: tuple, owner):
     )
 
 
-def _plan(route: Route, asked: Asked, *, backward: bool) -> blocks.Plan:
-    platform, sizes = jax.default_backend(), (route.targets, route.sources)
-    return blocks.plan(*sizes, asked, platform=platform, backward=backward)
+def _plan(route: Route, asked: Asked, q: jax.Array, *, backward: bool) -> blocks.Plan:
+    platform = jax.default_backend()
+    return blocks.plan(
+        q.shape, route.sources, asked, platform=platform, backward=backward
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -332,7 +334,7 @@ def _visits(asked: Asked, route: Route, learnt: dict, fixed: dict) -> jax.Array:
 
 def _forward(asked, route, learnt, fixed):
     """What is read, and what the backward pass needs: O(T + S) numbers."""
-    plan = _plan(route, asked, backward=False)
+    plan = _plan(route, asked, learnt["q"], backward=False)
     run = functools.partial(blockwise.forward, asked=asked, plan=plan)
 
     def visit(state, moving, summed, owner):
@@ -364,7 +366,7 @@ def _merge(y, lse, more, of_more):
 
 def _backward(asked, route, kept, dy):
     learnt, fixed, y, lse = kept
-    plan = _plan(route, asked, backward=True)
+    plan = _plan(route, asked, learnt["q"], backward=True)
     run = functools.partial(blockwise.backward, asked=asked, plan=plan)
 
     def visit(state, moving, summed, owner):

@@ -19,6 +19,7 @@ B, T, S, N, K, D, DV = 2, 42, 35, 4, 2, 5, 3
 TILE = 8
 SMALL = {
     "loop": (Plan(8, 16, loop=True, wide=True), Plan(16, 8, loop=True, wide=True)),
+    "examples": (Plan(8, 16, True, True, 1), Plan(16, 8, True, True, 1)),
     "at_once": (Plan(8, 16, loop=False, wide=False),) * 2,
 }
 DOCUMENTS = np.sort(np.random.default_rng(2).integers(0, 5, (B, T)), axis=1)

@@ -1,8 +1,8 @@
-"""How large the blocks of `blockwise` are, and whether heads go one after another.
+"""How large the blocks of `blockwise` are, and how many heads go at once.
 
 The only place where this is decided, from shapes and platform. The sizes for a CPU
-were measured (`benchmarks/dot_product.py`): the block of scores and what is made of
-it should stay in a core's cache, and each product be large enough for two threads.
+were measured (`benchmarks/dot_product.py`): the blocks of scores and what is made of
+them should stay in a cache, and what is done at once be large enough for two threads.
 """
 
 import math
@@ -12,6 +12,7 @@ from attn.ops.dot_product.problem import Asked
 
 SMALL = 128  # length of blocks of which many are left out
 ROUND = 8  # block lengths are multiples of it, where there is more than one block
+AT_ONCE = 2**18  # about how many scores are made at once on a CPU of small heads
 
 
 class Plan(NamedTuple):
@@ -22,23 +23,31 @@ class Plan(NamedTuple):
     k: int
     """sources in a block"""
     loop: bool
-    """heads one after another with two-dimensional products, not all in one"""
+    """some heads after others, not all in one product"""
     wide: bool
     """products of float32, whatever the inputs are"""
+    examples: int = 0
+    """in a loop, examples whose heads go at once; 0 is one head by itself"""
 
 
 def plan(
-    targets: int, sources: int, asked: Asked, *, platform: str, backward: bool
+    queries: tuple[int, ...],
+    sources: int,
+    asked: Asked,
+    *,
+    platform: str,
+    backward: bool,
 ) -> Plan:
-    """Block lengths for `targets` x `sources` logits on `platform`.
+    """How the logits of `queries` and `sources` are gone through on `platform`.
 
     Args:
-        targets: T.
+        queries: B, T, N and D.
         sources: S.
         asked: the settings; a window or a mask function makes the blocks smaller.
         platform: "cpu", "gpu" or "tpu".
         backward: whether it is for the backward pass.
     """
+    batch, targets, heads, _ = queries
     q, k = _longest(platform, backward)
     reach = SMALL if asked.mask_mod is not None else _reach(asked)
     if reach is not None:
@@ -46,7 +55,18 @@ def plan(
         k = min(k, max(SMALL, reach))
     cpu = platform == "cpu"
     loop = cpu and targets * sources >= 32 * 32
-    return Plan(even(targets, q), even(sources, k), loop=loop, wide=cpu)
+    examples = 0
+    if loop and targets <= q and sources <= k:
+        examples = _together(batch, heads * targets * sources)
+    return Plan(even(targets, q), even(sources, k), loop, cpu, examples)
+
+
+def _together(batch: int, scores: int) -> int:
+    """How many examples, of `scores` each, go at once: a divisor of the batch, or 0."""
+    if scores > 2 * AT_ONCE:
+        return 0
+    most = max(1, min(batch, AT_ONCE // scores))
+    return next(count for count in range(most, 0, -1) if batch % count == 0)
 
 
 def even(length: int, longest: int) -> int:

@@ -23,6 +23,7 @@ mask function those in which it allows nothing (`attn.ops.dot_product.skips`). I
 differentiated forward as often as wanted, and backward once before that.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -89,7 +90,7 @@ def plans_for(inputs: Inputs, asked: Asked) -> tuple[Plan, Plan]:
     """How the forward and the backward pass go through the matrix on this platform."""
     choose = functools.partial(
         blocks.plan,
-        inputs.q.shape[1],
+        inputs.q.shape,
         inputs.k.shape[1],
         asked,
         platform=jax.default_backend(),
@@ -155,13 +156,13 @@ def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Arr
     """One head: its values [J q, Dv] and log-sum-exp [J q] (zeros for a sigmoid)."""
     softmax = asked.normalize == "softmax"
     add = _add_softmax if softmax else _add_sigmoid
-    values = head.v.transpose(0, 2, 1)
+    head, asked, _ = _scaled(head, asked, plan)
     dtype = jnp.promote_types(head.q.dtype, jnp.float32)
     # A sink is a first source, of which nothing is read.
     sink = head.sink is not None
     top = head.sink.astype(dtype) if sink else jnp.finfo(dtype).min
     row = lambda number: jnp.full((1, plan.q), number, dtype)
-    start = row(top), row(sink), jnp.zeros((values.shape[1], plan.q), dtype)
+    start = row(top), row(sink), jnp.zeros((head.v.shape[2], plan.q), dtype)
     start = varying.like(start, head.q)
 
     def targets(j):
@@ -170,7 +171,7 @@ def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Arr
         def sources(visit, carry):
             i = at(visit)
             x = tiles.logits(head, asked, plan, j, i)
-            return add(carry, x, values[i], tiles.kept(head, asked, plan, j, i))
+            return add(carry, x, head.v[i], tiles.kept(head, asked, plan, j, i))
 
         top, total, read = tiles.repeat(first, last, sources, start)
         if not softmax:
@@ -183,22 +184,33 @@ def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Arr
     return y.reshape(-1, y.shape[-1]), lse.reshape(-1)
 
 
+def _scaled(head: Head, asked: Asked, plan: Plan) -> tuple[Head, Asked, float]:
+    """The scale in the queries where they are float32, as that costs a pass less.
+
+    The third is what gradients of the queries are still to be multiplied by.
+    """
+    if not plan.wide:
+        return head, asked, 1.0
+    head = dataclasses.replace(head, q=asked.scale * head.q)
+    return head, dataclasses.replace(asked, scale=1.0), asked.scale
+
+
 def _add_softmax(carry, x, values, keep):
-    """One more block of logits [k, q] with values [Dv, k]: running max, sum, values."""
+    """One more block of logits [k, q] with values [k, Dv]: running max, sum, values."""
     top, total, read = carry
     higher = jnp.maximum(top, jnp.max(x, axis=0, keepdims=True))
     p = jnp.exp(x - higher)
     shrink = jnp.exp(top - higher)
     total = total * shrink + jnp.sum(p, axis=0, keepdims=True)
     p = p if keep is None else p * keep.astype(p.dtype)
-    return higher, total, read * shrink + tiles.dot(values, p.astype(values.dtype))
+    return higher, total, read * shrink + tiles.dot_first(values, p)
 
 
 def _add_sigmoid(carry, x, values, keep):
     top, total, read = carry
     p = jax.nn.sigmoid(x)
     p = p if keep is None else p * keep.astype(p.dtype)
-    return top, total, read + tiles.dot(values, p.astype(values.dtype))
+    return top, total, read + tiles.dot_first(values, p)
 
 
 def backward(
@@ -222,6 +234,7 @@ def backward(
         asked: the settings.
         plan: the block lengths.
     """
+    head, asked, scale = _scaled(head, asked, plan)
     delta = jnp.sum(dy.astype(y.dtype) * y, axis=-1)
     delta = tiles.cut(delta, plan.q)[:, None]  # [J, 1, q]
     # What fills up the targets has weights of 0, however large its logits are.
@@ -230,9 +243,10 @@ def backward(
     count, channels = head.q.shape[0], head.q.shape[2]
 
     def sources(carry, i):
-        k_transposed = head.k[i].T
-
         first, last, at = _targets(head, asked, plan, i)
+        by_keys = functools.partial(tiles.dot_first, head.k[i])
+        if count > 1:  # transposed once for all targets
+            by_keys = functools.partial(tiles.dot, head.k[i].T)
 
         def targets(visit, carry):
             dq, dk, dv, (dbias, dlearnt) = carry
@@ -243,7 +257,7 @@ def backward(
             if dbias is not None:
                 dbias = _add_block(dbias, ds, head, plan, j, i)
             ds = (asked.scale * ds).astype(head.k.dtype)
-            dq = dq.at[j].add(tiles.dot(k_transposed, ds))
+            dq = dq.at[j].add(by_keys(ds))
             dv = dv + tiles.dot(p.astype(dy.dtype), dy[j])
             return dq, dk + tiles.dot(ds, head.q[j]), dv, (dbias, dlearnt)
 
@@ -255,7 +269,7 @@ def backward(
 
     dq = varying.like(jnp.zeros((count, channels, plan.q), delta.dtype), head.q)
     (dq, shared), (dk, dv) = _scan(sources, (dq, shared), head.k.shape[0])
-    dq = dq.transpose(0, 2, 1)
+    dq = scale * dq.transpose(0, 2, 1)
     return *(x.reshape(-1, x.shape[-1]) for x in (dq, dk, dv)), shared
 
 

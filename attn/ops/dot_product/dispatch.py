@@ -65,6 +65,8 @@ class Explanation:
             plan = getattr(self, name)
             if plan is not None:
                 heads = "one after another" if plan.loop else "all at once"
+                if plan.examples:
+                    heads = f"of {plan.examples} examples at once"
                 lines.append(f"  {name}: {plan.q} x {plan.k} blocks, heads {heads}")
         if self.visited is not None:
             lines.append(f"  mask_mod leaves {self.visited:.1%} of the blocks")

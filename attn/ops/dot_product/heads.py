@@ -1,8 +1,8 @@
 """From batches of heads to single ones and back: in a loop, or all in one.
 
-A CPU is fastest with a loop over examples and heads whose products are two-dimensional
-and whose blocks stay in its cache; accelerators, and a CPU with tiny heads, with all
-heads in one product.
+A CPU is fastest with a loop whose blocks stay in its cache, over heads whose products
+are two-dimensional, or over some examples with all their heads where these are small;
+accelerators, and a CPU with tiny heads, with all heads in one product.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,8 @@ class Arrays(NamedTuple):
 
     The shapes are those of `Inputs`; the limit is [B], the seed [B, N], and `seen`
     tells of tiles. What was captured is None where it has gradients in `learnt`. The
-    origin is where the first target and source are in the sequence.
+    origin is where the first target and source are in the sequence, and `first` where
+    the first example is in the batch.
     """
 
     q: jax.Array
@@ -37,6 +38,7 @@ class Arrays(NamedTuple):
     learnt: tuple = ()
     sinks: jax.Array | None = None
     origin: tuple = (0, 0)
+    first: jax.Array | int = 0
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -52,11 +54,23 @@ def read(run, arrays: Arrays, plan: Plan):
     """
     arrays = _prepared(arrays, plan)
     cast = _cast(arrays, plan)
-    batch, targets, heads, _ = arrays.q.shape
     if not plan.loop:
-        of_one = lambda leaves: run(_head_of(leaves, plan, arrays, cast))
-        y, lse = _vmapped(of_one, _leaves(arrays), arrays)
-        return _tokens(y)[:, :targets], _rows(lse)[..., :targets]
+        return _read_at_once(run, arrays, plan, cast)
+    if plan.examples:
+        of_some = lambda part: _read_at_once(run, _part(arrays, part), plan, cast)
+        return _joined(lax.map(of_some, _parts(arrays, plan)))
+    return _read_in_loop(run, arrays, plan, cast)
+
+
+def _read_at_once(run, arrays: Arrays, plan: Plan, cast):
+    targets = arrays.q.shape[1]
+    of_one = lambda leaves: run(_head_of(leaves, plan, arrays, cast))
+    y, lse = _vmapped(of_one, _leaves(arrays), arrays)
+    return _tokens(y)[:, :targets], _rows(lse)[..., :targets]
+
+
+def _read_in_loop(run, arrays: Arrays, plan: Plan, cast):
+    batch, targets, heads, _ = arrays.q.shape
 
     def body(index, made):
         y, lse = made
@@ -83,6 +97,8 @@ def differentiate(run, arrays: Arrays, y, lse, dy, plan: Plan):
     arrays = _prepared(arrays, plan)
     cast = _cast(arrays, plan)
     inside = _differentiate_in_loop if plan.loop else _differentiate_at_once
+    if plan.examples:
+        inside = _differentiate_by_examples
     dq, dk, dv, (dbias, dlearnt) = inside(run, arrays, y, lse, dy, plan, cast)
     if shape is not None:
         dbias = dbias[:, :, : shape[2], : shape[3]]
@@ -112,6 +128,47 @@ def _differentiate_in_loop(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
     start = varying.like(start, arrays.q)
     shared = _shared(arrays.bias, arrays)
     return lax.fori_loop(0, batch * heads, body, (*start, shared))
+
+
+def _differentiate_by_examples(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
+    alone = arrays.bias is not None and arrays.bias.shape[0] > 1
+
+    def body(shared, part):
+        of = [_cut(x, part) for x in (y, lse, dy)]
+        found = _differentiate_at_once(run, _part(arrays, part), *of, plan, cast)
+        *own, (dbias, dlearnt) = found
+        if alone:
+            own, dbias = [*own, dbias], None
+        return jax.tree.map(jnp.add, shared, (dbias, dlearnt)), own
+
+    shared = _shared(None if alone else arrays.bias, arrays)
+    shared, own = lax.scan(body, shared, _parts(arrays, plan))
+    dq, dk, dv, *dbias = _joined(own)
+    return dq, dk, dv, (dbias[0], shared[1]) if alone else shared
+
+
+def _parts(arrays: Arrays, plan: Plan) -> jax.Array:
+    """Indices of examples, [B / examples, examples]."""
+    return jnp.arange(arrays.q.shape[0]).reshape(-1, plan.examples)
+
+
+def _part(arrays: Arrays, part: jax.Array) -> Arrays:
+    """What the examples of a part attend with."""
+    names = ("q", "k", "v", "bias", "mask", "limit", "seed", "seen")
+    cut = {name: _cut(getattr(arrays, name), part) for name in names}
+    return arrays._replace(**cut, first=arrays.first + part[0])
+
+
+def _cut(x: jax.Array | None, part: jax.Array) -> jax.Array | None:
+    """Of [B, ...], or [1, ...] where all examples share it, those of a part."""
+    if x is None or x.shape[0] == 1:
+        return x
+    return lax.dynamic_slice_in_dim(x, part[0], part.shape[0])
+
+
+def _joined(parts):
+    """[B / examples, examples, ...] -> [B, ...]."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
 
 
 def _shared(bias: jax.Array | None, arrays: Arrays):
@@ -225,7 +282,7 @@ def _leaves(arrays: Arrays) -> dict[str, jax.Array]:
     if arrays.limit is not None:
         leaves["limit"] = arrays.limit[:, None, None]
     batch, _, heads, _ = arrays.q.shape
-    leaves["example"] = jnp.arange(batch)[:, None, None]
+    leaves["example"] = arrays.first + jnp.arange(batch)[:, None, None]
     leaves["head"] = _grouped_rows(jnp.arange(heads)[None], key_heads)
     return leaves
 

@@ -130,6 +130,15 @@ def dot(a: jax.Array, b: jax.Array, *, transposed: bool = False) -> jax.Array:
     return lax.dot_general(a, b, dimensions, preferred_element_type=dtype)
 
 
+def dot_first(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a^T b of two matrices, b in the type of a, summed in at least float32."""
+    b = b.astype(a.dtype)
+    if jnp.promote_types(a.dtype, jnp.float32) != a.dtype:
+        # XLA on a CPU refuses such products of bfloat16 without a transposed copy.
+        return dot(lax.optimization_barrier(a.T), b)
+    return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
+
+
 def scores(head: Head, asked: Asked, plan: Plan, j: Index, i: Index) -> jax.Array:
     """Products of targets j and sources i by the scale, with the bias, [k, q]."""
     x = asked.scale * dot(head.k[i], head.q[j], transposed=True)

@@ -101,6 +101,62 @@ def test_blocks_cover_any_length_evenly():
             assert count * size - length < count * blocks.ROUND
 
 
+@pytest.mark.parametrize(
+    ("sizes", "together"),
+    [
+        ((32, 197, 3), 2),
+        ((35, 49, 3), 35),
+        ((30, 197, 1), 6),
+        ((7, 197, 3), 1),  # two would fit, but do not divide seven
+        ((8, 197, 12), 1),  # one is more than it should be, but not by far
+        ((8, 400, 4), 0),
+        ((8, 20, 3), 0),  # all of them
+    ],
+)
+def test_so_many_examples_go_at_once_that_their_scores_stay_small(sizes, together):
+    batch, length, heads = sizes
+    x = jax.ShapeDtypeStruct((batch, length, heads, 16), jnp.float32)
+    found = dot_product.explain(x, x, x)
+    assert found.forward.examples == found.backward.examples == together
+    said = f"197 x 197 blocks, heads of {together} examples at once"
+    assert (said in str(found)) == (length == 197)
+
+
+@pytest.mark.parametrize("examples", [1, 2, 3])
+def test_what_an_example_reads_does_not_depend_on_those_beside_it(examples):
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    q, k, v = normal(6, 9, 4, 5), normal(6, 11, 2, 5), normal(6, 11, 2, 3)
+    bias, dy, slopes = normal(6, 1, 9, 11), normal(6, 9, 4, 3), normal(6)
+
+    def run(plan, shared):
+        def read(q, k, v, bias, slopes):
+            inputs, asked = problem.check(
+                q,
+                k,
+                v,
+                bias=bias,
+                mask=np.arange(44).reshape(4, 1, 11) % 5 > 0,
+                kv_lengths=np.array([11, 4, 9, 1, 10, 7]),
+                dropout_rate=0.3,
+                dropout_rng=jax.random.key(1),
+                mask_mod=lambda b, n, t, s: (s + b + n) % 4 > 0,
+                score_mod=lambda x, b, n, t, s: x + slopes[b] * (t - s),
+            )
+            return blockwise.attend(inputs, asked, (plan, plan))
+
+        y, back = jax.vjp(read, q, k, v, bias[:1] if shared else bias, slopes)
+        return y, back(dy)
+
+    for shared in (False, True):
+        each, some = (
+            jax.jit(run, static_argnums=(0, 1))(Plan(9, 11, True, True, count), shared)
+            for count in (0, examples)
+        )
+        for x, y in zip(jax.tree.leaves(each), jax.tree.leaves(some), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
 def test_works_under_vmap_and_again_differentiated_forward():
     rng = np.random.default_rng(0)
     q, k, v = (rng.normal(size=(3, 2, 40, 2, 4)).astype(np.float32) for _ in range(3))

@@ -18,6 +18,10 @@ from attn.ops.dot_product.blocks import Plan
 B, T, S, N, K, D, DV = 2, 13, 21, 4, 2, 6, 5
 SMALL = {
     "loop": (Plan(4, 8, loop=True, wide=True), Plan(8, 4, loop=True, wide=True)),
+    "examples": (
+        Plan(4, 8, True, True, examples=1),
+        Plan(8, 4, True, True, examples=1),
+    ),
     "at_once": (Plan(5, 4, loop=False, wide=False), Plan(4, 7, loop=False, wide=False)),
 }
 NAMES = (*SMALL, "xla", "tokamax", "pallas_tpu")

@@ -16,6 +16,7 @@ from attn.ops.dot_product.blocks import Plan
 B, T, S, N, K, D, DV = 2, 13, 21, 4, 2, 6, 5
 SMALL = {
     "loop": (Plan(8, 8, loop=True, wide=True), Plan(8, 16, loop=True, wide=True)),
+    "examples": (Plan(8, 8, True, True, 1), Plan(8, 16, True, True, 1)),
     "at_once": (Plan(8, 8, loop=False, wide=False),) * 2,
 }
 
