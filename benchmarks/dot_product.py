@@ -4,8 +4,10 @@
     python -m benchmarks.dot_product --torch_python=PATH    # a Python that has torch
     python -m benchmarks.dot_product --dtype=bfloat16 --only=197,1024
 
-Times are medians of runs in turn, one of each peer after the other, so that a noisy
-machine meets all of them; ratios are medians of the ratios within a turn. PyTorch
+Times are medians of runs in turn, of each peer after the other, so that a noisy
+machine meets all of them; ratios are medians of the ratios within a turn. Each run that
+is timed follows one of its own, so that nobody pays for the memory that the one before
+gave back, gigabytes with some. PyTorch
 answers over a pipe, in a process that sleeps while the others run, with as many threads
 as there are cores. GFLOP/s count 4 B N T^2 D for the forward pass and 3.5 times that
 with the backward pass, for everybody, and stand beside the peak of matrix products
@@ -109,6 +111,12 @@ def seconds(function, arguments: tuple[jax.Array, ...]) -> float:
     return time.perf_counter() - began
 
 
+def second(run) -> float:
+    """What the second of two runs in a row took."""
+    run()
+    return run()
+
+
 def measure(
     sizes: tuple[int, ...], both: bool, torch: Torch | None, watch: Watch
 ) -> list[str]:
@@ -124,7 +132,7 @@ def measure(
     for run in runs.values():
         run()
     turns, mark = watch.rounds(
-        FLAGS.rounds, lambda: {name: run() for name, run in runs.items()}
+        FLAGS.rounds, lambda: {name: second(run) for name, run in runs.items()}
     )
     times = {name: [turn[name] for turn in turns] for name in runs}
     flops = 4 * batch * heads * length**2 * width * (3.5 if both else 1)
