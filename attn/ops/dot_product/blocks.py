@@ -8,11 +8,12 @@ them should stay in a cache, and what is done at once be large enough for two th
 import math
 from typing import NamedTuple
 
+from attn.ops import shapes
 from attn.ops.dot_product.problem import Asked
 
 SMALL = 128  # length of blocks of which many are left out
 ROUND = 8  # block lengths are multiples of it, where there is more than one block
-AT_ONCE = 2**18  # about how many scores are made at once on a CPU of small heads
+AT_ONCE = 2**18  # about how many scores are made at once on a CPU if heads are small
 
 
 class Plan(NamedTuple):
@@ -57,7 +58,7 @@ def plan(
     loop = cpu and targets * sources >= 32 * 32
     examples = 0
     if loop and targets <= q and sources <= k:
-        examples = _together(batch, heads * targets * sources)
+        examples = _together(shapes.known(batch), heads * targets * sources)
     return Plan(even(targets, q), even(sources, k), loop, cpu, examples)
 
 
@@ -65,7 +66,7 @@ def _together(batch: int, scores: int) -> int:
     """How many examples, of `scores` each, go at once: a divisor of the batch, or 0."""
     if scores > 2 * AT_ONCE:
         return 0
-    most = max(1, min(batch, AT_ONCE // scores))
+    most = max(1, min(batch, AT_ONCE // max(1, scores)))
     return next(count for count in range(most, 0, -1) if batch % count == 0)
 
 

@@ -122,6 +122,17 @@ def test_so_many_examples_go_at_once_that_their_scores_stay_small(sizes, togethe
     assert (said in str(found)) == (length == 197)
 
 
+@pytest.mark.parametrize("examples", [1, 6])
+def test_is_exported_for_any_number_of_examples(examples):
+    (batch,) = jax.export.symbolic_shape("batch")
+    shape = jax.ShapeDtypeStruct((batch, 40, 3, 8), jnp.float32)
+    program = jax.export.export(jax.jit(lambda x: attend(x, x, x)))(shape)
+    x = np.random.default_rng(0).normal(size=(examples, 40, 3, 8)).astype(np.float32)
+    np.testing.assert_allclose(
+        program.call(x), jax.jit(attend)(x, x, x), rtol=1e-5, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("examples", [1, 2, 3])
 def test_what_an_example_reads_does_not_depend_on_those_beside_it(examples):
     rng = np.random.default_rng(0)
