@@ -6,13 +6,12 @@
 
 "attention": residual blocks of EDSR (Lim et al. 2017, https://arxiv.org/abs/1707.02921)
 with an attention at the end of each: none; the pixel attention of PAN (Zhao et al.
-2020, https://arxiv.org/abs/2010.01073); channel attention, squeeze-and-excitation; the
-second-order channel attention of SAN (Dai et al. 2019,
-https://doi.org/10.1109/CVPR.2019.01132). With ",paper" also spatial attention, CBAM's
-(Woo et al. 2018, https://arxiv.org/abs/1807.06521) without its gate of channels, and
-all of CBAM; that of FFA-Net for channels and then pixels (Qin et al. 2020,
-https://arxiv.org/abs/1911.07559); and, once after all blocks, a non-local block (Wang
-et al. 2018, https://arxiv.org/abs/1711.07971).
+2020, https://arxiv.org/abs/2010.01073); channel attention, squeeze-and-excitation;
+spatial attention, CBAM's (Woo et al. 2018, https://arxiv.org/abs/1807.06521) without
+its gate of channels, and all of CBAM; the second-order channel attention of SAN (Dai et
+al. 2019, https://doi.org/10.1109/CVPR.2019.01132); that of FFA-Net for channels and
+then pixels (Qin et al. 2020, https://arxiv.org/abs/1911.07559); and, once after all
+blocks, a non-local block (Wang et al. 2018, https://arxiv.org/abs/1711.07971).
 
 "pan": PAN without its gates of pixels, with those of its blocks, with those behind each
 enlargement, and with both.
@@ -99,19 +98,17 @@ def sweep(arg: str = ""):
 def _attentions(choice: common.Choice):
     narrow = {"reduction": REDUCTION[choice.size]}
     channel = {"name": "squeeze_excite", **narrow}
+    pixel = {"name": "pixel_attention", "variant": "ffa"}
+    cbam = {"name": "cbam", **narrow}
     rows = {
         "none": None,
         "pixel_attention": {"name": "pixel_attention"},
         "squeeze_excite": channel,
+        "spatial": cbam | {"channel_pool": "none"},
+        "cbam": cbam,
         "second_order_channel": {"name": "second_order_channel", **narrow},
+        "channel, then pixel": [channel | {"reduction": 8}, pixel],
     }
-    if choice.size != "paper":
-        return common.filled(rows)
-    cbam = {"name": "cbam", **narrow}
-    pixel = {"name": "pixel_attention", "variant": "ffa"}
-    rows["spatial"] = cbam | {"channel_pool": "none"}
-    rows["cbam"] = cbam
-    rows["channel, then pixel"] = [channel | {"reduction": 8}, pixel]
     non_local = {"name": "non_local", "norm": "none"}
     return common.filled(rows) | common.filled({"non_local": non_local}, "body.end")
 
