@@ -79,7 +79,7 @@ def _end(group: "_Group", directory: pathlib.Path, tracking: Tracking) -> int:
     if wrong:
         raise settings.Invalid(group.last_line(wrong[0]).removeprefix("launch.py: "))
     if not {0, 1} & {*statuses.values()}:
-        if ending.STOPPED not in statuses.values():
+        if statuses and ending.STOPPED not in statuses.values():
             return 1
         print("stopped after saving; run the same command to go on", file=sys.stderr)
         return ending.STOPPED
@@ -149,6 +149,10 @@ class _Group:
                 env=os.environ | variables,
                 start_new_session=True,  # Ctrl-C is for this process to pass on
             )
+        if self._asked:  # while it was started: it may have missed that
+            worker = self.running.pop(k)
+            worker.kill()
+            worker.wait()
 
     def ended(self) -> list[str]:
         """What there is to say of workers that have ended since it was asked."""

@@ -151,6 +151,28 @@ def test_the_first_signal_asks_and_the_second_kills(play, tmp_path):
     assert len(list(tmp_path.glob("*.stopped"))) == 2
 
 
+@pytest.mark.parametrize("during", [1, 2])
+def test_a_signal_while_a_worker_is_started_is_not_lost(
+    play, tmp_path, monkeypatch, during
+):
+    start, started = subprocess.Popen, []
+
+    def interrupted(*arguments, **options):
+        started.append(start(*arguments, **options))
+        if len(started) == during:
+            while len(list(tmp_path.glob("*.said"))) < during:
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return started[-1]
+
+    monkeypatch.setattr(workers, "_places", lambda count: [(None, {})] * count)
+    monkeypatch.setattr(workers.subprocess, "Popen", interrupted)
+    status, _ = play("both at once")
+    assert status == 75
+    assert len(started) == during
+    assert all(process.poll() is not None for process in started)
+
+
 def launch(*arguments):
     """Starts launch.py as a user does, with the compiled programs of the tests."""
     return subprocess.Popen(
