@@ -4,15 +4,14 @@
     python -m benchmarks.dot_product --torch_python=PATH    # a Python that has torch
     python -m benchmarks.dot_product --dtype=bfloat16 --only=197,1024
 
-Times are medians of runs in turn, of each peer after the other, so that a noisy
-machine meets all of them; ratios are medians of the ratios within a turn. Each run that
-is timed follows one of its own, so that nobody pays for the memory that the one before
-gave back, gigabytes with some. PyTorch
-answers over a pipe, in a process that sleeps while the others run, with as many threads
-as there are cores. GFLOP/s count 4 B N T^2 D for the forward pass and 3.5 times that
-with the backward pass, for everybody, and stand beside the peak of matrix products
-in the same run. Peak memory is what XLA says that the compiled
-program needs beside its arguments and results.
+Times are medians of runs in turn, of each peer after the other, so that a noisy machine
+meets all of them; ratios are medians of the ratios within a turn. Each run that is
+timed follows one of its own, so that nobody pays for what the one before left behind.
+PyTorch answers over a pipe, in a process that sleeps while the others run, with as many
+threads as there are cores. GFLOP/s count 4 B N T^2 D for the forward pass and 3.5 times
+that with the backward pass, for everybody, and stand beside the peak of matrix products
+in the same run. Peak memory is what XLA says that the compiled program needs beside its
+arguments and results.
 """
 
 import functools
@@ -129,8 +128,6 @@ def measure(
     runs = {k: functools.partial(seconds, f, arguments) for k, f in functions.items()}
     if torch is not None:
         runs["torch"] = functools.partial(torch.seconds, *sizes, int(both))
-    for run in runs.values():
-        run()
     turns, mark = watch.rounds(
         FLAGS.rounds, lambda: {name: second(run) for name, run in runs.items()}
     )

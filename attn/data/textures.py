@@ -25,21 +25,20 @@ def cloud(draws: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarra
     """
     knots = draws.reshape(-1, 4, CLOUD, CLOUD).astype(np.float32)
     knots = KNOTS[0] + (KNOTS[1] - KNOTS[0]) / 2 * (knots[:, :1] + knots[:, 1:])
-    # To so few binary places that all sums are exact in float64, so that textures are
-    # the same on every processor and in every batch.
-    knots = _rounded(knots, 6)
-    rows, columns = _rounded(rows, 16), _rounded(columns, 16)
+    # Knots and weights have so few binary places that all sums are exact in float64:
+    # textures are the same on every processor and in every batch.
+    knots = _rounded(knots, 6).astype(np.float64)
     found = np.matmul(np.matmul(rows, knots), np.swapaxes(columns, -1, -2))
     return np.clip(found, *DIM).astype(np.float32)
 
 
 def _rounded(x: np.ndarray, places: int) -> np.ndarray:
-    """Multiples of 2^-places, float64."""
-    return np.rint(np.ldexp(x.astype(np.float64), places)) / 2**places
+    """Multiples of 2^-places."""
+    return np.rint(x * 2**places) / 2**places
 
 
 def weights(share: np.ndarray) -> np.ndarray:
-    """Weights of the knots at places along an edge: float32 [..., CLOUD].
+    """Weights of the knots at places along an edge: float32 [..., CLOUD], of 16 bits.
 
     The uniform cubic B-spline; the first and the last knot lie outside of the canvas.
 
@@ -49,7 +48,8 @@ def weights(share: np.ndarray) -> np.ndarray:
     place = 1 + (CLOUD - 3) * np.asarray(share)[..., None]
     away = np.abs(place - np.arange(CLOUD))
     near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away) ** 3 / 6
-    return np.select([away < 1, away < 2], [near, far]).astype(np.float32)
+    found = np.select([away < 1, away < 2], [near, far]).astype(np.float32)
+    return _rounded(found, 16)
 
 
 @functools.lru_cache(maxsize=4)
