@@ -137,6 +137,7 @@ def test_a_record_is_of_an_experiment_that_is_there(path):
     assert path.stem == kept.name == now.name
     rows = lambda points: {str({**p.axes, "seed": None}) for p in points}
     assert rows(kept.points) == rows(now.points)  # the whole table
+    assert len(kept.points) == len(now.points)  # with all seeds
     assert all(point.result for point in kept.points)
     # of code that was committed
     codes = [code for point in kept.points for code in point.codes or ("+",)]

@@ -109,7 +109,8 @@ def _foot(sweep: Sweep, comparison: Comparison | None) -> str:
         said = " ".join([said, *told])
     facts = settings.environment(sweep.points)
     machine = facts.get("device") or facts.get("platform") or ""
-    cores = f", {facts['cores']} cores" if facts.get("cores") else ""
+    held = facts.get("cores")
+    cores = f", {held} core{'' if str(held) == '1' else 's'}" if held else ""
     processor = f" ({facts['processor']}{cores})" if facts.get("processor") else ""
     ran = [
         f"commit {facts['commit']}" if facts.get("commit") else "",
