@@ -12,9 +12,12 @@ large one, and how it lies to each of the others, which may be told in any order
 grammar tells whether a caption is true. The map has 8x8 places, which are told to the
 decoder by sinusoids, as its convolutions see little more than one digit; the paper's
 14x14 come from a network that sees most of the image. With ",paper" it is COCO, a
-vocabulary of 10,000 words and the sizes of the code that the authors published, with a
-ResNet-101 on images of 448 pixels in place of VGG on 224, to be started with trained
-weights (`--config.model.weights`).
+vocabulary of 10,000 words, a VGG-19 that stays as it was trained before, and the sizes
+of the code that the authors published. The VGG starts with weights of ImageNet by
+
+    --config.model.weights=FILE
+
+torchvision's or timm's, as `attn.interop` reads them.
 """
 
 from experiments import common
@@ -48,7 +51,7 @@ COCO = {
     "test": "test",
     "vocab_size": 10_000,
     "longest": 50,
-    "image_size": 448,
+    "image_size": 224,
 }
 EPOCH = 82_783 // 64
 
@@ -92,7 +95,8 @@ def get_config(arg: str = ""):
 
 
 def _paper():
-    config = common.imagenet({"name": "captioner", "backbone": {"depth": 101}})
+    vgg = {"name": "vgg", "depth": 19}  # maps of 14x14 places of 512 channels
+    config = common.imagenet({"name": "captioner", "backbone": vgg})
     config.model.update(width=1800, embedding=512, dropout=0.5, frozen=True)
     config.model.slots = {"decoder": {"cross": SOFT}}
     config.data = dict(COCO)

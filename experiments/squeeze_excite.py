@@ -55,6 +55,8 @@ NETWORKS = {
     "ResNet-152": {"depth": 152},
     "ResNeXt-50": {"depth": 50, "cardinality": 32, "group_width": 4},
     "ResNeXt-101": {"depth": 101, "cardinality": 32, "group_width": 4},
+    # As of those networks the table counts batch normalisation.
+    "VGG-16": {"name": "vgg", "depth": 16, "norm": True},
 }
 CIFAR_NETWORKS = {
     "ResNet-110": {"depth": 110},
@@ -194,9 +196,12 @@ def sweep(arg: str = ""):
 
 def _with_and_without(choice: common.Choice, networks):
     """Each network plain and with SE; without networks, that of the config."""
-    rows = common.filled({"none": None, "SE": RELEASED | _narrow(choice)})
+    specs = {"none": None, "SE": RELEASED | _narrow(choice)}
     for network, settings in networks.items() or [("ResNet-8", {})]:
         changes = {f"model.{name}": value for name, value in settings.items()}
+        rows = common.filled(specs)
+        if "name" in settings:  # no ResNet: SE is after each non-linearity
+            changes, rows = {"model": settings}, common.filled(specs, "block.post")
         for axes, fields in common.points("attention", rows, choice):
             yield {"network": network, **axes}, {**changes, **fields}
 

@@ -10,12 +10,13 @@ safetensors file, or the index of several; else
 `{k: v.numpy() for k, v in model.state_dict().items()}` is one. The models are those
 with rules for names.
 
-timm 1.0 (`Model.timm`): `vit`, `deit`, `swin`, `cait`, `xcit` and `resnet`. A Swin may
-have the names of its authors too, which were timm's before 0.9, and a ResNet
-torchvision's, which are the same. The slots of the model are filled as timm's are, with
-the settings that their cards call "timm". In a `resnet`, "block.residual" may have
-`squeeze_excite`, `efficient_channel`, `cbam` or `global_context` ("gca", or "gc" which
-scales; timm's gcresnet50t is a ByobNet, with another stem), for all stages or for some:
+timm 1.0 (`Model.timm`): `vit`, `deit`, `swin`, `cait`, `xcit`, `resnet` and `vgg`. A
+Swin may have the names of its authors too, which were timm's before 0.9, a ResNet
+torchvision's, which are the same, and a VGG torchvision's, which are others. The slots
+of the model are filled as timm's are, with the settings that their cards call "timm".
+In a `resnet`, "block.residual" may have `squeeze_excite`, `efficient_channel`, `cbam`
+or `global_context` ("gca", or "gc" which scales; timm's gcresnet50t is a ByobNet, with
+another stem), for all stages or for some:
 
     seresnet50          resnet, depth=50
     ecaresnet50d        resnet, depth=50, stem="deep", shortcut="average"
@@ -38,7 +39,8 @@ The code that authors published (`Model.released`): `edsr`, `ffa`, `pan` and `sa
 last with units=255; their slots as they are by default.
 
 A training of a model with a backbone (`captioner`, `detr`, `pose_resnet`) may also
-start with the ResNet of torchvision or timm alone, or with one of ours.
+start with the ResNet, or the VGG of a captioner, of torchvision or timm alone, or with
+one of ours.
 """
 
 import functools
@@ -170,7 +172,7 @@ def fit(state_dict: Mapping[str, Any], model: models.Model, variables: Any) -> F
 
     The layers that belong to a task (`Model.task_layers`), such as the classifier, may
     be missing or of another shape: then they are new. All others must be there, but
-    for the state dict of a ResNet, with which a model that has a backbone starts.
+    for the state dict of its backbone alone, with which it may start.
 
     Args:
         state_dict: see the head of this file; arrays are read when they are needed.

@@ -5,9 +5,12 @@ model (`Model.timm`), those of the attention in its slot and those below. Querie
 and values are one array in timm.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from attn import models, modules
 from attn.interop import layout
@@ -68,16 +71,40 @@ def spare(model: models.Model) -> list[str]:
 
 
 def weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The state dict without buffers, and an older Swin with the names of today."""
+    """The state dict without buffers, and with the names that timm has today.
+
+    Of an older Swin, and of a VGG of torchvision.
+    """
     arrays = {k: v for k, v in state_dict.items() if not re.search(BUFFERS, k)}
-    if "layers.0.downsample.norm.weight" not in arrays:
-        return arrays
+    if "layers.0.downsample.norm.weight" in arrays:
+        return _of_swin(arrays)
+    return _of_vgg(arrays) if "classifier.6.weight" in arrays else arrays
+
+
+def _of_swin(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What an older timm and the authors of Swin have."""
     later = lambda m: f"layers.{int(m[1]) + 1}.downsample"
     names = {k: re.sub(r"^layers\.(\d+)\.downsample", later, k) for k in arrays}
     names = {
         k: re.sub(r"^head\.(weight|bias)$", r"head.fc.\1", n) for k, n in names.items()
     }
     return {names[k]: v for k, v in arrays.items()}
+
+
+def _of_vgg(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What torchvision has, where the first linear layer reads a flattened map."""
+    linear = {"0": "pre_logits.fc1", "3": "pre_logits.fc2", "6": "head.fc"}
+    rename = lambda name: re.sub(
+        r"^classifier\.([036])\b", lambda match: linear[match[1]], name
+    )
+    found = {rename(name): value for name, value in arrays.items()}
+    maps = (name for name in arrays if name.startswith("features."))
+    last = max(maps, key=lambda name: int(name.split(".")[1]))
+    flat = np.asarray(found["pre_logits.fc1.weight"])
+    width, channels = len(flat), np.shape(arrays[last])[0]
+    side = math.isqrt(flat.shape[1] // channels)
+    found["pre_logits.fc1.weight"] = flat.reshape(width, channels, side, side)
+    return found
 
 
 def _name(model: models.Model, path: Path) -> tuple[str, int | None]:

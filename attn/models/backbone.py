@@ -1,10 +1,11 @@
-"""The ResNet inside a model that reads its last map, with the ResNet's own slots.
+"""The network inside a model that reads its last map, with that network's own slots.
 
-A model that has one has the settings `backbone`, those of the ResNet, and slots
-"backbone/...", of which the scope may be left out where nothing narrows the place.
+It is a ResNet, or a VGG where the model takes one. A model with such a network has the
+settings `backbone`, which are the network's, and slots "backbone/...", of which the
+scope may be left out where nothing narrows the place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,23 +15,32 @@ from attn import settings
 from attn.models import slots
 from attn.models.base import Slotted
 from attn.models.resnet import ResNet
+from attn.models.vgg import VGG
 from attn.settings import Invalid
 
 SCOPE = "backbone"
+KINDS = {"resnet": ResNet, "vgg": VGG}
 RESNET = FrozenDict({"depth": 50})
+# Of the ResNet, whose places the others have some of.
 PLACES = {place: scopes + 1 for place, scopes in ResNet.places.items()}
-OWN = ("num_classes", "slots", "fill", "dilated", "frozen_norm")  # no settings of it
+# What is no setting of it: the model has it itself, or it has no meaning there.
+OWN = ("num_classes", "slots", "fill", "dilated", "frozen_norm", "dense", "side")
+OWN += ("dropout",)
 
 
-def checked(backbone: Any, model: str) -> FrozenDict:
-    """Settings of the backbone, in the form of fields of `ResNet`.
+def checked(
+    backbone: Any, model: str, kinds: Collection[str] = ("resnet",)
+) -> FrozenDict:
+    """Settings of the backbone, its name among them, in the form of its fields.
 
     Args:
-        backbone: as a config has them.
+        backbone: as a config has them; without a name it is a ResNet.
         model: what it is the backbone of, for errors.
+        kinds: the names of those that the model takes.
 
     Raises:
-        Invalid: no settings, unknown ones, or such as the model has itself.
+        Invalid: no settings, unknown ones, or such as the model has itself, or a
+            network that the model does not take.
     """
     if not hasattr(backbone, "items"):
         raise Invalid(
@@ -43,16 +53,25 @@ def checked(backbone: Any, model: str) -> FrozenDict:
             where = {"slots": f'in slots, as "{SCOPE}/block.residual"'}
             usual = f"a setting of {model} itself or has no meaning here"
             raise Invalid(f"backbone has no {name!r}: it is {where.get(name, usual)}")
-    if own.pop("name", "resnet") != "resnet":
-        raise Invalid(f"the backbone of {model} is a resnet, got {backbone['name']!r}")
-    settings.check(ResNet, "backbone", "resnet", {"num_classes": None, **own})
-    return FrozenDict(own)
+    name = own.pop("name", "resnet")
+    if name not in kinds:
+        raise Invalid(
+            f"the backbone of {model} is a {' or a '.join(kinds)}, got {name!r}"
+        )
+    settings.check(KINDS[name], "backbone", name, {"num_classes": None, **own})
+    return FrozenDict(name=name, **own)
+
+
+def places(backbone: Mapping[str, Any]) -> dict[str, int]:
+    """Its slots, for `Model.slot_places`."""
+    kind, _ = _parts(backbone)
+    return {place: scopes + 1 for place, scopes in kind.places.items()}
 
 
 def scopes(backbone: Mapping[str, Any]) -> dict[str, Any]:
     """Its stages and blocks, for `Model.scopes`."""
-    inside = ResNet(num_classes=None, parent=None, **backbone).scopes()
-    return {SCOPE: inside}
+    kind, own = _parts(backbone)
+    return {SCOPE: kind(num_classes=None, parent=None, **own).scopes()}
 
 
 def is_inside(key: str) -> bool:
@@ -77,23 +96,34 @@ def build(
     model: Slotted,
     backbone: Mapping[str, Any],
     dtype: jnp.dtype | None = None,
+    *,
+    frozen: bool = False,
     **given: Any,
-) -> ResNet:
+) -> ResNet | VGG:
     """The backbone of a model.
 
     Args:
         model: whose filling and types it takes.
         backbone: checked settings.
         dtype: of the computation.
-        **given: what else it has, such as `frozen_norm`, and its place: its `name`, or
+        frozen: whether its batch normalisation is fixed, where it has some.
+        **given: what else it has, such as `dilated`, and its place: its `name`, or
             parent=None for one by itself.
     """
+    kind, own = _parts(backbone)
     fill = slots.narrow(model.fill, SCOPE)
     fill = {key: specs for key, specs in fill.items() if is_inside(key)}
-    return ResNet(
+    return kind(
         num_classes=None,
         fill=FrozenDict(fill),
+        frozen_norm=frozen and own.get("norm", kind is ResNet),
         **model.inherited(dtype),
-        **backbone,
+        **own,
         **given,
     )
+
+
+def _parts(backbone: Mapping[str, Any]) -> tuple[type[ResNet] | type[VGG], dict]:
+    """Its class and its fields."""
+    own = dict(backbone)
+    return KINDS[own.pop("name", "resnet")], own

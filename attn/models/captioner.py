@@ -5,10 +5,10 @@ Neural Image Caption Generation with Visual Attention", ICML 2015,
 https://arxiv.org/abs/1502.03044. The decoder without recurrence is that of Vaswani et
 al., "Attention Is All You Need", 2017, https://arxiv.org/abs/1706.03762.
 
-Differs from the paper: the encoder is a ResNet, not the VGG that was trained on
-ImageNet, and its annotations may be told their places. As in the code that the authors
-published, and not in equation 7, there is a tanh before the logits. Weights start as
-LeCun-normal, not orthogonal.
+Differs from the paper: the encoder is a ResNet unless a VGG is asked for, and its
+annotations may be told their places. As in the code that the authors published, and not
+in equation 7, there is a tanh before the logits. Weights start as LeCun-normal, not
+orthogonal.
 """
 
 import math
@@ -56,7 +56,8 @@ class Captioner(Model):
 
     Slots:
 
-        backbone/...    those of `resnet`, such as "backbone/block.residual"
+        backbone/...    those of `resnet`, such as "backbone/block.residual", or of
+                        `vgg`, such as "backbone/block.post"
         decoder.cross   what each word reads of the map: additive_soft unless it is
                         filled, or multi_head in a Transformer, where it may be
                         narrowed, "decoder0/decoder.cross"
@@ -81,10 +82,12 @@ class Captioner(Model):
             state before each word, for a task whose baseline is "learnt". It passes no
             gradient to the state.
         depth, num_heads, mlp_dim: of the Transformer.
-        backbone: settings of `resnet`, such as {"depth": 101}.
+        backbone: settings of `resnet`, such as {"depth": 101}, or of `vgg`, such as the
+            paper's {"name": "vgg", "depth": 19}, whose map has a 16th of the sides of
+            the image.
         frozen: whether the backbone stays as it was trained before
-            (`config.model.weights`): its batch normalisation is fixed and it gets no
-            gradient, as in the paper.
+            (`config.model.weights`): it gets no gradient, as in the paper, and its
+            batch normalisation, if it has some, is fixed.
         position: what tells places of the map, added to its channels: "none", as in
             the paper, "sine" or "learned".
         other attributes: see `Model`.
@@ -117,9 +120,9 @@ class Captioner(Model):
         check_rates(self, dropout=self.dropout)
         if self.decoder == "transformer":
             check_heads(self, self.width, self.num_heads)
-        self.backbone = backbones.checked(self.backbone, "a captioner")
+        self.backbone = backbones.checked(self.backbone, "a captioner", backbones.KINDS)
         super().__post_init__()
-        self._resnet(parent=None)
+        self._encoder(parent=None)
         parts = {key: backbones.check_scope(key) for key in self.fill}
         own = {k: v for k, v in self.fill.items() if parts[k] != backbones.SCOPE}
         text.check_slots(own, NEEDS)
@@ -139,10 +142,10 @@ class Captioner(Model):
         return USUAL.get(self.decoder, {})
 
     def slot_places(self) -> Mapping[str, int]:
-        """Those of the decoder that it has; an LSTM has no layers."""
-        if self.decoder == "transformer":
-            return self.places
-        return {**backbones.PLACES, PLACE: 0}
+        """Those of its backbone and its decoder; an LSTM has no layers."""
+        transformer = self.decoder == "transformer"
+        own = dict.fromkeys(NEEDS, 1) if transformer else {PLACE: 0}
+        return {**backbones.places(self.backbone), **own}
 
     def scopes(self) -> dict[str, Any]:
         """The backbone with its stages, and layers of a Transformer."""
@@ -166,7 +169,7 @@ class Captioner(Model):
         return {"width": Width(self.width, step), "mlp_dim": Width(self.mlp_dim, 1)}
 
     def setup(self):
-        self.encoder = self._resnet(self._dtype(), name="backbone")
+        self.encoder = self._encoder(self._dtype(), name="backbone")
         if self.position != "none":
             self.places_of_map = _Placed(self.position, self.param_dtype)
         kinds = {**self.inherited(self._dtype()), "fill": self.fill}
@@ -239,9 +242,8 @@ class Captioner(Model):
         return self.writer(target_in, memory, decode=decode, train=train)[0]
 
     @nn.nowrap  # so that its attentions are looked at outside of any module
-    def _resnet(self, dtype: jnp.dtype | None = None, **where: Any) -> nn.Module:
-        where |= {"frozen_norm": self.frozen}
-        return backbones.build(self, self.backbone, dtype, **where)
+    def _encoder(self, dtype: jnp.dtype | None = None, **where: Any) -> nn.Module:
+        return backbones.build(self, self.backbone, dtype, frozen=self.frozen, **where)
 
     def _dtype(self) -> jnp.dtype:
         return self.dtype or jnp.dtype(jnp.float32)

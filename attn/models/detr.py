@@ -307,7 +307,7 @@ class DETR(Model):
             self.backbone,
             dtype,
             dilated=self.dilated,
-            frozen_norm=self.frozen_norm,
+            frozen=self.frozen_norm,
             **where,
         )
 

@@ -26,6 +26,7 @@ MODELS: dict[str, str] = {
     "san": "attn.models.san:SAN",
     "swin": "attn.models.swin:Swin",
     "transformer": "attn.models.transformer:Transformer",
+    "vgg": "attn.models.vgg:VGG",
     "vit": "attn.models.vit:ViT",
     "xcit": "attn.models.xcit:XCiT",
 }

@@ -17,6 +17,9 @@ TOKENS = {"embed_dim": 12, "depth": 2, "num_heads": 3, "num_classes": 5}
 XCIT = {**TOKENS, "embed_dim": 16, "num_heads": 2, "patch_size": 8}
 RESNET = {"layers": (1, 1, 1, 1), "channels": (8, 12, 16, 24), "num_classes": 5}
 DEEP = {"stem_width": 8, "avg_down": True}
+# Column A, narrow; the second of the linear layers has 4,096 units whatever is set.
+VGG = {"cfg": [2, "M", 3, "M", 4, 4, "M", 6, 6, "M", 5, 5, "M"], "mlp_ratio": 0.003}
+VGG["num_classes"] = 5
 # Class in timm.models, its settings, and the image, (height, width).
 CASES = {
     "vit": ("VisionTransformer", {**TOKENS, "patch_size": 4}, (8, 12)),
@@ -95,6 +98,9 @@ CASES = {
         | {"block_args": {"attn_layer": "cbam"}},
         (37, 50),
     ),
+    # The last map has 7x8 places, so that the linear layers are read at two.
+    "vgg": ("VGG", VGG, (230, 260)),
+    "vgg_bn": ("VGG", {**VGG, "norm_layer": "BatchNorm2d"}, (230, 260)),
 }
 
 
@@ -108,7 +114,9 @@ def draw(name, shape):
     if name == "patch_embed.proj.bias":
         return 0.01 * rng.normal(size=shape)
     width = np.prod(shape[1:]) ** -0.5 if len(shape) in (2, 4) else 0.3
-    if re.match(r"layer\d|conv1\b", name):  # of a ResNet, which has no norm of tokens
+    if re.match(
+        r"layer\d|conv1\b|features\b", name
+    ):  # not followed by a norm of tokens
         return 1.5 * width * rng.normal(size=shape)
     return (3 if len(shape) == 4 else 1.2) * width * rng.normal(size=shape)
 
@@ -127,6 +135,7 @@ def main():
         deit,
         resnet,
         swin_transformer,
+        vgg,
         vision_transformer,
         xcit,
     )
@@ -135,10 +144,13 @@ def main():
     versions = f"timm {timm.__version__}, torch {torch.__version__}"
     arrays = {"versions": np.array(versions)}
     for case, (kind, settings, size) in CASES.items():
-        homes = (vision_transformer, cait, deit, swin_transformer, xcit, resnet)
+        homes = (vision_transformer, cait, deit, swin_transformer, xcit, resnet, vgg)
         home = next(home for home in homes if hasattr(home, kind))
         if home is resnet:
             settings = {**settings, "block": getattr(resnet, settings["block"])}
+        elif home is vgg:
+            norm = settings.get("norm_layer")
+            settings = {**settings, "norm_layer": norm and getattr(torch.nn, norm)}
         else:
             settings = {**settings, "img_size": size}
         model = getattr(home, kind)(**settings).eval()

@@ -1,4 +1,4 @@
-"""Models that start with a ResNet of torchvision or timm as their backbone."""
+"""Models that start with a ResNet or VGG of torchvision or timm as their backbone."""
 
 import functools
 
@@ -27,15 +27,24 @@ def shapes_of(model, *inputs):
     return jax.eval_shape(init, *inputs)
 
 
+VGG = {"depth": 11, "widths": (2, 3, 4, 6, 5)}
+
+
 @functools.cache
 def resnet():
     """A ResNet by itself, and a state dict of it with timm's names."""
-    model = models.create("resnet", num_classes=5, **RESNET)
+    model, state = alone("resnet", **RESNET)
+    return model, state | {"bn1.num_batches_tracked": np.array(1)}
+
+
+def alone(name, **given):
+    """A network by itself, and a state dict of it with timm's names."""
+    model = models.create(name, num_classes=5, **given)
     flat = traverse_util.flatten_dict(shapes_of(model, IMAGE))
     draw = np.random.default_rng(0).normal
     sources = timm.sources(model, flat).values()
     state = {one.name: np.float32(draw(size=one.shapes[0])) for one in sources}
-    return model, state | {"bn1.num_batches_tracked": np.array(1)}
+    return model, state
 
 
 def start(name, state, **changes):
@@ -70,3 +79,20 @@ def test_a_resnet_of_other_sizes_is_one_sentence():
 def test_other_weights_need_rules():
     with pytest.raises(settings.Invalid, match=r"PoseResNet has no rules for weights"):
         start("pose_resnet", {"other.weight": np.zeros(3)})
+
+
+def test_a_vgg_of_torchvision_is_the_backbone_of_a_captioner():
+    model, state = alone("vgg", dense=(7, 6), side=1, **VGG)
+    whole = traverse_util.flatten_dict(interop.from_timm(state, model, (32, 64, 3)))
+    linear = {"pre_logits.fc1": "0", "pre_logits.fc2": "3", "head.fc": "6"}
+    for layer, place in linear.items():
+        for leaf in ("weight", "bias"):
+            value = state.pop(f"{layer}.{leaf}")
+            flat = value.reshape(len(value), -1) if leaf == "weight" else value
+            state[f"classifier.{place}.{leaf}"] = flat
+    fit = start("captioner", state, backbone={"name": "vgg", **VGG})
+    found = fit.variables()
+    assert len(found) == 2 * 8  # kernels and biases of all convolutions
+    for (kind, _, *path), value in found.items():
+        np.testing.assert_array_equal(value, whole[kind, *path], err_msg=str(path))
+    assert "left out: head.fc, pre_logits.fc1, pre_logits.fc2" in fit.note()

@@ -2,7 +2,7 @@
 
 The goldens are of timm's own code: `tests/golden/make_timm.py`. Since every variable
 of a model takes part in its logits, this is where the forward passes of `swin`, `deit`,
-`cait` and `xcit` are checked, too.
+`cait`, `xcit` and `vgg` are checked, too.
 """
 
 import functools
@@ -23,6 +23,7 @@ XCIT = {"width": 16, "depth": 2, "num_heads": 2, "layer_scale": 0.1}
 BIASED = {"mixer": {"name": "multi_head", "qkv_bias": False}}
 RESNET = {"widths": (64, 8, 12, 16, 24), "depth": 14}
 DEEP = {"widths": (16, 8, 12, 16, 24), "shortcut": "average"}
+VGG = {"depth": 11, "widths": (2, 3, 4, 6, 5), "dense": (12, 4096)}
 residual = lambda name, **more: {"slots": {"block.residual": {"name": name, **more}}}
 CASES = {
     "vit": ("vit", TOKENS),
@@ -57,6 +58,8 @@ CASES = {
         "resnet",
         {**DEEP, "depth": 14, "stem": "tiered"} | residual("cbam", variant="timm"),
     ),
+    "vgg": ("vgg", VGG),
+    "vgg_bn": ("vgg", {**VGG, "norm": True}),
 }
 
 
@@ -125,6 +128,20 @@ def test_knows_the_names_of_swins_authors_and_what_is_no_weight():
     weights["layers.0.blocks.0.attn.relative_position_index"] = np.zeros((9, 9))
     weights["layers.0.blocks.1.attn_mask"] = np.zeros((4, 9, 9))
     same = jax.tree.map(np.array_equal, load("swin", weights), load("swin"))
+    assert all(jax.tree.leaves(same))
+
+
+def test_knows_the_names_of_torchvisions_vgg():
+    linear = {"pre_logits.fc1": "0", "pre_logits.fc2": "3", "head.fc": "6"}
+    weights = {}
+    for name, value in state_dict("vgg").items():
+        layer, leaf = name.rsplit(".", 1)
+        if layer in linear:
+            name = f"classifier.{linear[layer]}.{leaf}"
+            value = value.reshape(len(value), -1) if leaf == "weight" else value
+        weights[name] = value
+    assert weights["classifier.0.weight"].shape == (12, 5 * 7 * 7)
+    same = jax.tree.map(np.array_equal, load("vgg", weights), load("vgg"))
     assert all(jax.tree.leaves(same))
 
 

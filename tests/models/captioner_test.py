@@ -293,6 +293,34 @@ def test_a_frozen_backbone_gets_no_gradient_and_keeps_its_statistics():
     assert size(found["backbone"]) == 0 < size(found["writer"])
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("norm", [False, True])
+def test_reads_the_last_map_of_a_vgg(norm, frozen):
+    vgg = {"depth": 11, "widths": (2, 3, 4, 6, 8), "norm": norm}
+    gate = {"name": "squeeze_excite", "reduction": 2}
+    model = made(
+        backbone={"name": "vgg", **vgg},
+        frozen=frozen,
+        slots={"decoder.cross": "additive_soft", "backbone/stage5/block.post": gate},
+    )
+    image, words = jax.random.normal(jax.random.key(0), (2, 37, 70, 3)), sentences(2)
+    init = functools.partial(model.init, train=False)
+    variables = jax.jit(init)(jax.random.key(1), image, words)
+    assert "post" in variables["params"]["backbone"]["stage5"]["block1"]
+    alone = models.create(
+        "vgg",
+        num_classes=None,
+        slots={"stage5/block.post": gate},
+        frozen_norm=norm and frozen,
+        **vgg,
+    )
+    own = {kind: tree["backbone"] for kind, tree in variables.items()}
+    want = jax.jit(functools.partial(alone.apply, train=False))(own, image)
+    assert want.shape == (2, 2, 4, 8)
+    encode = jax.jit(functools.partial(model.apply, method="encode"))
+    np.testing.assert_allclose(encode(variables, image), want, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -305,6 +333,11 @@ def test_a_frozen_backbone_gets_no_gradient_and_keeps_its_statistics():
         ({"slots": {"decoder.cross": "linformer"}}, "cannot"),
         ({**TEXT, "slots": {"backbone/decoder.cross": "linear"}}, "only decoder has"),
         ({"backbone": {"depth": 7, "layout": "cifar"}}, "6n \\+ 2"),
+        ({"backbone": {"name": "vit"}}, "is a resnet or a vgg, got 'vit'"),
+        (
+            {"backbone": {"name": "vgg"}, "slots": {"block.residual": "cbam"}},
+            "unknown slot 'block.residual'.*block.post",
+        ),
         ({"backbone": {"frozen_norm": True}}, "a setting of a captioner itself"),
         ({"vocab_size": 0}, "vocab_size"),
         ({"dropout": 1.0}, "dropout"),

@@ -121,6 +121,10 @@ CASES = {
         {"size": "small", "width": 12, "depth": 2, "num_heads": 3, "mlp_dim": 14},
         None,
     ),
+    "vgg": (
+        {"depth": 11, "widths": (4, 5, 6, 8, 7), "dense": (9,), "side": 1},
+        (32, 64, 3),
+    ),
     "vit": ({**TOKENS, "size": "tiny"}, (8, 12, 3)),
     "xcit": (
         {
@@ -389,6 +393,16 @@ CHANGES = {
         "output_bias": True,
         "fill": {"decoder.self": "linear"},
     },
+    "vgg": {
+        "depth": 13,
+        "widths": (4, 5, 6, 8, 6),
+        "norm": True,
+        "frozen_norm": ({"norm": True}, {"norm": True, "frozen_norm": True}),
+        "dense": (),
+        "side": 2,
+        "dropout": 0.25,
+        "fill": {"block.post": "squeeze_excite"},
+    },
     "vit": {
         **TRANSFORMER,
         "size": sizes("tiny", "small", **ONE_BLOCK),
@@ -425,6 +439,7 @@ NORMED = {
     "san": {"group.end": "cbam"},
     "swin": BATCH,
     "transformer": SYNCED,
+    "vgg": BATCH,
     "vit": BATCH,
 }
 # Gradients of a mean over the pixels of an output are small.

@@ -3,7 +3,7 @@
 SE: https://arxiv.org/abs/1709.01507, tables 10, 13, 14 and 15, whose printed numbers
 count the batch statistics too; CBAM and CIFAR: the counts that pytorchcv asserts;
 ViT and DeiT: timm and the metafiles of mmpretrain; Swin, CaiT and XCiT: timm; plain
-ResNets: torchvision.
+ResNets and VGG: torchvision.
 """
 
 import functools
@@ -46,6 +46,9 @@ def non_local(*blocks):
 def resnext(depth, attention=None):
     fill = {"block.residual": attention}
     return imagenet(depth, cardinality=32, group_width=4, slots=fill)
+
+
+vgg = lambda depth, norm=False, **more: ("vgg", {"depth": depth, "norm": norm, **more})
 
 
 def cifar(depth, attention=None, classes=10):
@@ -171,6 +174,14 @@ PARAMETERS = {
     "cifar100 se_resnet56": (cifar(56, SE, 100), 868_739),
     "cifar100 se_resnet110": (cifar(110, SE, 100), 1_750_802),
     "cifar100 se_resnet164": (cifar(164, SE, 100), 1_929_388),
+    "vgg11": (vgg(11), 132_863_336),
+    "vgg13": (vgg(13), 133_047_848),
+    "vgg16": (vgg(16), 138_357_544),
+    "vgg19": (vgg(19), 143_667_240),
+    "vgg11_bn": (vgg(11, True), 132_868_840),
+    "vgg13_bn": (vgg(13, True), 133_053_736),
+    "vgg16_bn": (vgg(16, True), 138_365_992),
+    "vgg19_bn": (vgg(19, True), 143_678_248),
     "vit_tiny_patch16_224": (vit("tiny"), 5_717_416),
     "vit_tiny_patch16_384": (vit("tiny", pixels=384), 5_790_376),
     "vit_small_patch16_224": (vit("small"), 22_050_664),
@@ -218,6 +229,9 @@ MACS = {
     "se_resnet50 caffe": 3_883.25,
     "table 16 no squeeze caffe": 4_270,
     "resnext50_32x4d": 4_240,
+    "vgg11": 7_610,
+    "vgg16": 15_470,
+    "vgg19": 19_630,
     "vit_tiny_patch16_224": 1_258.219_2,
     "vit_small_patch16_224": 4_607.954_304,
     "vit_base_patch16_224": 17_581.972_224,

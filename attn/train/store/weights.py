@@ -35,8 +35,8 @@ class Weights:
             path: a safetensors file or an index of several, or a directory with one
                 called as in FILES; the directory of a point, whose last checkpoint it
                 is, or that of one checkpoint, "POINT/checkpoints/STEP": its average, if
-                it has one. None replaces nothing. Those of a ResNet by itself will do
-                for a model that has one as its backbone, the rest of which is new.
+                it has one. None replaces nothing. Those of a network by itself will
+                do for a model that has it as its backbone, the rest of which is new.
             model: that starts with them.
             variables: shapes and types of its variables.
 
@@ -116,7 +116,7 @@ class Weights:
             checkpoints.close()
         wanted = traverse_util.flatten_dict(dict(self._variables))
         if interop.backbone.fits(self._model, arrays):
-            return interop.backbone.fit_variables(wanted, arrays)
+            return interop.backbone.fit_variables(self._model, wanted, arrays)
         sources = {path: self._same(path, array) for path, array in wanted.items()}
         layers = getattr(self._model, "task_layers", ())
         spare = [f"params/{layer}" for layer in layers]
