@@ -18,7 +18,7 @@ FIRST = frozenset(
         *("features.0.weight", "params/stage1/block0/conv/kernel"),
     }
 )
-WHY = "the weights are of its backbone alone"
+WHY = "the weights have none"
 
 
 def fits(model: models.Model, names: Iterable[str]) -> bool:

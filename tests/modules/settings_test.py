@@ -50,7 +50,7 @@ OTHER = {
     "cross_attention": HEADS | {"kv_channels": 5, "kv_norm": True},
     "cross_covariance": HEADS,
     "efficient_channel": TYPES | {"kernel_size": 5, "gamma": 1.0, "b": 5.0},
-    "gated_soft": TYPES | {"hidden": 7, "bias": False},
+    "gated_soft": TYPES | {"hidden": 7, "bias": False, "gate_bias": 2.0},
     "glimpse_sensor": {"size": 4, "scales": ({"size": 4}, 2), "dtype": BF16},
     "global_context": TYPES
     | {"reduction": 8, "pool": "avg", "fuse": "scale", "epsilon": 0.1},
@@ -273,7 +273,8 @@ def differ(one, other):
     )
 
 
-STARTING = ("kernel_init",)  # fields that decide how parameters start, and no more
+# Fields that decide how parameters start, and no more.
+STARTING = ("kernel_init", "gate_bias")
 STAGES = ("variables", "evaluated", "trained", "slopes")
 
 

@@ -25,16 +25,22 @@ class GatedSoft(AdditiveSoft):
     Attributes:
         hidden: as of `AdditiveSoft`.
         bias: likewise, but True, as in the code of the paper that has the gate.
+        gate_bias: what c starts from. 0 is a gate that is half open, as in the paper's
+            code (default). Where attention has not learnt to look yet, what it reads is
+            of no use, and the gate of those targets closes, after which it cannot
+            learn; a gate that starts nearly open, with 2, gives it the time.
         dtype, param_dtype: as in `Token`.
     """
 
     bias: bool = True
+    gate_bias: float = 0.0
 
     card: ClassVar[Card]
 
     def attend(self, call: Call) -> jax.Array:
         dtypes = {"dtype": self.dtype or call.q.dtype, "param_dtype": self.param_dtype}
-        gate = nn.Dense(1, name="gate_of_query", **dtypes)(call.q)
+        start = nn.initializers.constant(self.gate_bias)
+        gate = nn.Dense(1, name="gate_of_query", bias_init=start, **dtypes)(call.q)
         return super().attend(call) * nn.sigmoid(gate)
 
 

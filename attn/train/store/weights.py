@@ -13,6 +13,7 @@ from flax import traverse_util
 from attn import interop, settings
 from attn.interop.fitting import Fit, Path, Source
 from attn.train import partition
+from attn.train.step import KEPT
 from attn.train.store.checkpoint import Checkpoints
 from attn.workdir import files
 
@@ -132,14 +133,17 @@ class Weights:
 
 
 def _variables(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The variables in a checkpoint, the average where there is one, by path."""
+    """The variables in a checkpoint, the average where there is one, by path.
+
+    Without what the task keeps, which is no variable of the model.
+    """
     of_average = any(name.startswith("average.") for name in arrays)
     plain, averaged = ("params.", "extras."), ("average.0.", "average.1.")
     params, extras = averaged if of_average else plain
     found: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         for beginning, collection in ((params, "params."), (extras, "")):
-            if name.startswith(beginning):
+            if name.startswith(beginning) and not name.startswith(f"extras.{KEPT}."):
                 path = collection + name.removeprefix(beginning)
                 found[path.replace(".", "/")] = array
     return found

@@ -41,6 +41,20 @@ def test_an_open_gate_is_additive_attention(random_variables):
     np.testing.assert_allclose(y, want, rtol=1e-6)
 
 
+def test_a_gate_starts_as_open_as_it_is_told():
+    q, kv = tokens()
+    read = {}
+    for bias in (0.0, 2.0):
+        module = attn.create("gated_soft", gate_bias=bias)
+        variables = module.init(jax.random.key(0), q, kv, train=False)
+        gate = variables["params"]["gate_of_query"]
+        assert np.all(gate["bias"] == bias)
+        gate["kernel"] = np.zeros_like(gate["kernel"])
+        read[bias] = module.apply(variables, q, kv, train=False)
+    ratio = (1 + np.exp(0)) / (1 + np.exp(-2.0))
+    np.testing.assert_allclose(read[2.0], ratio * read[0.0], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "count"),
     [({}, 2 * 64 * 64 + 64 + 64 + 65), ({"hidden": 10}, 2 * 640 + 10 + 10 + 65)],

@@ -280,6 +280,26 @@ def test_a_run_on_longer_texts_gives_its_first_places(tmp_path):
         weights.Weights(str(tmp_path), vit, {"params": wanted}).check()
 
 
+def test_what_a_task_keeps_is_no_weight(tmp_path):
+    params = {"dense0": {"bias": np.arange(5.0)}}
+    extras = {
+        "batch_stats": {"norm": {"mean": np.ones(5)}},
+        "task": {"seen": np.ones(())},
+    }
+    state = State(np.int32(7), np.uint32(0), params, extras, {}, None, {})
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(state, notes={})
+    checkpoints.close()
+    like = jax.ShapeDtypeStruct((5,), np.float32)
+    wanted = {
+        "params": {"dense0": {"bias": like}},
+        "batch_stats": {"norm": {"mean": like}},
+    }
+    mlp = models.create(**MLP, num_classes=4)
+    found = weights.Weights(str(tmp_path), mlp, wanted).read()
+    assert set(found) == {"params/dense0/bias", "batch_stats/norm/mean"}
+
+
 FILE = '''"""From another training, in a sweep of one point."""
 from tests.train import small
 
