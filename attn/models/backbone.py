@@ -5,6 +5,7 @@ settings `backbone`, which are the network's, and slots "backbone/...", of which
 scope may be left out where nothing narrows the place.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from attn import settings
 from attn.models import slots
 from attn.models.base import Slotted
 from attn.models.resnet import ResNet
+from attn.models.scaling import Width
 from attn.models.vgg import VGG
 from attn.settings import Invalid
 
@@ -72,6 +74,23 @@ def scopes(backbone: Mapping[str, Any]) -> dict[str, Any]:
     """Its stages and blocks, for `Model.scopes`."""
     kind, own = _parts(backbone)
     return {SCOPE: kind(num_classes=None, parent=None, **own).scopes()}
+
+
+def width_settings(
+    model: Slotted, backbone: Mapping[str, Any], step: int = 1
+) -> dict[str, Width]:
+    """The settings that scale its width, for `Model.width_settings`.
+
+    Args:
+        model: whose filling it takes.
+        backbone: checked settings.
+        step: of what the model needs its channels to be a multiple.
+    """
+    own = build(model, backbone, parent=None).width_settings()
+    return {
+        f"{SCOPE}.{name}": Width(width.value, math.lcm(step, width.step))
+        for name, width in own.items()
+    }
 
 
 def is_inside(key: str) -> bool:

@@ -159,14 +159,24 @@ class Captioner(Model):
         return FrozenDict(num_heads=self.num_heads, kernel_init="xavier")
 
     def width_settings(self) -> dict[str, Width]:
-        """The settings that scale the width of its decoder."""
+        """The settings that scale its decoder, and its backbone unless it is frozen."""
         own = {k: v for k, v in self.fill.items() if not backbones.is_inside(k)}
         if self.decoder == "lstm":
             widths = {"width": self.width, "embedding": self.embedding}
             step = step_of(own, self.given())
-            return {k: Width(v, step if k == "width" else 1) for k, v in widths.items()}
-        step = math.lcm(self.num_heads, 2, step_of(own, self.given()))
-        return {"width": Width(self.width, step), "mlp_dim": Width(self.mlp_dim, 1)}
+            found = {
+                k: Width(v, step if k == "width" else 1) for k, v in widths.items()
+            }
+        else:
+            step = math.lcm(self.num_heads, 2, step_of(own, self.given()))
+            found = {
+                "width": Width(self.width, step),
+                "mlp_dim": Width(self.mlp_dim, 1),
+            }
+        if self.frozen:
+            return found
+        step = DIVISORS[self.position]
+        return found | backbones.width_settings(self, self.backbone, step)
 
     def setup(self):
         self.encoder = self._encoder(self._dtype(), name="backbone")

@@ -190,7 +190,10 @@ class DETR(Model):
         )
 
     def width_settings(self) -> dict[str, Width]:
-        """The settings that scale the width of its Transformer."""
+        """The settings that scale its Transformer, and its backbone if that is trained.
+
+        One with a fixed batch normalisation has the weights of a network as it is.
+        """
         own = {
             key: specs
             for key, specs in self.fill.items()
@@ -198,7 +201,11 @@ class DETR(Model):
         }
         step = math.lcm(self.num_heads, 4, step_of(own, self.given()))
         found = {"width": Width(self.width, step)}
-        return found | ({"mlp_dim": Width(self.mlp_dim, 1)} if self.mlp_dim else {})
+        if self.mlp_dim:
+            found["mlp_dim"] = Width(self.mlp_dim, 1)
+        if not self.frozen_norm:
+            found |= backbones.width_settings(self, self.backbone)
+        return found
 
     @nn.compact
     def __call__(

@@ -79,9 +79,10 @@ class PoseResNet(Model):
         return {**backbones.scopes(self.backbone), **doubled}
 
     def width_settings(self) -> dict[str, Width]:
-        """The channels of the doubled maps."""
+        """The channels of the doubled maps, and those of the backbone."""
         own = {k: v for k, v in self.fill.items() if not backbones.is_inside(k)}
-        return {"width": Width(self.width, step_of(own, self.given()))}
+        doubled = Width(self.width, step_of(own, self.given()))
+        return {"width": doubled, **backbones.width_settings(self, self.backbone)}
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:

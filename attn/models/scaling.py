@@ -4,7 +4,7 @@ A model that can be scaled to a budget has a method `width_settings()`, which re
 the settings of `models.create` that hold its widths, by name, each as a `Width`.
 Scaling all of them by one factor, each to a multiple of its step, makes a network of
 the same shape and another cost; setting them to the values that they have makes the
-same network.
+same network. "backbone.widths" is the setting "widths" inside the setting "backbone".
 """
 
 import dataclasses
@@ -27,6 +27,22 @@ class Width(NamedTuple):
 
     value: int | tuple[int, ...]
     step: int
+
+
+def scaled(section: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The section of a config with widths in it.
+
+    Args:
+        section: settings of the model.
+        found: widths by the names that `width_settings` gives them.
+    """
+    section = dict(section)
+    for name, value in found.items():
+        outer, _, inner = name.partition(".")
+        if inner:
+            value = scaled(section.get(outer, {}), {inner: value})
+        section[outer] = value
+    return section
 
 
 def step_of(fill: slots.Filling, given: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from attn import models
+from attn.models import scaling
 from attn.models.scaling import Width
 
 HEADS = {"name": "multi_head", "num_heads": 3}
@@ -67,6 +68,22 @@ CASES |= {
     "bert": ("bert", TEXT),
     "bert sinusoidal": ("bert", {**TEXT, "mlp_dim": None, "position": "sinusoidal"}),
 }
+SMALL = {"depth": 8, "layout": "cifar", "width": 4}
+TRAINED = {"backbone": SMALL, "frozen_norm": False, "encoder_depth": 1}
+TRAINED |= {"width": 24, "num_heads": 3, "decoder_depth": 1, "mlp_dim": 99}
+GATED = {"backbone/stage2/block.residual": {"name": "multi_head", "num_heads": 4}}
+LSTM = {"backbone": SMALL, "vocab_size": 11, "width": 9, "embedding": 29}
+VGG = {"name": "vgg", "depth": 11, "widths": (4, 4, 5, 6, 8)}
+CASES |= {
+    "detr": ("detr", TRAINED),
+    "detr of heads": ("detr", TRAINED | {"slots": GATED}),
+    "captioner": ("captioner", LSTM),
+    "captioner placed": ("captioner", LSTM | {"backbone": VGG, "position": "sine"}),
+    "pose_resnet": (
+        "pose_resnet",
+        {"backbone": SMALL, "width": 6, "num_joints": 3, "deconvolutions": 1},
+    ),
+}
 STEPS = {
     "resnet": 1,
     "resnet in numbers": 1,
@@ -93,8 +110,8 @@ each = pytest.mark.parametrize("name", list(CASES))
 
 def made(name, **changes):
     model, settings = CASES[name]
-    settings = {**settings, **changes}
-    if "vocab_size" not in settings:
+    settings = scaling.scaled(settings, changes)
+    if {"vocab_size", "num_joints"}.isdisjoint(settings):
         settings = {"num_classes": 5, **settings}
     if model == "vit":
         settings = {"size": "tiny", "patch_size": 4, **settings}
@@ -102,7 +119,7 @@ def made(name, **changes):
 
 
 def sizes(model):
-    image = jax.ShapeDtypeStruct((1, 16, 24, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, 16, 32, 3), jnp.float32)
     words = jax.ShapeDtypeStruct((1, 6), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 6), bool)
     kinds = {"image": image, "source_mask": mask, "tokens_mask": mask}
@@ -167,6 +184,17 @@ def test_no_smaller_step_would_do(name):
     width = STEPS[name] + STEPS[name] // 2
     with pytest.raises(ValueError, match=f"{width}|multiple|divi"):
         sizes(made(name, width=width))
+
+
+def test_a_backbone_is_scaled_with_its_model_unless_it_is_as_it_was_trained():
+    name = "backbone.widths"
+    assert made("detr").width_settings()[name] == Width((4, 4, 8, 16), 1)
+    assert made("detr of heads").width_settings()[name] == Width((4, 4, 8, 16), 4)
+    assert made("captioner").width_settings()[name] == Width((4, 4, 8, 16), 1)
+    placed = made("captioner placed").width_settings()
+    assert placed[name] == Width((4, 4, 5, 6, 8), 4)
+    assert name not in made("detr", frozen_norm=True).width_settings()
+    assert name not in made("captioner", frozen=True).width_settings()
 
 
 def test_widths_of_a_resnet_are_its_stem_and_stages():

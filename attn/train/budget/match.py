@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from attn import settings
+from attn.models.scaling import scaled
 from attn.train import loop, partition
 from attn.train.budget import search
 from attn.train.program import Program
@@ -142,7 +143,7 @@ class _Matching:
         entry = self._known[keys]
         self.record["points"][point.name] = entry
         config = copy.deepcopy(point.config)
-        config["model"] |= entry["settings"]
+        config["model"] = scaled(config["model"], entry["settings"])
         return dataclasses.replace(point, config=config)
 
     def _reference(self, point: Point) -> Point:
@@ -263,7 +264,7 @@ class _Network:
         """Parameters and multiply-adds at these widths; compiles nothing."""
         key = json.dumps(found)
         if key not in self._costs:
-            model = self._program.build({**self._config["model"], **found})
+            model = self._program.build(scaled(self._config["model"], found))
             self._costs[key] = self._program.costs_of(model)
         return dict(self._costs[key])
 
@@ -278,7 +279,7 @@ class _Network:
         key = json.dumps(found)
         if key not in self._latencies:
             config = copy.deepcopy(self._config)
-            config["model"] |= found
+            config["model"] = scaled(config["model"], found)
             step_time = StepTime(Program(config))
             wanted = _broadcast(ROUND_SECONDS / step_time.seconds(2) * 2)
             steps = max(1, round(wanted))
