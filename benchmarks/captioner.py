@@ -6,7 +6,7 @@
 small   the captioner of `experiments/show_attend_tell.py`, with its ResNet: 32 images
         of 64 pixels, captions of as many words as the data have at most
 paper   the decoder alone, in the sizes of that experiment's paper form: annotations of
-        14x14 places of 2048 channels, which a frozen encoder has made of 16 images, 20
+        14x14 places of 512 channels, which a frozen VGG has made of 16 images, 20
         of 10,000 words
 
 PyTorch's side is the same network, written as one writes it there: a loop over the
@@ -52,7 +52,7 @@ class Decoder(Captioner):
 SCENES = scene.FACTS["vocab_size"], scene.FACTS["max_length"]
 FORMS = {
     "small": (Captioner, (experiment.BATCH, 64, 64, 3), *SCENES),
-    "paper": (Decoder, (16, 14, 14, 2048), 10_000, 20),
+    "paper": (Decoder, (16, 14, 14, 512), 10_000, 20),
 }
 START, BEAMS = 0, (1, 4)
 RATE = 1e-4

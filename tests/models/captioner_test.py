@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from attn import capture, decoding, models, settings
+from attn.models import cost
 
 SMALL = {
     "vocab_size": 11,
@@ -257,6 +258,24 @@ def test_the_reward_is_foretold_by_the_state_before_each_word():
     assert np.any(kernel) and not any(map(np.any, jax.tree.leaves(gradient)))
     with pytest.raises(settings.Invalid, match="decoder='lstm'"):
         made(decoder="transformer", slots={}, baseline=True)
+
+
+def test_what_attention_makes_of_the_map_is_made_once():
+    """Another word costs its own layers, and scores and sums of the places."""
+    model, places, channels = made(), 6, 16
+    width, embedding, words = SMALL["width"], SMALL["embedding"], SMALL["vocab_size"]
+    image = jax.ShapeDtypeStruct((1, 8, 12, 3), jnp.float32)
+
+    def macs(length):
+        said = jax.ShapeDtypeStruct((1, length), jnp.int32)
+        init = functools.partial(model.init, train=False)
+        variables = jax.eval_shape(init, jax.random.key(0), image, said)
+        return cost.macs(model.apply, variables, image, said, train=False)
+
+    lstm = 4 * width * (embedding + width + channels)
+    attention = width * width + places * (width + channels)
+    logits = embedding * (width + channels + words)
+    assert macs(6) - macs(5) == lstm + attention + logits
 
 
 def test_maps_are_captured_with_their_grid():

@@ -8,6 +8,8 @@ Letters used in shapes:
     S places of the map (the annotations) of D channels.
 """
 
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -175,17 +177,15 @@ class LSTMDecoder(Slotted):
         """All steps, given the words before each: teacher forcing."""
         tokens = as_tokens(grid_map)
         carry, pooled = self._start(tokens)
-        scanned = nn.scan(
-            Cell,
-            variable_axes={choices.COLLECTION: 0},
-            variable_broadcast="params",
-            split_rngs={"params": False, "sample": True, "dropout": True},
-            in_axes=(1, 0, *[nn.broadcast] * 4),
-            out_axes=1,
-        )
         seen = jnp.arange(words.shape[1]) < self._until(words.shape[1])
-        cell = self._cell(scanned)
-        _, steps = cell(carry, words, seen, pooled, tokens, False, train)
+        step = _looking(self._cell(Cell), carry, words[:, 0], pooled, tokens, train)
+        names = [name for name in ("sample", "dropout") if self.has_rng(name)]
+        keys = {
+            name: jax.random.split(self.make_rng(name), len(seen)) for name in names
+        }
+        fed = (jnp.moveaxis(words, 1, 0), seen, keys)
+        _, steps = jax.lax.scan(lambda carry, fed: step(carry, *fed), carry, fed)
+        steps = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), steps)
         if self.baseline:
             before = jnp.concatenate([carry[1][:, None], steps.state[:, :-1]], axis=1)
             before = jax.lax.stop_gradient(before).astype(jnp.float32)
@@ -246,6 +246,40 @@ class LSTMDecoder(Slotted):
 
     def _cell(self, kind: Any) -> Any:
         return kind(width=self.width, fill=self.fill, name="cell", **self.inherited())
+
+
+def _looking(
+    cell: Cell,
+    carry: Carry,
+    word: jax.Array,
+    pooled: jax.Array,
+    tokens: jax.Array,
+    train: bool,
+) -> Callable[[Carry, jax.Array, jax.Array, Mapping[str, jax.Array]], tuple]:
+    """A step of a cell, given the carry, a word, `seen` and keys of what is random.
+
+    What attention makes of the annotations, such as keys, is made once, before all
+    steps, and so are its gradients: it is in the cache as when words are decoded.
+    """
+    stored = slots.filled(cell.fill, PLACE)
+    first = carry, word, jnp.array(True), pooled
+    if cell.is_initializing():  # makes the parameters
+        cell(*first, tokens, False, False)
+    cell, variables = cell.unbind()
+    if stored:
+        init = functools.partial(cell.init, decode=True, train=False)
+        made = jax.eval_shape(init, jax.random.key(0), *first, tokens)[CACHE]
+        empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), made)
+        fill = {"decode": True, "train": False, "mutable": CACHE}
+        _, kept = cell.apply(variables | {CACHE: empty}, *first, tokens, **fill)
+        variables, tokens = variables | kept, None
+
+    def step(carry, word, seen, keys):
+        fed = carry, word, seen, pooled, tokens, stored, train
+        changed = (CACHE, choices.COLLECTION)
+        return cell.apply(variables, *fed, rngs=keys, mutable=changed)[0]
+
+    return step
 
 
 def _evenly(
