@@ -21,7 +21,7 @@ from attn.models.layers.checks import check_rates, check_sizes
 from attn.models.layers.convolution import HE_NORMAL, batch_norm
 from attn.models.layers.dense import HE, classify, drop, hidden
 from attn.models.layers.timm import Rules
-from attn.models.scaling import Width
+from attn.models.scaling import Width, step_of
 from attn.modules.convolution import Conv
 from attn.settings import Invalid, Positive
 
@@ -42,8 +42,8 @@ class VGG(Model):
     last map that is larger than `side`, and the logits are the mean over all places,
     as in the paper's section 3.2 and in timm.
 
-    Slots, of which the first two may be narrowed where K and J say so; stages count
-    from 1, blocks from 0:
+    Slots, which may be narrowed where K and J say so, "stage3/block0/block.post":
+    stages count from 1, blocks from 0.
 
         input        the image
         block.post   K J  after a convolution, its BN and its ReLU
@@ -107,8 +107,8 @@ class VGG(Model):
     @property
     def task_layers(self) -> tuple[str, ...]:
         """The classifier; the linear layers before it too, where it has none itself."""
-        hidden = [f"dense{index}" for index in range(len(self.dense))]
-        return ("classifier", *(hidden if self.num_classes is None else []))
+        before = [f"dense{index}" for index in range(len(self.dense))]
+        return ("classifier", *(before if self.num_classes is None else []))
 
     def scopes(self) -> dict[str, dict]:
         """Stages, counting from 1, and their convolutions, from 0."""
@@ -127,11 +127,11 @@ class VGG(Model):
         return (*rules, *self.timm)
 
     def width_settings(self) -> dict[str, Width]:
-        """The settings that scale its width."""
-        own = {"widths": self.widths}
+        """The settings that scale its width, which heads in its slots restrict."""
+        found = {"widths": Width(self.widths, step_of(self.fill, {}))}
         if self.num_classes is not None and self.dense:
-            own["dense"] = self.dense
-        return {name: Width(value, 1) for name, value in own.items()}
+            found["dense"] = Width(self.dense, 1)
+        return found
 
     def stride(self) -> int:
         """Pixels of the image on the side of one of the last map."""

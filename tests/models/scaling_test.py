@@ -73,12 +73,14 @@ TRAINED = {"backbone": SMALL, "frozen_norm": False, "encoder_depth": 1}
 TRAINED |= {"width": 24, "num_heads": 3, "decoder_depth": 1, "mlp_dim": 99}
 GATED = {"backbone/stage2/block.residual": {"name": "multi_head", "num_heads": 4}}
 LSTM = {"backbone": SMALL, "vocab_size": 11, "width": 9, "embedding": 29}
-VGG = {"name": "vgg", "depth": 11, "widths": (4, 4, 5, 6, 8)}
+VGG = {"depth": 11, "widths": (4, 4, 5, 6, 9)}
+PLACED = {"backbone": {"name": "vgg", **VGG, "widths": (4, 4, 5, 6, 8)}}
 CASES |= {
+    "vgg": ("vgg", VGG | {"dense": (99,), "side": 1, "slots": {"head": HEADS}}),
     "detr": ("detr", TRAINED),
     "detr of heads": ("detr", TRAINED | {"slots": GATED}),
     "captioner": ("captioner", LSTM),
-    "captioner placed": ("captioner", LSTM | {"backbone": VGG, "position": "sine"}),
+    "captioner placed": ("captioner", LSTM | PLACED | {"position": "sine"}),
     "pose_resnet": (
         "pose_resnet",
         {"backbone": SMALL, "width": 6, "num_joints": 3, "deconvolutions": 1},
@@ -89,6 +91,7 @@ STEPS = {
     "resnet in numbers": 1,
     "resnext": 8,
     "resnet of heads": 12,
+    "vgg": 3,
     "vit": 3,
     "vit mlp": 3,
     "vit sinusoidal_2d": 12,
@@ -119,7 +122,7 @@ def made(name, **changes):
 
 
 def sizes(model):
-    image = jax.ShapeDtypeStruct((1, 16, 32, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, 32, 64, 3), jnp.float32)
     words = jax.ShapeDtypeStruct((1, 6), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 6), bool)
     kinds = {"image": image, "source_mask": mask, "tokens_mask": mask}

@@ -178,7 +178,7 @@ class LSTMDecoder(Slotted):
         tokens = as_tokens(grid_map)
         carry, pooled = self._start(tokens)
         seen = jnp.arange(words.shape[1]) < self._until(words.shape[1])
-        step = _looking(self._cell(Cell), carry, words[:, 0], pooled, tokens, train)
+        step = _forced_step(self._cell(Cell), carry, words[:, 0], pooled, tokens, train)
         names = [name for name in ("sample", "dropout") if self.has_rng(name)]
         keys = {
             name: jax.random.split(self.make_rng(name), len(seen)) for name in names
@@ -248,7 +248,7 @@ class LSTMDecoder(Slotted):
         return kind(width=self.width, fill=self.fill, name="cell", **self.inherited())
 
 
-def _looking(
+def _forced_step(
     cell: Cell,
     carry: Carry,
     word: jax.Array,
