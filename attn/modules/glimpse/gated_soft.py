@@ -28,7 +28,7 @@ class GatedSoft(AdditiveSoft):
         gate_bias: what c starts from. 0 is a gate that is half open, as in the paper's
             code (default). Where attention has not learnt to look yet, what it reads is
             of no use, and the gate of those targets closes, after which it cannot
-            learn; a gate that starts nearly open, with 2, gives it the time.
+            learn; a gate that starts nearly open, with 2, gives it more time.
         dtype, param_dtype: as in `Token`.
     """
 
