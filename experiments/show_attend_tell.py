@@ -69,7 +69,7 @@ cross = lambda spec: {"model.slots": {"decoder.cross": spec}}
 ATTENTIONS = {
     "soft": cross(SOFT),
     "gated soft": cross({"name": "gated_soft"}),
-    "gated soft, open at first": cross(OPEN),
+    "open gated soft": cross(OPEN),
     "hard": cross(HARD) | {"task.penalty": 0.0, "task.reward": REWARD},
     "hard, by the word": cross(HARD)
     | {"task.penalty": 0.0, "task.reward": 0.1, **BY_WORD},
