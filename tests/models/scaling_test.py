@@ -76,7 +76,7 @@ LSTM = {"backbone": SMALL, "vocab_size": 11, "width": 9, "embedding": 29}
 VGG = {"depth": 11, "widths": (4, 4, 5, 6, 9)}
 PLACED = {"backbone": {"name": "vgg", **VGG, "widths": (4, 4, 5, 6, 8)}}
 CASES |= {
-    "vgg": ("vgg", VGG | {"dense": (99,), "side": 1, "slots": {"head": HEADS}}),
+    "vgg": ("vgg", VGG | {"num_classes": None, "slots": {"head": HEADS}}),
     "detr": ("detr", TRAINED),
     "detr of heads": ("detr", TRAINED | {"slots": GATED}),
     "captioner": ("captioner", LSTM),
@@ -122,7 +122,7 @@ def made(name, **changes):
 
 
 def sizes(model):
-    image = jax.ShapeDtypeStruct((1, 32, 64, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, 16, 24, 3), jnp.float32)
     words = jax.ShapeDtypeStruct((1, 6), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 6), bool)
     kinds = {"image": image, "source_mask": mask, "tokens_mask": mask}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from attn import models
+from attn.models.scaling import Width
 from attn.settings import Invalid
 
 small = functools.partial(
@@ -87,6 +88,14 @@ def test_without_classes_the_last_map_comes_out():
     model = small(num_classes=None, norm=True)
     found = apply(model, made(model))
     assert found.shape == (2, 37 // model.stride(), 70 // model.stride(), 5)
+
+
+def test_its_widths_and_its_linear_layers_are_scaled_to_a_budget():
+    assert small().width_settings() == {
+        "widths": Width((2, 3, 4, 6, 5), 1),
+        "dense": Width((7, 8), 1),
+    }
+    assert "dense" not in small(num_classes=None).width_settings()
 
 
 def test_a_filling_of_one_convolution_reaches_that_alone():
