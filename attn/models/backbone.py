@@ -26,8 +26,10 @@ RESNET = FrozenDict({"depth": 50})
 # Of the ResNet, whose places the others have some of.
 PLACES = {place: scopes + 1 for place, scopes in ResNet.places.items()}
 # What is no setting of it: the model has it itself, or it has no meaning there.
-OWN = ("num_classes", "slots", "fill", "dilated", "frozen_norm", "dense", "side")
-OWN += ("dropout",)
+OWN = (
+    *("num_classes", "slots", "fill", "dilated", "frozen_norm"),
+    *("dense", "side", "dropout"),
+)
 
 
 def checked(

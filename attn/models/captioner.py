@@ -161,22 +161,17 @@ class Captioner(Model):
     def width_settings(self) -> dict[str, Width]:
         """The settings that scale its decoder, and its backbone unless it is frozen."""
         own = {k: v for k, v in self.fill.items() if not backbones.is_inside(k)}
+        step = step_of(own, self.given())
         if self.decoder == "lstm":
-            widths = {"width": self.width, "embedding": self.embedding}
-            step = step_of(own, self.given())
-            found = {
-                k: Width(v, step if k == "width" else 1) for k, v in widths.items()
-            }
+            inner = {"embedding": Width(self.embedding, 1)}
         else:
-            step = math.lcm(self.num_heads, 2, step_of(own, self.given()))
-            found = {
-                "width": Width(self.width, step),
-                "mlp_dim": Width(self.mlp_dim, 1),
-            }
+            step = math.lcm(self.num_heads, 2, step)
+            inner = {"mlp_dim": Width(self.mlp_dim, 1)}
+        found = {"width": Width(self.width, step), **inner}
         if self.frozen:
             return found
-        step = DIVISORS[self.position]
-        return found | backbones.width_settings(self, self.backbone, step)
+        places = DIVISORS[self.position]
+        return found | backbones.width_settings(self, self.backbone, places)
 
     def setup(self):
         self.encoder = self._encoder(self._dtype(), name="backbone")

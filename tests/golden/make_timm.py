@@ -114,9 +114,8 @@ def draw(name, shape):
     if name == "patch_embed.proj.bias":
         return 0.01 * rng.normal(size=shape)
     width = np.prod(shape[1:]) ** -0.5 if len(shape) in (2, 4) else 0.3
-    if re.match(
-        r"layer\d|conv1\b|features\b", name
-    ):  # not followed by a norm of tokens
+    # Of a ResNet or a VGG, which have no norm of tokens.
+    if re.match(r"layer\d|conv1\b|features\b", name):
         return 1.5 * width * rng.normal(size=shape)
     return (3 if len(shape) == 4 else 1.2) * width * rng.normal(size=shape)
 

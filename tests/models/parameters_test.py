@@ -48,7 +48,7 @@ def resnext(depth, attention=None):
     return imagenet(depth, cardinality=32, group_width=4, slots=fill)
 
 
-vgg = lambda depth, norm=False, **more: ("vgg", {"depth": depth, "norm": norm, **more})
+vgg = lambda depth, norm=False: ("vgg", {"depth": depth, "norm": norm})
 
 
 def cifar(depth, attention=None, classes=10):

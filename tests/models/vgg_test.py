@@ -1,4 +1,4 @@
-"""VGG: its slots, its map without a classifier, training as in torch, its errors.
+"""VGG against NumPy with a map doubled in each slot, fixed statistics, its errors.
 
 Its logits are compared with timm's in `tests/interop/timm_test.py`.
 """
