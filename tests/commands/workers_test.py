@@ -34,7 +34,10 @@ def sweep(arg):
 # A worker in short: says who it is, trains until told to stop, ends as told.
 PLAYED = """
 import json, os, pathlib, signal, sys, time
-here = pathlib.Path(sys.argv[1])
+here, how, end = pathlib.Path(sys.argv[1]), sys.argv[2], time.monotonic() + 1000
+def wait(over):
+    while not over() and time.monotonic() < end:
+        time.sleep(0.05)
 (here / ".leases").mkdir(exist_ok=True)
 def stop(*_):
     (here / f"{os.getpid()}.stopped").write_text("")
@@ -42,13 +45,12 @@ def stop(*_):
 signal.signal(signal.SIGTERM, stop)
 (here / f"{os.getpid()}.said").write_text(json.dumps([*os.sched_getaffinity(0)]))
 print("launch.py: the last line")
-how = sys.argv[2]
-while how not in ("wrong", "failed") and len(list(here.glob("*.said"))) < 2:
-    time.sleep(0.05)
+if how not in ("wrong", "failed"):
+    wait(lambda: len(list(here.glob("*.said"))) >= 2)
 if how == "killed" and os.getpid() == min(int(p.stem) for p in here.glob("*.said")):
     os.kill(os.getpid(), 9)
-while how == "until told":
-    time.sleep(0.05)
+if how == "until told":
+    wait(lambda: False)
 sys.exit({"wrong": 2, "failed": 1}.get(how, 0))
 """
 
@@ -167,7 +169,7 @@ def test_a_signal_while_a_worker_is_started_is_not_lost(
 
     monkeypatch.setattr(workers, "_places", lambda count: [(None, {})] * count)
     monkeypatch.setattr(workers.subprocess, "Popen", interrupted)
-    status, _ = play("both at once")
+    status, _ = play("until told")
     assert status == 75
     assert len(started) == during
     assert all(process.poll() is not None for process in started)
