@@ -1,6 +1,7 @@
-"""Average pooling to a size that is given, from maps of any size, larger or smaller."""
+"""Pooling: averages to a size that is given, and the largest value over whole axes."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -38,3 +39,35 @@ def _cells(cells: int, length: int) -> np.ndarray:
     place = np.arange(length)
     inside = (place >= first[:, None]) & (place < end[:, None])
     return inside / inside.sum(axis=1, keepdims=True)
+
+
+def largest(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
+    """The largest value over axes, whose gradient goes to the first place that has it.
+
+    `jnp.max` finds the places for the gradient by comparing x with the result. Where
+    XLA makes x anew for that, in another loop than before, a rounding may differ, so
+    that no place is equal and the gradient is 0 / 0. Here a place is told by its
+    number. Of equal values the first one gets all, as in torch's max pooling;
+    `jnp.max` shares it among them.
+
+    Args:
+        x: of any shape.
+        axis: one axis, or several that follow one another.
+    """
+    axes = sorted(n % x.ndim for n in np.atleast_1d(axis))
+    first, end = axes[0], axes[-1] + 1
+    values = math.prod(x.shape[first:end])
+    return _largest(x.reshape(*x.shape[:first], values, *x.shape[end:]), first)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _largest(x: jax.Array, axis: int) -> jax.Array:
+    return jnp.max(x, axis)
+
+
+@_largest.defjvp
+def _of_the_place(axis, primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    place = jnp.argmax(x, axis, keepdims=True)
+    there = jax.lax.broadcasted_iota(place.dtype, x.shape, axis) == place
+    return _largest(x, axis), jnp.where(there, tangent, 0).sum(axis)

@@ -133,11 +133,13 @@ def test_it_evaluates_alike_on_one_device_and_on_eight(name):
 
 
 def test_copying_is_learnt_and_decoded():
-    made = config("copying", steps=300, log_every=300, eval_every=300)
+    made = config("copying", steps=600, log_every=600, eval_every=600)
+    made["data"]["train"] = "train[:2048]"
+    made["schedule"] = {"name": "cosine", "peak": 0.01, "warmup": 0}
     program = one(made)
     state = small.start(program, 0)
     with program.dataset.train(16, seed=0) as batches:
-        for _ in range(300):
+        for _ in range(made["train"]["steps"]):
             state, _ = program.train_step(state, small.fed(program, next(batches)))
     values = small.evaluate(program, state, "test").values
     assert values["exact"] > 80

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.ops.pool import largest
 from attn.settings import Positive
 
-SQUEEZES = {"avg": jnp.mean, "max": jnp.max}
+SQUEEZES = {"avg": jnp.mean, "max": largest}
 EXCITATIONS = {"sigmoid": nn.sigmoid, "tanh": nn.tanh, "relu": nn.relu}
 
 
@@ -69,7 +70,7 @@ class SqueezeExcite(nn.Module):
         x = seen = x.astype(self.dtype or x.dtype)
         if self.squeeze != "none":
             pool = SQUEEZES[self.squeeze]
-            seen = pool(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
+            seen = pool(x.astype(jnp.float32), axis=(1, 2))[:, None, None]
         options = {
             "use_bias": self.bias,
             "dtype": seen.dtype,

@@ -16,10 +16,11 @@ from attn import settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.convolution import Conv
+from attn.ops.pool import largest
 from attn.settings import Positive
 
-POOLS = {"avg": (jnp.mean,), "max": (jnp.max,), "avg_max": (jnp.mean, jnp.max)}
-DESCRIPTORS = {"official": (jnp.max, jnp.mean), "timm": (jnp.mean, jnp.max)}
+POOLS = {"avg": (jnp.mean,), "max": (largest,), "avg_max": (jnp.mean, largest)}
+DESCRIPTORS = {"official": (largest, jnp.mean), "timm": (jnp.mean, largest)}
 # What flax keeps of the old statistics: one minus the momentum of torch.
 MOMENTUM = {"official": 0.99, "timm": 0.9}
 
