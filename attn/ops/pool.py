@@ -53,9 +53,14 @@ def largest(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     Args:
         x: of any shape.
         axis: one axis, or several that follow one another.
+
+    Raises:
+        ValueError: there is another axis between those.
     """
     axes = sorted(n % x.ndim for n in np.atleast_1d(axis))
     first, end = axes[0], axes[-1] + 1
+    if axes != list(range(first, end)):
+        raise ValueError(f"axis must be axes that follow one another, got {axis}")
     values = math.prod(x.shape[first:end])
     return _largest(x.reshape(*x.shape[:first], values, *x.shape[end:]), first)
 

@@ -47,6 +47,11 @@ def test_the_largest_and_its_place(axis):
     np.testing.assert_allclose(dx, want, rtol=1e-6)
 
 
+def test_axes_with_another_between_them_are_refused():
+    with pytest.raises(ValueError, match=r"follow one another, got \(0, 2\)"):
+        largest(jnp.ones((2, 3, 4)), (0, 2))
+
+
 def test_of_equal_values_the_first_has_the_gradient():
     x = jnp.array([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
     slope = jax.grad(lambda x: largest(x, -1).sum())(x)
