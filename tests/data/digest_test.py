@@ -24,6 +24,7 @@ DIGESTS = {
     "b7674412e7252838": MNIST | {"distortion": "cluttered"},
     "8df9a3df27f39830": MNIST | {"composition": "addition"},
     "6c0e90c43735bfde": MNIST | {"composition": "number", "canvas": 54},
+    "ff02392e35af6bbc": MNIST | {"composition": "odd_one_out", "canvas": 41},
     "135dc98eef407103": {"name": "digits_scene"},
     "5dde19ea924a8759": MNIST | {"image_size": 32},
     "84ad1e25759bfef1": {"name": "photos", "transforms": CROP},

@@ -10,6 +10,7 @@ from attn import settings
 from attn.data.digits import compositions, ink
 from attn.data.digits.compositions import Composition
 from attn.data.digits.distortions import DISTORTIONS, SIDE, Distortion
+from attn.data.digits.pool import Pool
 from attn.data.images import labelled, normalise
 from attn.data.images.labelled import Images
 from attn.data.source import Batch, Source
@@ -140,8 +141,10 @@ def _distorted(
 
 
 def _composed(digits: Images, name: str, composition: Composition) -> Source:
+    pool = Pool(digits.pixels, digits.labels)
+
     def read(rows: np.ndarray, draws: np.ndarray) -> Batch:
-        return composition.apply(digits.pixels, digits.labels, rows, draws)
+        return composition.apply(pool, rows, draws)
 
     class_names = composition.class_names or digits.class_names
     return Source(

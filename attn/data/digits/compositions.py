@@ -15,12 +15,12 @@
     scene     three to five digits on a coloured texture; `attn.data.digits.scene` says
               more
 
-Every function maps (digits, labels, rows, draws, side) to the arrays of a batch:
-`digits` uint8 [N, 28, 28, 1] and `labels` int32 [N] are the whole split, from which
-the other digits are chosen, `rows` int [B] the examples' own digits, `draws` [B, draws]
-numbers in [0, 1), `side` that of the canvas. "image" is float32 [B, side, side, C] in
-0..255; "objects", bool [B, side, side], where the ink of the digits is, in scenes
-that of the largest. The result of an example depends on its own row and draws only.
+Every function maps (pool, rows, draws, side) to the arrays of a batch: `pool` is the
+whole split, from which the other digits are chosen, `rows` int [B] the examples' own
+digits, `draws` [B, draws] numbers in [0, 1), `side` that of the canvas. "image" is
+float32 [B, side, side, C] in 0..255; "objects", bool [B, side, side], where the ink of
+the digits is, in scenes that of the largest. The result of an example depends on its
+own row and draws only.
 """
 
 import functools
@@ -34,6 +34,7 @@ from attn import settings
 from attn.data.digits import distortions, ink, warp
 from attn.data.digits import odd_one_out as odd
 from attn.data.digits import scene as scenes
+from attn.data.digits.pool import Pool
 from attn.data.draws import integers, named, other_rows, uniform
 from attn.data.images import normalise
 from attn.data.source import Statistics
@@ -50,46 +51,34 @@ NUMBER = {"count": 1, "others": 4, "gaps": 4, "angle": 1, "scale": 1, "place": 2
 Arrays = dict[str, np.ndarray]
 
 
-def addition(
-    digits: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    draws: np.ndarray,
-    side: int = 42,
-) -> Arrays:
+def addition(pool: Pool, rows: np.ndarray, draws: np.ndarray, side: int = 42) -> Arrays:
     """label int32 [B], 0 to 18. Draws: rts of one digit, rts of the other, which."""
     del side  # settled by the distortion
     rts = distortions.DISTORTIONS["rts"]
-    other = other_rows(draws[:, -1:], rows, len(digits))[:, 0]
+    other = other_rows(draws[:, -1:], rows, pool.size)[:, 0]
     both = [
-        rts.apply(digits, rows, draws[:, : rts.draws]),
-        rts.apply(digits, other, draws[:, rts.draws : -1]),
+        rts.apply(pool.pixels, rows, draws[:, : rts.draws]),
+        rts.apply(pool.pixels, other, draws[:, rts.draws : -1]),
     ]
     image = np.concatenate(both, axis=-1)
     return {
         "image": image,
-        "label": labels[rows] + labels[other],
+        "label": pool.labels[rows] + pool.labels[other],
         "objects": image.max(axis=-1) >= ink.INK,
     }
 
 
-def number(
-    digits: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    draws: np.ndarray,
-    side: int = 64,
-) -> Arrays:
+def number(pool: Pool, rows: np.ndarray, draws: np.ndarray, side: int = 64) -> Arrays:
     """label int32 [B, 5], digits from the left, then 10 for none.
 
     The row's own digit is the first. Draws: `NUMBER`.
     """
     drawn = named(draws, NUMBER)
-    chosen = other_rows(drawn["others"], rows, len(digits))
+    chosen = other_rows(drawn["others"], rows, pool.size)
     chosen = np.concatenate([rows[:, None], chosen], axis=1)
     there = np.arange(PLACES) <= integers(drawn["count"], PLACES)
     gaps = GAPS[0] + integers(drawn["gaps"], GAPS[1] - GAPS[0] + 1)
-    strips, size, centre = _strips(digits, chosen, there, gaps)
+    strips, size, centre = _strips(pool, chosen, there, gaps)
 
     angle = uniform(drawn["angle"][:, 0], -STRAIGHT, STRAIGHT)
     cosine, sine = np.cos(angle), np.abs(np.sin(angle))
@@ -103,17 +92,17 @@ def number(
     origin = (side - 1) / 2 + uniform(drawn["place"], -room, room)
     matrix = warp.similar(angle, scale, origin, centre)
     image = warp.warped(strips, lambda part: warp.affine(matrix[part], side), side)
-    label = np.where(there, labels[chosen], NONE).astype(np.int32)
+    label = np.where(there, pool.labels[chosen], NONE).astype(np.int32)
     return {"image": image[..., None], "label": label, "objects": image >= ink.INK}
 
 
 def _strips(
-    digits: np.ndarray, chosen: np.ndarray, there: np.ndarray, gaps: np.ndarray
+    pool: Pool, chosen: np.ndarray, there: np.ndarray, gaps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Digits in a row, as far apart as their ink and the gaps tell.
 
     Args:
-        digits: the split.
+        pool: the split.
         chosen: rows [B, 5].
         there: [B, 5], which of them are to be seen.
         gaps: [B, 4], pixels.
@@ -123,16 +112,14 @@ def _strips(
         (x, y) [B, 2].
     """
     batch, side = len(chosen), distortions.SIDE
-    images = digits[chosen.ravel(), :, :, 0]
-    frame = ink.frames(images).reshape(batch, PLACES, 4)
-    left, top, width, height = np.moveaxis(frame, -1, 0)
+    images = pool.pixels[chosen, :, :, 0]
+    left, top, width, height = np.moveaxis(pool.frames[chosen], -1, 0)
     steps = np.cumsum(width[:, :-1] + gaps, axis=1)
     start = np.concatenate([np.zeros((batch, 1), steps.dtype), steps], axis=1)
 
     # A margin of a digit, as its frame begins before its ink.
     length = (PLACES + 1) * side + (PLACES - 1) * GAPS[1]
     strips = np.zeros((batch, side, length), np.uint8)
-    images = images.reshape(batch, PLACES, side, side)
     rows, columns = np.arange(side)[:, None], np.arange(side)
     first = np.arange(batch)[:, None, None] * (side * length)
     for k in range(PLACES):
@@ -153,7 +140,7 @@ def _strips(
 class Composition(NamedTuple):
     """A composition, and what the pipeline must know of it.
 
-    apply: (digits, labels, rows, draws, side) -> arrays of a batch.
+    apply: (pool, rows, draws, side) -> arrays of a batch.
     side: of the canvas, pixels.
     free: whether the canvas may have another side.
     channels: of the image.

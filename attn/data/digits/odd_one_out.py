@@ -16,6 +16,7 @@ anywhere in the quarter; the three are different images of their class. A batch 
 import numpy as np
 
 from attn.data.digits import ink, warp
+from attn.data.digits.pool import Pool
 from attn.data.draws import integers, named, uniform
 
 COUNT = 4  # digits
@@ -26,22 +27,18 @@ DRAWS = {"alike": COUNT - 1, "quarter": 1, "places": 2 * COUNT}
 
 
 def odd_one_out(
-    digits: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    draws: np.ndarray,
-    side: int = 36,
+    pool: Pool, rows: np.ndarray, draws: np.ndarray, side: int = 36
 ) -> dict[str, np.ndarray]:
     """See the head of this file; arguments as in `attn.data.digits.compositions`.
 
     Draws: `DRAWS`.
     """
     drawn = named(draws, DRAWS)
-    chosen = np.concatenate([rows[:, None], _alike(labels, rows, drawn["alike"])], 1)
+    chosen = np.concatenate([rows[:, None], _alike(pool, rows, drawn["alike"])], 1)
     quarter = integers(drawn["quarter"], COUNT)
     # The digit of each quarter: the odd one, number 0, in its own, the others around.
     chosen = np.take_along_axis(chosen, (np.arange(COUNT) - quarter) % COUNT, axis=1)
-    quarters = _quarters(digits[chosen.ravel(), :, :, 0], drawn["places"], side)
+    quarters = _quarters(pool, chosen.ravel(), drawn["places"], side)
 
     odd = np.arange(COUNT) == quarter
     objects = (quarters.reshape(*odd.shape, side // 2, side // 2) >= ink.INK) & (
@@ -49,12 +46,12 @@ def odd_one_out(
     )
     return {
         "image": _joined(quarters, side)[..., None],
-        "label": labels[rows],
+        "label": pool.labels[rows],
         "objects": _joined(objects, side),
     }
 
 
-def _alike(labels: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def _alike(pool: Pool, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Rows of one class that is not an example's own: int [B, n].
 
     The first is any row of another class, the others any of its class: so that a class
@@ -62,19 +59,18 @@ def _alike(labels: np.ndarray, rows: np.ndarray, draws: np.ndarray) -> np.ndarra
     the own one is taken.
 
     Args:
-        labels: of the whole split.
+        pool: the whole split.
         rows: int [B], the examples' own.
         draws: [B, n].
     """
-    ordered = np.argsort(labels, kind="stable")
-    sorted_labels = labels[ordered]
-    start, stop = _ends(sorted_labels, labels[rows])
+    sorted_labels = pool.labels[pool.by_label]
+    start, stop = _ends(sorted_labels, pool.labels[rows])
     # What is left in order when the own class is cut out of it.
-    first = integers(draws[:, 0], len(labels) - (stop - start))
-    first = (first + (first >= start) * (stop - start)) % len(labels)
+    first = integers(draws[:, 0], pool.size - (stop - start))
+    first = (first + (first >= start) * (stop - start)) % pool.size
     start, stop = _ends(sorted_labels, sorted_labels[first])
     rest = start[:, None] + integers(draws[:, 1:], (stop - start)[:, None])
-    return ordered[np.concatenate([first[:, None], rest], axis=1)]
+    return pool.by_label[np.concatenate([first[:, None], rest], axis=1)]
 
 
 def _ends(sorted_labels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -83,23 +79,27 @@ def _ends(sorted_labels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ..
     return tuple(np.searchsorted(sorted_labels, labels, side) for side in sides)
 
 
-def _quarters(images: np.ndarray, draws: np.ndarray, side: int) -> np.ndarray:
-    """Digits [B 4, 28, 28] in quarters of a canvas: float32 [B 4, side / 2, side / 2].
+def _quarters(
+    pool: Pool, chosen: np.ndarray, draws: np.ndarray, side: int
+) -> np.ndarray:
+    """Digits in quarters of a canvas: float32 [B 4, side / 2, side / 2].
 
     Args:
-        images: four of each example.
+        pool: the whole split.
+        chosen: rows [B 4], four of each example.
         draws: [B, 8], column and row of each.
         side: of the canvas.
     """
-    frame, room = ink.frames(images), side // 2
+    frame, room = pool.frames[chosen], side // 2
     corner, size = frame[:, :2], frame[:, 2:]
     scale = round(LENGTH * side) / size.max(axis=1)
     half = scale[:, None] * size / 2
     # Centres of pixels are whole numbers: edges of quarter and ink lie half a one off.
     middle = uniform(draws.reshape(-1, 2), half - 0.5, room - 0.5 - half)
-    upright = np.zeros(len(images))
-    matrix = warp.similar(upright, scale, middle, corner + (size - 1) / 2)
-    return warp.warped(images, lambda part: warp.affine(matrix[part], room), room)
+    step = np.repeat(1 / scale[:, None], 2, axis=1)
+    shift = corner + (size - 1) / 2 - step * middle
+    where = lambda part: warp.upright(step[part], shift[part], room)
+    return warp.warped(pool.pixels[chosen, :, :, 0], where, room)
 
 
 def _joined(quarters: np.ndarray, side: int) -> np.ndarray:

@@ -38,6 +38,7 @@ import numpy as np
 
 from attn.data import textures
 from attn.data.digits import ink, warp
+from attn.data.digits.pool import Pool
 from attn.data.draws import integers, named, other_rows, uniform
 from attn.data.source import Most
 from attn.data.text.vocabulary import Vocabulary
@@ -101,22 +102,17 @@ FACTS = {
 
 
 def scene(
-    digits: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    draws: np.ndarray,
-    side: int = 64,
+    pool: Pool, rows: np.ndarray, draws: np.ndarray, side: int = 64
 ) -> dict[str, np.ndarray]:
     """Scenes of digits, with arguments as in `attn.data.digits.compositions`.
 
     Draws: `DRAWS`.
     """
     drawn = named(draws, DRAWS)
-    chosen = other_rows(drawn["others"], rows, len(digits))
+    chosen = other_rows(drawn["others"], rows, pool.size)
     chosen = np.concatenate([rows[:, None], chosen], axis=1)
     there = np.arange(MOST) < 3 + integers(drawn["count"], MOST - 2)
-    pixels = digits[chosen.ravel(), :, :, 0].reshape(*chosen.shape, *digits.shape[1:3])
-    frame = ink.frames(pixels.reshape(-1, *pixels.shape[2:])).reshape(*chosen.shape, 4)
+    pixels, frame = pool.pixels[chosen, :, :, 0], pool.frames[chosen]
     boxes = _layout(drawn, frame[..., 2:], side)
     colours = textures.bright(drawn["hue"], drawn["saturation"])
 
@@ -129,11 +125,11 @@ def scene(
             _mark(objects, covers[:, 0], boxes[:, 0])
     boxes = np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
     boxes = np.where(there[..., None], boxes, 0).astype(np.float32)
-    classes = np.where(there, labels[chosen], -1).astype(np.int32)
+    classes = np.where(there, pool.labels[chosen], -1).astype(np.int32)
     caption = _captions(boxes, classes)
     return {
         "image": _channels_last(planes),
-        "label": labels[rows],
+        "label": pool.labels[rows],
         "objects": objects,
         "boxes": boxes,
         "boxes_mask": there,
@@ -204,14 +200,12 @@ def _covers(
         float32 [B, n, room, room] in [0, 1], the boxes in the upper left corners.
         What is outside of them is not for use.
     """
-    matrix = np.zeros((*digits.shape[:2], 2, 3))
-    step = frames[..., 2:] / boxes[..., 2:]
-    matrix[..., 0, 0], matrix[..., 1, 1] = step[..., 0], step[..., 1]
+    step = (frames[..., 2:] / boxes[..., 2:]).reshape(-1, 2)
     # Edges meet edges, which lie half a pixel before the first centre.
-    matrix[..., 2] = frames[..., :2] - 0.5 + 0.5 * step
-    matrix = matrix.reshape(-1, 2, 3)
+    shift = frames[..., :2].reshape(-1, 2) - 0.5 + 0.5 * step
     flat = digits.reshape(-1, *digits.shape[2:])
-    covers = warp.warped(flat, lambda part: warp.affine(matrix[part], room), room)
+    where = lambda part: warp.upright(step[part], shift[part], room)
+    covers = warp.warped(flat, where, room)
     covers *= 1 / 255
     return covers.reshape(*digits.shape[:2], room, room)
 

@@ -25,8 +25,7 @@ def warped(images: np.ndarray, where: Where, size: int) -> np.ndarray:
 
     Args:
         images: [B, H, W], any real type.
-        where: takes a slice of the batch to x and y, float32 [b, h, w] each; they
-            are overwritten.
+        where: takes a slice of the batch to x and y, as `bilinear` takes them.
         size: h = w.
 
     Returns:
@@ -47,8 +46,9 @@ def bilinear(
 
     Args:
         images: [B, H, W], any real type.
-        x, y: float32 [B, h, w], where to sample. They are overwritten, as copies
-            would cost more than the arithmetic.
+        x, y: float32 [B, h, w], where to sample, or what broadcasts to that, as
+            columns and rows of their own do. They are overwritten, as copies would
+            cost more than the arithmetic.
         out: float32 [B, h, w], for the result.
     """
     batch, height, width = images.shape
@@ -65,9 +65,8 @@ def bilinear(
     x -= column
     y -= row
     row *= stride
-    row += column
     first = np.arange(batch, dtype=np.intp)[:, None, None] * (rows * stride)
-    index = row + first
+    index = (row + column) + first
 
     # top, then bottom, each between its left and right neighbour; then between them.
     flat = padded.reshape(-1)
@@ -102,6 +101,27 @@ def affine(matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         + (matrix[:, i, 1, None, None] * row + matrix[:, i, 2, None, None])
     )
     return plane(0), plane(1)
+
+
+def upright(
+    step: np.ndarray, shift: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `affine` gives for maps that do not turn, a row and a column of it each.
+
+    Args:
+        step: [B, 2], by which x and y grow from one column and row to the next.
+        shift: [B, 2], x and y of the first column and row.
+        size: h = w.
+
+    Returns:
+        x, float32 [B, 1, w], and y, float32 [B, h, 1].
+    """
+    axis = lambda values, i: values[:, i, None, None].astype(np.float32)
+    column, row = _axes(size)
+    return (
+        axis(step, 0) * column + axis(shift, 0),
+        axis(step, 1) * row + axis(shift, 1),
+    )
 
 
 def similar(

@@ -8,6 +8,7 @@ import pytest
 from attn.data.digits import compositions
 from attn.data.digits.compositions import COMPOSITIONS
 from attn.data.digits.distortions import DISTORTIONS
+from attn.data.digits.pool import Pool
 from attn.data.order import uniform
 from tests.data.digits import pool
 
@@ -22,7 +23,7 @@ def draws_of(name, count, seed=1):
 def test_addition_is_two_distorted_digits_in_two_channels():
     digits, rows = pool.digits(), np.array([3, 19, 0, 23, 3])
     draws = draws_of("addition", 5)
-    result = compositions.addition(digits, LABELS, rows, draws)
+    result = compositions.addition(Pool(digits, LABELS), rows, draws)
     assert result["image"].shape == (5, 42, 42, 2)
     assert result["image"].dtype == np.float32 and result["label"].dtype == np.int32
     rts = DISTORTIONS["rts"].apply
@@ -37,7 +38,7 @@ def test_addition_is_two_distorted_digits_in_two_channels():
 def test_sums_have_every_value_and_a_name():
     labels = np.arange(10, dtype=np.int32)
     draws, rows = draws_of("addition", 2000), np.arange(2000) % 10
-    sums = compositions.addition(pool.digits(10), labels, rows, draws)["label"]
+    sums = compositions.addition(Pool(pool.digits(10), labels), rows, draws)["label"]
     # Never twice the same row, so that of ten different digits 0 and 18 are not met.
     assert set(sums) == set(range(1, 18))
     assert COMPOSITIONS["addition"].class_names == tuple(str(n) for n in range(19))
@@ -78,7 +79,7 @@ def test_a_number_equals_the_loop_over_pixels(side):
     digits, rows = pool.digits(fringe=60), np.array([3, 19, 0, 23, 7])
     draws = draws_of("number", 5)
     draws[:, 0] = [0.1, 0.3, 0.5, 0.7, 0.9]  # one of each length
-    result = compositions.number(digits, LABELS, rows, draws, side)
+    result = compositions.number(Pool(digits, LABELS), rows, draws, side)
     assert result["image"].dtype == np.float32 and result["label"].dtype == np.int32
     assert result["image"].shape == (5, side, side, 1)
     for i, (row, draw) in enumerate(zip(rows, draws, strict=True)):
@@ -89,7 +90,7 @@ def test_a_number_equals_the_loop_over_pixels(side):
 
 def test_numbers_of_every_length_come_equally_often_and_end_in_none():
     rows, draws = np.arange(4000) % 24, draws_of("number", 4000)
-    label = compositions.number(pool.digits(), LABELS, rows, draws, 32)["label"]
+    label = compositions.number(Pool(pool.digits(), LABELS), rows, draws, 32)["label"]
     length = (label < 10).sum(axis=1)
     np.testing.assert_allclose(np.bincount(length)[1:] / 4000, 0.2, atol=0.03)
     assert ((label == 10) == (np.arange(5) >= length[:, None])).all()
@@ -104,7 +105,9 @@ def test_a_number_stays_on_the_canvas_and_reaches_its_edges(corner):
     angle, place, count = corner
     draws = draws_of("number", 24)
     draws[:, 0], draws[:, 9], draws[:, 11:] = count * LAST, angle, place
-    image = compositions.number(pool.digits(), LABELS, np.arange(24), draws)["image"]
+    image = compositions.number(Pool(pool.digits(), LABELS), np.arange(24), draws)[
+        "image"
+    ]
     first = image[:, :, 0] if place == 0 else image[:, :, -1]
     # At most half a pixel of what fades out may be cut off.
     assert first.max() <= 128 and (count or first.max() == 0)
@@ -114,22 +117,24 @@ def test_a_number_stays_on_the_canvas_and_reaches_its_edges(corner):
 
 @pytest.mark.parametrize("name", sorted(COMPOSITIONS))
 def test_an_example_does_not_depend_on_its_batch(name):
-    digits, rows, draws = pool.digits(), np.arange(40) % 24, draws_of(name, 40)
+    split = Pool(pool.digits(), LABELS)
+    rows, draws = np.arange(40) % 24, draws_of(name, 40)
     apply = COMPOSITIONS[name].apply
-    whole = apply(digits, LABELS, rows, draws)
+    whole = apply(split, rows, draws)
     for part in (slice(0, 40), slice(33, 34), slice(3, 7)):
-        some = apply(digits, LABELS, rows[part], draws[part])
+        some = apply(split, rows[part], draws[part])
         assert some.keys() == whole.keys()
         for key in whole:
             np.testing.assert_array_equal(some[key], whole[key][part], err_msg=key)
-    other = apply(digits, LABELS, rows, draws_of(name, 40, seed=2))
+    other = apply(split, rows, draws_of(name, 40, seed=2))
     assert not np.array_equal(other["image"], whole["image"])
 
 
 @pytest.mark.parametrize("name", sorted(COMPOSITIONS))
 def test_the_table_says_what_is_made(name):
     entry = COMPOSITIONS[name]
-    apply = lambda e: e.apply(pool.digits(), LABELS, np.arange(3), draws_of(name, 3))
+    split = Pool(pool.digits(), LABELS)
+    apply = lambda e: e.apply(split, np.arange(3), draws_of(name, 3))
     image = apply(entry)["image"]
     assert image.shape == (3, entry.side, entry.side, entry.channels)
     assert image.min() >= 0 and 200 < image.max() <= 255

@@ -6,6 +6,7 @@ import pytest
 from attn import data
 from attn.data.digits.compositions import COMPOSITIONS
 from attn.data.digits.distortions import DISTORTIONS
+from attn.data.digits.pool import Pool
 from attn.data.order import uniform
 from tests.data.digits import pool
 
@@ -15,7 +16,7 @@ LABELS = (np.arange(24) * 7 % 10).astype(np.int32)
 def composed(name, digits, count=40):
     entry = COMPOSITIONS[name]
     draws = uniform(1, 1, 0, count, entry.draws)
-    return entry.apply(digits, LABELS, np.arange(count) % len(digits), draws)
+    return entry.apply(Pool(digits, LABELS), np.arange(count) % len(digits), draws)
 
 
 @pytest.mark.parametrize("name", sorted(DISTORTIONS))

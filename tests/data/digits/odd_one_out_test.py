@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from attn.data.digits.odd_one_out import DRAWS, odd_one_out
+from attn.data.digits.pool import Pool
 from attn.data.order import uniform
 from tests.data.digits import pool
 
@@ -49,7 +50,7 @@ def test_a_canvas_equals_the_loop_over_pixels(side):
     digits, rows = pool.digits(fringe=60), np.array([3, 19, 0, 23])
     draws = draws_of(4)
     draws[:, 3] = [0.1, 0.3, 0.6, 0.8]  # one of each quarter
-    result = odd_one_out(digits, LABELS, rows, draws, side)
+    result = odd_one_out(Pool(digits, LABELS), rows, draws, side)
     assert result["image"].dtype == np.float32 and result["label"].dtype == np.int32
     np.testing.assert_array_equal(result["label"], LABELS[rows])
     for i, (row, draw) in enumerate(zip(rows, draws, strict=True)):
@@ -65,7 +66,7 @@ def test_the_others_are_alike_and_of_another_class():
     digits = np.zeros((24, 28, 28, 1), np.uint8)
     digits[:, 8:20, 8:20] = 70 + 15 * LABELS[:, None, None, None]
     rows = np.arange(2000) % 24
-    result = odd_one_out(digits, LABELS, rows, draws_of(2000))
+    result = odd_one_out(Pool(digits, LABELS), rows, draws_of(2000))
     greys = result["image"].reshape(-1, 2, 18, 2, 18).max(axis=(2, 4))
     classes = np.rint((greys.reshape(-1, 4) - 70) / 15).astype(int)
     odd = result["objects"].reshape(-1, 2, 18, 2, 18).any(axis=(2, 4)).reshape(-1, 4)
@@ -81,7 +82,7 @@ def test_the_others_are_alike_and_of_another_class():
 def test_digits_reach_the_edges_of_their_quarters_and_stay_inside(place):
     draws = draws_of(24)
     draws[:, 4:] = place
-    image = odd_one_out(pool.digits(), LABELS, np.arange(24), draws)["image"]
+    image = odd_one_out(Pool(pool.digits(), LABELS), np.arange(24), draws)["image"]
     quarters = image.reshape(24, 2, 18, 2, 18).transpose(0, 1, 3, 2, 4)
     if place:
         quarters = quarters[..., ::-1, ::-1]
@@ -96,7 +97,7 @@ def test_digits_reach_the_edges_of_their_quarters_and_stay_inside(place):
 def test_a_split_of_few_classes_has_what_it_has():
     digits, rows, draws = pool.digits(), np.arange(24), draws_of(24)
     labels = np.where(LABELS < 5, 2, 7).astype(np.int32)
-    result = odd_one_out(digits, labels, rows, draws)
+    result = odd_one_out(Pool(digits, labels), rows, draws)
     assert set(result["label"]) == {2, 7}
-    one = odd_one_out(digits, np.full(24, 3, np.int32), rows, draws)
+    one = odd_one_out(Pool(digits, np.full(24, 3, np.int32)), rows, draws)
     assert (one["label"] == 3).all() and (one["image"].max(axis=(1, 2, 3)) > 64).all()

@@ -10,6 +10,7 @@ from scipy.interpolate import BSpline
 
 from attn.data import textures
 from attn.data.digits import scene as scenes
+from attn.data.digits.pool import Pool
 from attn.data.order import uniform
 from tests.data.digits import pool
 
@@ -20,7 +21,7 @@ COUNT = 300
 def made(digits, count=COUNT, side=64, labels=LABELS, seed=1):
     rows = np.arange(count) % len(digits)
     draws = uniform(seed, 1, 0, count, sum(scenes.DRAWS.values()))
-    return scenes.scene(digits, labels, rows, draws, side), draws
+    return scenes.scene(Pool(digits, labels), rows, draws, side), draws
 
 
 def named(draws):
@@ -131,7 +132,7 @@ def test_the_label_is_that_of_the_row_which_is_not_chosen_again():
     labels[5] = 7
     rows = np.full(200, 5)
     draws = uniform(1, 1, 0, 200, sum(scenes.DRAWS.values()))
-    batch = scenes.scene(pool.digits(), labels, rows, draws)
+    batch = scenes.scene(Pool(pool.digits(), labels), rows, draws)
     assert (batch["label"] == 7).all() and (batch["labels"][:, 0] == 7).all()
     assert set(batch["labels"][:, 1:].ravel()) == {-1, 1}
 

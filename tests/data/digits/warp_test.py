@@ -50,6 +50,20 @@ def test_affine_maps_columns_and_rows():
     np.testing.assert_allclose(y[:, 1, 4], matrix[:, 1] @ place, rtol=1e-5)
 
 
+def test_upright_is_an_affine_map_that_does_not_turn():
+    random = np.random.default_rng(3)
+    step, shift = random.uniform(0.3, 3, (4, 2)), random.uniform(-4, 4, (4, 2))
+    matrix = np.zeros((4, 2, 3))
+    matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, :, 2] = *step.T, shift
+    images = random.uniform(0, 255, (4, 5, 8))
+    x, y = warp.upright(step, shift, 6)
+    assert x.shape == (4, 1, 6) and y.shape == (4, 6, 1)
+    found, expected = np.empty((2, 4, 6, 6), np.float32)
+    warp.bilinear(images, x, y, out=found)
+    warp.bilinear(images, *warp.affine(matrix, 6), out=expected)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_projective_divides_and_sends_what_is_behind_outside():
     matrix = np.array([[[1.0, 0, 0], [0, 2, 0], [0.5, 0, -1]]])  # depth c / 2 - 1
     x, y = warp.projective(matrix, 5)
