@@ -29,7 +29,7 @@ def cloud(draws: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarra
     # textures are the same on every processor and in every batch.
     knots = _rounded(knots, 6).astype(np.float64)
     found = np.matmul(np.matmul(rows, knots), np.swapaxes(columns, -1, -2))
-    return np.clip(found, *DIM).astype(np.float32)
+    return np.clip(found, *DIM, out=found).astype(np.float32)
 
 
 def _rounded(x: np.ndarray, places: int) -> np.ndarray:

@@ -53,8 +53,10 @@ def normalise(pixels: np.ndarray, of: Statistics) -> np.ndarray:
     """
     mean, deviation = (np.asarray(part, np.float32) for part in of)
     scaled = np.asarray(pixels, np.float32)
-    scaled *= 1 / (255 * deviation)
-    scaled -= mean / deviation
+    # A row [W, C] of the constants: NumPy's loops are short where only C is repeated.
+    row = scaled.shape[-2:]
+    scaled *= np.full(row, 1 / (255 * deviation))
+    scaled -= np.full(row, mean / deviation)
     return scaled
 
 
