@@ -125,7 +125,7 @@ def max_pool(x: jax.Array) -> jax.Array:
     """The maximum of each 2x2 window: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
 
     A last odd row or column is a window of its own, as in Caffe and unlike in
-    flax's "VALID".
+    flax's "VALID". Of equal numbers the first, row by row, has the gradient.
     """
     if jax.default_backend() == "cpu":
         return im2col.max_pool(x)

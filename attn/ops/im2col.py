@@ -143,5 +143,10 @@ def max_pool(x: jax.Array) -> jax.Array:
     rows, columns = x.shape[1] % 2, x.shape[2] % 2
     # repeated, so that no other number takes part
     x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
-    x = jnp.maximum(x[:, 0::2], x[:, 1::2])
-    return jnp.maximum(x[:, :, 0::2], x[:, :, 1::2])
+    x = _larger(x[:, :, 0::2], x[:, :, 1::2])
+    return _larger(x[:, 0::2], x[:, 1::2])
+
+
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The maximum, whose gradient goes to the first of equal ones; NaN of any NaN."""
+    return jnp.where((a >= b) | (a != a), a, b)

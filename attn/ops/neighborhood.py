@@ -231,6 +231,9 @@ def neighborhood_attention(
         )
     grid = q.shape[1:-2]
     seen = windows(grid, window, dilation, stride, causal)
+    places = (q.shape[-2], *(2 * one.size - 1 for one in seen))
+    if bias is not None and bias.shape != places:
+        raise ValueError(f"bias must have the shape {places}, got {bias.shape}")
     if q.shape[0] == 0:
         return jnp.zeros((*q.shape[:-1], v.shape[-1]), v.dtype)
     rows, *inner = (

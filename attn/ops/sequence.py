@@ -66,10 +66,12 @@ def sequence_attention(
     """What the targets of this device read of the whole sequence, [B, T, N, Dv].
 
     For use within `jax.shard_map` or `jax.pmap`. Device i of the axis has the i-th part
-    of the sequence. Equals `dot_product_attention` on the whole of it; memory is for
-    O(T + S) numbers, but for what the methods hold. Places of windows and of the
-    functions, and lengths, are those of the whole sequence, examples and heads those of
-    this device's arrays.
+    of the sequence. Equals `dot_product_attention` on the whole of it, but that numbers
+    of sources which a mask_mod hides from all targets must be finite for the ring and
+    the gathering; memory is for O(T + S) numbers, but for what the methods hold. Only
+    the all-to-all can be differentiated forward (`jax.jvp`). Places of windows and of
+    the functions, and lengths, are those of the whole sequence, examples and heads
+    those of this device's arrays.
 
     Args:
         q: queries [B, T, N, D] of this device.
@@ -78,6 +80,9 @@ def sequence_attention(
         axis_name: the mapped axis along which the sequence lies.
         method: one of `METHODS`; None chooses by the rule above.
         bias: of this device's targets and all sources, broadcastable to [B, N, T, S P].
+            Where the types of arrays do not tell that they differ between devices, as
+            within `jax.pmap` or without `check_vma`, one whose axis T is 1, of several
+            targets, must be the same on all devices for all_to_all.
         is_causal: as all that follows, see `dot_product_attention`.
         scale: factor of the products.
         window: which distances are seen.
@@ -208,12 +213,15 @@ def _by_heads(inputs: Inputs, asked: Asked, route: Route) -> jax.Array:
     mine = count // devices
     at = route.here() * mine
     bias, sinks = inputs.bias, inputs.sinks
+    if bias is not None and route.axis_name in varying.axes(bias):
+        bias = jnp.broadcast_to(bias, (*bias.shape[:2], route.targets, bias.shape[3]))
+    each = bias is not None and bias.shape[2] == route.targets
     if bias is not None and bias.shape[1] > 1:
-        if bias.shape[2] > 1:
+        if each:
             bias = swap(bias, split_axis=1, concat_axis=2)
         else:
             bias = lax.dynamic_slice_in_dim(bias, at, mine, axis=1)
-    elif bias is not None and bias.shape[2] > 1:
+    elif each:
         bias = lax.all_gather(bias, route.axis_name, axis=2, tiled=True)
     if sinks is not None:
         sinks = lax.dynamic_slice_in_dim(sinks, at, mine)

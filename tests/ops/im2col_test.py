@@ -59,9 +59,17 @@ def test_groups_are_refused():
         im2col.conv_general_dilated(x, kernel, (1, 1), "SAME", feature_group_count=2)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_pooling_hands_on_what_is_no_number(place):
+    x = jnp.arange(4.0).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
+    assert np.isnan(im2col.max_pool(x)).all()
+
+
 @pytest.mark.parametrize("size", [(8, 6), (7, 6), (1, 5)])
-def test_pooling_agrees_with_flax(size):
+@pytest.mark.parametrize("step", [None, 1.0])  # of numbers, so that many are equal
+def test_pooling_agrees_with_flax(size, step):
     x = jax.random.normal(jax.random.key(0), (2, *size, 3)) - 5.0
+    x = x if step is None else step * jnp.round(x / step)
     pad = tuple((0, side % 2) for side in size)
 
     @jax.jit

@@ -251,6 +251,7 @@ def test_says_what_does_not_fit(grid, window, dilation, says):
         ({"stride": (1, 4)}, "stride of 4 is longer than its window of 3; up to 3"),
         ({"stride": (0, 1)}, "stride must be at least 1, got 0"),
         ({"causal": (True,)}, "causal must have a value for each of the 2 axes"),
+        ({"bias": np.zeros((N, 3, 5))}, r"bias must have the shape \(.*, 5, 5\), got"),
     ],
 )
 def test_says_what_does_not_fit_a_window(options, says):

@@ -183,6 +183,72 @@ def test_equals_the_whole_sequence(method, name):
     close(run(method, arrays, **options), want)
 
 
+@pytest.mark.parametrize("method", sequence.METHODS)
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("heads", [1, N])
+def test_a_bias_may_differ_between_devices(method, rows, heads):
+    """One for all targets of a device, of which there may be one."""
+    q, k, v, _ = inputs()
+    q, k, v = q[:, : DEVICES * rows], k[:, : 2 * DEVICES], v[:, : 2 * DEVICES]
+    bias = 3 * normal(1, heads, DEVICES, 2 * DEVICES)
+
+    def attend(q, k, v, bias):
+        return ops.sequence_attention(
+            q, k, v, axis_name="sequence", method=method, bias=bias
+        )
+
+    mesh = Mesh(jax.devices(), ("sequence",))
+    of = lambda axis: PartitionSpec(*[None] * axis, "sequence")
+    specs = {"in_specs": (of(1), of(1), of(1), of(2)), "out_specs": of(1)}
+    got = jax.jit(jax.shard_map(attend, mesh=mesh, **specs))(q, k, v, bias)
+    want = ops.dot_product_attention(q, k, v, bias=np.repeat(bias, rows, axis=2))
+    close([got], [want])
+
+
+def positive(x, b, n, t, s):
+    return jax.nn.relu(x)  # which has a derivative of its own
+
+
+def of_earlier(x, b, n, t, s):
+    return jax.lax.cond(t > s, lambda: x, lambda: 0.5)
+
+
+def mapped(score_mod, method, **options):
+    """Attention over the sequence on all devices."""
+    attend = functools.partial(
+        ops.sequence_attention,
+        axis_name="sequence",
+        method=method,
+        score_mod=score_mod,
+    )
+    spec = PartitionSpec(None, "sequence")
+    mesh = Mesh(jax.devices(), ("sequence",))
+    specs = {"in_specs": (spec,) * 3, "out_specs": spec}
+    return jax.jit(jax.shard_map(attend, mesh=mesh, **specs, **options))
+
+
+@pytest.mark.parametrize("method", sequence.METHODS)
+@pytest.mark.parametrize(
+    ("score_mod", "options"), [(of_earlier, {}), (positive, {"check_vma": False})]
+)
+def test_functions_may_branch_and_have_derivatives(method, score_mod, options):
+    q, k, v, dy = inputs()
+    whole = functools.partial(
+        ops.dot_product_attention, score_mod=score_mod, implementation="reference"
+    )
+    made = []
+    for function in (mapped(score_mod, method, **options), whole):
+        y, back = jax.vjp(function, q, k, v)
+        made.append((y, *back(jnp.asarray(dy))))
+    close(*made)
+
+
+@pytest.mark.parametrize("method", sequence.METHODS)
+def test_derivatives_of_functions_are_refused_where_types_tell_of_devices(method):
+    with pytest.raises(NotImplementedError, match="derivatives of their own, such as"):
+        mapped(positive, method)(*inputs()[:3])
+
+
 def test_targets_that_see_nothing_read_zeros():
     want = oracle(*inputs(), **CASES["ahead"][1])
     assert np.any(np.all(want[0] == 0, axis=(0, 2, 3)))

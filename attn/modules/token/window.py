@@ -131,7 +131,7 @@ class Window(Heads):
         own = None if inside.all() else jnp.asarray(inside)[None, :, None]
         if mask is not None:
             tokens = windows.window_tokens(grid, *shape)
-            given = _cut_mask(mask, tokens)
+            given = _cut_mask(mask, tokens, grid[0] * grid[1])
             own = given if own is None else own & given
         if own is None:
             return None
@@ -172,11 +172,17 @@ def _flat(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
-def _cut_mask(mask: jax.Array, tokens: np.ndarray) -> jax.Array:
-    """A mask [B, N, T, T], any of them 1, in windows: [B, L, N, M, M]."""
+def _cut_mask(mask: jax.Array, tokens: np.ndarray, length: int) -> jax.Array:
+    """A mask [B, N, T, T], any of them 1, in windows: [B, L, N, M, M].
+
+    Padding, token number `length`, is masked for targets that see nothing else.
+    """
     # Padding reads what some token may: its own row is dropped in the end.
     targets, sources = (np.minimum(tokens, size - 1) for size in mask.shape[-2:])
-    return mask[:, :, targets[:, :, None], sources[:, None, :]].swapaxes(1, 2)
+    given = mask[:, :, targets[:, :, None], sources[:, None, :]].swapaxes(1, 2)
+    padding = (tokens == length)[None, :, None, None, :]
+    some = jnp.any(given & ~padding, axis=-1, keepdims=True)
+    return jnp.where(padding, some, given) if padding.any() else given
 
 
 def parameters(module: Window, shape: tuple[int, ...]) -> int:

@@ -159,8 +159,9 @@ def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Arr
     head, asked, _ = _scaled(head, asked, plan)
     dtype = jnp.promote_types(head.q.dtype, jnp.float32)
     # A sink is a first source, of which nothing is read.
-    sink = head.sink is not None
-    top = head.sink.astype(dtype) if sink else jnp.finfo(dtype).min
+    sink, lowest = head.sink is not None, jnp.finfo(dtype).min
+    # Finite, so that logits of -inf have weights of 0 where there are no others.
+    top = jnp.maximum(head.sink.astype(dtype) if sink else -jnp.inf, lowest)
     row = lambda number: jnp.full((1, plan.q), number, dtype)
     start = row(top), row(sink), jnp.zeros((head.v.shape[2], plan.q), dtype)
     start = varying.like(start, head.q)
@@ -176,7 +177,7 @@ def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Arr
         top, total, read = tiles.repeat(first, last, sources, start)
         if not softmax:
             return read.T, total[0]
-        # A target that sees nothing has no total, or one of things masked alone.
+        # A target that sees nothing has no total.
         total = jnp.where(total > 0, total, 1)
         return (read / total).T, (top + jnp.log(total))[0]
 

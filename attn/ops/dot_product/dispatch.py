@@ -35,6 +35,8 @@ ORDER = {
     "gpu": ("cudnn", "blockwise", "reference"),
     "tpu": ("pallas_tpu", "blockwise", "reference"),
 }
+# The options that are arrays, or None.
+ARRAYS = ("bias", "mask", "q_lengths", "kv_lengths", "sinks", "dropout_rng")
 KERNELS = ("cudnn", "pallas_tpu")  # from which it is told that another one runs
 
 
@@ -103,7 +105,7 @@ def candidates(
         return ("reference",), "only reference has the weights"
     if is_plain():
         return ("reference",), "within attn.ops.plain() only reference runs"
-    if 0 in inputs.q.shape or 0 in inputs.k.shape:
+    if 0 in inputs.q.shape + inputs.k.shape:
         return ("reference",), "there are no examples, targets or sources"
     return ORDER.get(platform, ORDER["cpu"]), f"only by its name on {platform}"
 
@@ -116,6 +118,10 @@ def run(inputs: Inputs, asked: Asked, name: str):
     """
     if name == "reference":
         return reference.attend(inputs, asked)
+    if 0 in inputs.q.shape + inputs.k.shape:
+        raise NotImplementedError(
+            f"{name} needs examples, targets and sources; reference does without"
+        )
     return fused_attention(inputs, asked, name)
 
 
@@ -155,8 +161,8 @@ def explain(
         ValueError: something does not fit.
     """
     check_name(implementation)
-    traced = {k: x for k, x in options.items() if hasattr(x, "shape")}
-    fixed = {k: x for k, x in options.items() if k not in traced}
+    fixed = {name: x for name, x in options.items() if name not in ARRAYS}
+    traced = {name: options[name] for name in options if name not in fixed}
     found = []
 
     def look(q, k, v, traced):

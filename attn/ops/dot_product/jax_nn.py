@@ -19,11 +19,20 @@ def xla(inputs: Inputs, asked: Asked) -> jax.Array:
     """
     refuse("xla", inputs, asked, mask_mod=True)
     mask = visible.combined(inputs, asked)
-    return _call(inputs, asked, mask=mask, implementation="xla")
+    if inputs.bias is None:
+        return _call(inputs, asked, mask=mask, implementation="xla")
+    # Masked logits are finite there, above those that a bias makes -inf.
+    seen = inputs.bias > -jnp.inf
+    mask = seen if mask is None else mask & seen
+    y = _call(inputs, asked, mask=mask, implementation="xla")
+    rows = jnp.any(mask, axis=3, keepdims=True).transpose(0, 2, 1, 3)
+    return jnp.where(rows, y, 0)
 
 
 def cudnn(inputs: Inputs, asked: Asked) -> jax.Array:
     """The read values [B, T, N, Dv], by NVIDIA's fused kernel.
+
+    A bias is rounded to the type of the queries, as the kernel takes no other.
 
     Raises:
         NotImplementedError: no GPU, float32, or what the kernel cannot do; also if it
@@ -94,9 +103,16 @@ def refuse(
         raise NotImplementedError(f"{name} cannot {' or '.join(missing)}; {able}")
 
 
-def widened(inputs: Inputs) -> Inputs:
-    """q, k and v with the same type and width, and a type that all three fit."""
+def widened(inputs: Inputs, *, wide: bool = False) -> Inputs:
+    """q, k and v with the same type and width, and a type that all three fit.
+
+    Args:
+        inputs: the arrays.
+        wide: whether it fits a bias too.
+    """
     dtype = jnp.result_type(inputs.q, inputs.k, inputs.v)
+    if wide and inputs.bias is not None:
+        dtype = jnp.result_type(dtype, inputs.bias)
     width = max(inputs.q.shape[-1], inputs.v.shape[-1])
     fill = lambda x: jnp.pad(
         x.astype(dtype), ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1]))
@@ -106,7 +122,7 @@ def widened(inputs: Inputs) -> Inputs:
 
 def _call(inputs: Inputs, asked: Asked, **options) -> jax.Array:
     width = inputs.v.shape[-1]
-    inputs = widened(inputs)
+    inputs = widened(inputs, wide=options["implementation"] == "xla")
     bias = inputs.bias
     y = jax.nn.dot_product_attention(
         inputs.q,

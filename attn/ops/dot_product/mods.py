@@ -8,10 +8,15 @@ or differentiated itself.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jax.extend import core
 
 from attn.ops.dot_product import varying
@@ -25,8 +30,8 @@ PLACE = 4  # arguments that say where: b, n, t, s
 class Mod:
     """A traced function without what it captured, which its calls are given.
 
-    Two are equal if their programs read the same, so that a function that is made anew
-    for each call is compiled once.
+    Two are equal if their programs read the same, with what these hold and how they are
+    differentiated, so that a function that is made anew for each call is compiled once.
     """
 
     jaxpr: core.Jaxpr
@@ -138,13 +143,66 @@ def _trace(function: Callable, *scores: jax.ShapeDtypeStruct):
     shapes = [x.str_short() for x in closed.in_avals]
     captured = tuple(jnp.asarray(x) for x in closed.consts)
     kinds = [jax.typeof(x).str_short() for x in captured]
-    return Mod(closed.jaxpr, f"{kinds} {shapes} {closed.jaxpr}"), captured, got
+    text = f"{kinds} {shapes} {_text(closed.jaxpr)}"
+    if scores and "custom_" in text:
+        text += _text(_differentiated(closed))
+    return Mod(closed.jaxpr, text), captured, got
+
+
+def _text(jaxpr: core.Jaxpr) -> str:
+    """A program with the constants of programs in it, which JAX does not print."""
+    return f"{jaxpr} {[_told(x) for x in _constants(jaxpr)]}"
+
+
+def _constants(jaxpr: core.Jaxpr) -> Iterator[Any]:
+    for eqn in jaxpr.eqns:
+        for inner in jax.tree.leaves(list(eqn.params.values())):
+            if isinstance(inner, core.ClosedJaxpr):
+                yield from inner.consts
+                inner = inner.jaxpr
+            if isinstance(inner, core.Jaxpr):
+                yield from _constants(inner)
+
+
+def _told(x: Any) -> str:
+    """What tells a constant from others; it lives as long as its program."""
+    if isinstance(x, jax.core.Tracer) or jax.dtypes.issubdtype(
+        jnp.result_type(x), jax.dtypes.extended
+    ):
+        return str(id(x))
+    digest = hashlib.blake2b(np.asarray(x).tobytes()).hexdigest()
+    return f"{jax.typeof(x).str_short()} {digest}"
+
+
+def _differentiated(closed: core.ClosedJaxpr) -> core.Jaxpr:
+    """The gradients of a program, in which rules of its own are written out."""
+
+    def gradients(captured: tuple, *args: jax.Array):
+        def run(real: list) -> jax.Array:
+            merged = iter(real)
+            values = [next(merged) if _is_real(x) else x for x in (*captured, *args)]
+            inputs = values[: len(captured)], values[len(captured) :]
+            (value,) = core.jaxpr_as_fun(core.ClosedJaxpr(closed.jaxpr, inputs[0]))(
+                *inputs[1]
+            )
+            return value
+
+        return jax.grad(run)([x for x in (*captured, *args) if _is_real(x)])
+
+    return jax.make_jaxpr(gradients)(tuple(closed.consts), *closed.in_avals).jaxpr
+
+
+def _is_real(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
 def _evaluate(jaxpr: core.Jaxpr, captured: tuple, args: tuple) -> list:
     """The values of a program, arguments of each step differing along the same axes.
 
     The program was traced before what it captured was made to differ.
+
+    Raises:
+        NotImplementedError: it has derivatives of its own, whose programs do not.
     """
     values = dict(zip(jaxpr.constvars, captured, strict=True))
     values |= zip(jaxpr.invars, args, strict=True)
@@ -156,11 +214,26 @@ def _evaluate(jaxpr: core.Jaxpr, captured: tuple, args: tuple) -> list:
             made = _evaluate(inner.jaxpr, inner.consts, given)
         elif eqn.primitive.name in ("pcast", "pvary"):
             made = given
+        elif eqn.primitive.name == "cond":
+            branches = [functools.partial(_branch, b) for b in eqn.params["branches"]]
+            made = lax.switch(given[0], branches, *given[1:])
+        elif eqn.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
+            raise NotImplementedError(
+                "within jax.shard_map a mask_mod or score_mod cannot call functions"
+                " with derivatives of their own, such as jax.nn.relu: write them out,"
+                " as jnp.maximum(x, 0), or give shard_map check_vma=False"
+            )
         else:
             made = eqn.primitive.bind(*given, **eqn.params)
         made = made if isinstance(made, tuple | list) else [made]
         values |= zip(eqn.outvars, made, strict=True)
     return [read(x) for x in jaxpr.outvars]
+
+
+def _branch(program: core.ClosedJaxpr, *args: jax.Array) -> list:
+    """The values of one branch, which differ along the same axes in each."""
+    made = _evaluate(program.jaxpr, program.consts, args)
+    return [varying.like(jnp.asarray(x), args) for x in made]
 
 
 def _reaches(jaxpr: core.Jaxpr, start: core.Var) -> bool:
@@ -174,7 +247,7 @@ def _reaches(jaxpr: core.Jaxpr, start: core.Var) -> bool:
 
 def split(captured: tuple) -> tuple[tuple, tuple]:
     """What has gradients and what has none, each with None in the other's places."""
-    real = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in captured]
+    real = [_is_real(x) for x in captured]
     return tuple(
         tuple(x if r is keep else None for x, r in zip(captured, real, strict=True))
         for keep in (True, False)

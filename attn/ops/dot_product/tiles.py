@@ -168,9 +168,12 @@ def shaped(
 def masked(
     head: Head, asked: Asked, plan: Plan, j: Index, i: Index, x: jax.Array
 ) -> jax.Array:
-    """Logits, with the least finite one where a target may not attend, [k, q]."""
+    """Logits, with -inf where a target may not attend, [k, q].
+
+    A bias may have -inf where it may, so that no finite number is low enough.
+    """
     may = may_attend(head.sight, asked, plan, j, i, head.sizes)
-    return x if may is None else jnp.where(may, x, jnp.finfo(x.dtype).min)
+    return x if may is None else jnp.where(may, x, -jnp.inf)
 
 
 def logits(head: Head, asked: Asked, plan: Plan, j: Index, i: Index) -> jax.Array:

@@ -113,6 +113,29 @@ def test_a_mask_of_the_whole_grid_is_cut_into_windows(shape):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("hidden", [0, 34])
+def test_padding_is_seen_whichever_token_is_hidden(hidden):
+    """The last token is no more to padding than another one."""
+    module, variables, x = made("window", window=3, padding="attended")
+    see = np.arange(35) != hidden
+    want = run(module, variables, x, grid=GRID)
+    got = run(module, variables, x, grid=GRID, kv_mask=jnp.asarray(see)[None])
+    changed = np.abs(got - want).max((0, 2)).reshape(GRID) > 1e-6
+    window = np.zeros(GRID, bool)
+    rows, columns = (slice(0, 3), slice(0, 3)) if hidden == 0 else (slice(3, 5), [6])
+    window[rows, columns] = True
+    np.testing.assert_array_equal(changed, window)
+
+
+def test_a_target_that_sees_nothing_sees_no_padding():
+    module, variables, x = made("window", window=3, padding="attended")
+    mask = np.ones((35, 35), bool)
+    mask[34] = False
+    got = run(module, variables, x, grid=GRID, mask=jnp.asarray(mask))
+    bias = variables["params"]["out"]["bias"]
+    np.testing.assert_allclose(got[:, 34], np.broadcast_to(bias, got[:, 34].shape))
+
+
 @pytest.mark.parametrize(
     ("name", "near"),
     [

@@ -30,6 +30,19 @@ def test_every_implementation_is_explained():
         assert f"\nnot {name}: {why}" in str(found)
 
 
+def test_nothing_to_attend_with_is_explained():
+    empty = jax.ShapeDtypeStruct((2, 0, 4, 8), jnp.float32)
+    found = ops.explain(SHAPE, empty, empty)
+    assert found.implementation == "reference"
+    assert found.others["blockwise"].startswith("blockwise needs examples, targets and")
+
+
+def test_numbers_of_numpy_are_settings():
+    options = {"scale": 1 / np.sqrt(8), "window": np.int64(5)}
+    found = explain(**options, logits_cap=np.float32(5))
+    assert found.implementation == "blockwise"
+
+
 # What is asked, which implementation runs, and what is said of another.
 SAID = [
     ({"normalize": "sparsemax"}, "reference", ("blockwise", "needs whole rows")),

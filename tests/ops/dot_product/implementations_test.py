@@ -236,6 +236,92 @@ def test_a_bias_of_minus_infinity_is_a_mask(name):
     assert np.all(np.isfinite(got[4]))
 
 
+# Padding on the left, whose first targets see nothing beside the causal mask.
+PADDED = np.where(np.arange(S) < 3, -np.inf, 0).astype(np.float32)[None, None, None]
+
+
+@pytest.mark.parametrize("name", ["reference", *SMALL, "xla"])
+def test_a_bias_of_minus_infinity_beside_a_mask_shows_nothing_masked(name):
+    see = (np.arange(S) >= 3) & (np.arange(S) <= np.arange(T)[:, None])
+    got = both(name, arrays(), bias=PADDED, is_causal=True)
+    want = both("reference", arrays(), mask=see[None, None])
+    close(got[:4], want)
+    np.testing.assert_array_equal(got[0][:, :3], 0)
+    assert np.all(np.isfinite(got[4]))
+
+
+@pytest.mark.parametrize("name", ["reference", *SMALL])
+def test_scores_of_minus_infinity_are_a_mask_beside_another(name):
+    hidden = lambda x, b, n, t, s: jnp.where(s < 3, -jnp.inf, x)
+    see = (np.arange(S) >= 3) & (np.arange(S) <= np.arange(T)[:, None])
+    sinks = np.array([-np.inf, 0.3, -np.inf, -2], np.float32)
+    for options in ({}, {"sinks": sinks}):
+        given = {"score_mod": hidden, "is_causal": True} | options
+        got = both(name, arrays(), **given)
+        want = both("reference", arrays(), mask=see[None, None], **options)
+        close(got, want)
+
+
+def test_xla_adds_a_bias_of_more_places_than_its_queries_have():
+    some = [jnp.asarray(x, jnp.bfloat16) for x in arrays()]
+    shifted = normal(1, 1, T, S)
+    got, want = (
+        dot_product.dot_product_attention(*some, bias=bias, implementation=name)
+        for name, bias in (("xla", 300 + shifted), ("reference", shifted))
+    )
+    assert got.dtype == jnp.bfloat16
+    close([got.astype(np.float32)], [want.astype(np.float32)], atol=2e-2)
+
+
+@pytest.mark.parametrize("name", [*SMALL, "xla"])
+def test_what_has_no_sources_is_the_references(name):
+    q, k, v = arrays(sources=0)
+    with pytest.raises(NotImplementedError, match="needs examples, targets and source"):
+        dot_product.dot_product_attention(q, k, v, implementation=name)
+
+
+def _scaled_gradient(factor):
+    """The score, with another gradient than its own."""
+
+    @jax.custom_jvp
+    def score(x):
+        return x
+
+    score.defjvp(lambda x, dx: (x[0], factor * dx[0]))
+    return lambda x, b, n, t, s: score(x)
+
+
+def _scaled_cotangent(factor):
+    @jax.custom_vjp
+    def score(x):
+        return x
+
+    score.defvjp(lambda x: (x, None), lambda _, dy: (factor * dy,))
+    return lambda x, b, n, t, s: score(x)
+
+
+def _of_table(factor):
+    """The score times what an inner function, compiled by itself, has captured."""
+    table = factor * jnp.ones(S)
+    inner = jax.jit(lambda s: table[s])
+    return lambda x, b, n, t, s: x * inner(s)
+
+
+@pytest.mark.parametrize("make", [_scaled_gradient, _scaled_cotangent, _of_table])
+def test_functions_that_print_alike_are_told_apart(make):
+    q, k, v = arrays()
+    for score_mod in map(make, (0.0, 1.0, 2.0)):
+
+        def read(q, implementation, score_mod=score_mod):
+            y = dot_product.dot_product_attention(
+                q, k, v, score_mod=score_mod, implementation=implementation
+            )
+            return jnp.sum(y**2)
+
+        got, want = (jax.grad(read)(q, name) for name in (None, "reference"))
+        close([got], [want])
+
+
 def test_what_needs_the_whole_matrix_is_the_references():
     with pytest.raises(NotImplementedError, match="blockwise never has the weights"):
         both("blockwise", arrays(), return_weights=True)
