@@ -54,6 +54,7 @@ COCO = {
     "image_size": 224,
 }
 EPOCH = 82_783 // 64
+HIDDEN = 512  # of its scores, as wide as the map
 
 SOFT = {"name": "additive_soft", "bias": True}
 HARD = {"name": "hard_attention", "bias": True}
@@ -101,7 +102,7 @@ def _paper():
     vgg = {"name": "vgg", "depth": 19}  # maps of 14x14 places of 512 channels
     config = common.imagenet({"name": "captioner", "backbone": vgg})
     config.model.update(width=1800, embedding=512, dropout=0.5, frozen=True)
-    config.model.slots = {"decoder": {"cross": SOFT}}
+    config.model.slots = {"decoder": {"cross": {**SOFT, "hidden": HIDDEN}}}
     config.data = dict(COCO)
     config.task = {"name": "captioning", "penalty": 1.0}
     config.optimizer = {"name": "adam"}
@@ -124,12 +125,21 @@ def sweep(arg: str = ""):
     sizes = dict(zip(names, TEXT.get(choice.size, TEXT["small"]), strict=True))
     text = {"model.decoder": "transformer", "model.slots": {}}
     text |= {f"model.{name}": value for name, value in sizes.items()}
+    attentions = ATTENTIONS
+    if choice.size == "paper":
+        attentions = {name: _widened(one) for name, one in ATTENTIONS.items()}
     rows = {
-        "attention": ATTENTIONS,
+        "attention": attentions,
         "penalty": PENALTIES,
         "decoder": {"lstm": {}, "transformer": text},
     }
     return common.points(choice.table, rows[choice.table], choice)
+
+
+def _widened(one):
+    """A row whose attention has scores of the paper's width."""
+    spec = one["model.slots"]["decoder.cross"]
+    return one if spec == "none" else one | cross({**spec, "hidden": HIDDEN})
 
 
 def row(spec, arg: str = ""):

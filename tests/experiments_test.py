@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from attn import data, models, modules, settings, tasks
-from attn.models import cost
+from attn.models import cost, slots
 from attn.train import optimizer, program
 from attn.train.sweep import experiment_file, local
 
@@ -328,6 +328,14 @@ def test_imagenet_is_trained_as_torchvision_does():
     epoch = 1_281_167 / 256
     at = [float(rate(int(epoch * k))) for k in (0, 29.9, 30.1, 59.9, 60.1, 89)]
     assert at == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_scores_of_captions_are_as_wide_as_the_map_in_the_paper_form():
+    points = first_seeds(load("show_attend_tell", "attention,paper"))
+    fills = [slots.flatten(point.config["model"]["slots"]) for point in points]
+    specs = [spec for fill in fills for spec in fill["decoder.cross"]]
+    assert len(specs) == len(points) - 2
+    assert {spec["hidden"] for spec in specs} == {512}
 
 
 def test_the_default_sweeps_one_attention_of_each_kind_at_the_same_cost():

@@ -164,6 +164,10 @@ def check(config: Mapping[str, Any]) -> None:
 
 def _checked(config: Mapping[str, Any]) -> tuple[Config, Any, tuple]:
     """The common fields, the data set's settings as its class, and the transforms."""
+    if not hasattr(config, "items"):
+        raise settings.Invalid(
+            f"the data set must be a mapping with its settings, got {config!r}"
+        )
     rest = dict(config.items())
     name = rest.pop("name", None)
     if not isinstance(name, str) or not name:

@@ -80,6 +80,14 @@ class Dataset:
         return dict(self._traced(train=False)[1])
 
     @property
+    def one_shape(self) -> bool:
+        """Whether all training batches have one shape, whatever the seed."""
+        plan = self.sources["train"].buckets
+        if plan is not None:
+            return len(plan.members) == 1
+        return not isinstance(self._training[1].get("image"), list)
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Splits that can be evaluated: "validation", where there is one, "test"."""
         return tuple(name for name in order.PURPOSES if name in self.sources)[1:]

@@ -59,6 +59,7 @@ class Model(Slotted, kw_only=True):
         places      its slots, in the order in which data meet them, each with the
                     number of scopes (stage, block) that may narrow it
         usual_fill  what fills slots for which a config has nothing
+        held        parts, by name, whose parameters no optimizer changes
         presets     what its setting `size` may be: names of tuples whose fields are
                     settings too; a setting that is not None replaces the preset's
         timm        what makes timm's names of its paths, see `attn.interop`
@@ -68,7 +69,8 @@ class Model(Slotted, kw_only=True):
                     weights that a training starts with have others
 
     and overrides `scopes` and `given` where it has any. Settings such as num_classes
-    or vocab_size get the facts of the data set where the model has a field so called.
+    or vocab_size get the facts of the data set where the model has a field so called,
+    and `masked` whether its images have padding.
 
     Attributes:
         fill, dtype, param_dtype, axis_name: see `Slotted`.
@@ -78,6 +80,7 @@ class Model(Slotted, kw_only=True):
     streams: ClassVar[tuple[str, ...]] = ("dropout", "sample")
     places: ClassVar[Mapping[str, int]] = {}
     usual_fill: ClassVar[Mapping[str, Any]] = {}
+    held: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Any]] = {}
     timm: ClassVar[Rules] = ()
     transformers: ClassVar[Rules] = ()

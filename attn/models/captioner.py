@@ -51,7 +51,8 @@ class Captioner(Model):
                    place of the map was, where the attention tells it; of the
                    Transformer the mean over the heads of the last layer
         log_prob, entropy   [B, T], of what hard attention drew in training, where it
-                   is one that has to be rewarded (`attn.modules.choices`)
+                   is one that has to be rewarded (`attn.modules.choices`); of several
+                   attentions their sums
         baseline   [B, T], the reward that was expected before that, if `baseline`
 
     Slots:
@@ -86,8 +87,8 @@ class Captioner(Model):
             paper's {"name": "vgg", "depth": 19}, whose map has a 16th of the sides of
             the image.
         frozen: whether the backbone stays as it was trained before
-            (`config.model.weights`): it gets no gradient, as in the paper, and its
-            batch normalisation, if it has some, is fixed.
+            (`config.model.weights`): it gets no gradient, as in the paper, and no
+            weight decay, and its batch normalisation, if it has some, is fixed.
         position: what tells places of the map, added to its channels: "none", as in
             the paper, "sine" or "learned".
         other attributes: see `Model`.
@@ -135,6 +136,11 @@ class Captioner(Model):
                 f"pool={self.pool!r} is of an LSTM that reads the mean of the map: its"
                 f" slot {PLACE!r} must be 'none'"
             )
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The parts that no optimizer may change."""
+        return (backbones.SCOPE,) if self.frozen else ()
 
     @property
     def usual_fill(self) -> Mapping[str, Any]:
@@ -209,8 +215,8 @@ class Captioner(Model):
             shape = (*target_in.shape, *memory.shape[1:3])
             found["attention"] = steps.attention.reshape(shape)
         if steps.choice is not None:
-            found["log_prob"] = steps.choice.log_prob[..., 0]
-            found["entropy"] = steps.choice.entropy[..., 0]
+            found["log_prob"] = steps.choice.log_prob
+            found["entropy"] = steps.choice.entropy
         if steps.expected is not None:
             found["baseline"] = steps.expected
         return found

@@ -66,7 +66,8 @@ class DETR(Model):
         num_classes: K.
         masked: whether images have padding, at the right and below. Then the inputs
             are image and image_mask, boolean [B, H, W], and padding is read as zeros
-            by the backbone and not at all by attention.
+            by the backbone, attention in its slots included, and not at all by the
+            Transformer. A training takes it from the data unless it is set.
         backbone: settings of `resnet`, such as {"depth": 101}; {"depth": 8, "layout":
             "cifar", "stem_stride": 2} is a small one of stride 8.
         dilated: whether its last stage is dilated in place of its stride, DETR-DC5.

@@ -155,8 +155,7 @@ class RecurrentAttention(Model):
             del _
             attentions = slots.build(model, "grid")
             state = model._core(state, read(attentions, state))
-            drawn = [choices.of(attention) for attention in attentions]
-            return state, (state, [choice for choice in drawn if choice is not None])
+            return state, (state, choices.of(*attentions))
 
         start = jnp.zeros((len(image), 1, self.width), image.dtype)
         steps = jnp.arange(self.glimpses)
@@ -165,10 +164,9 @@ class RecurrentAttention(Model):
             # all at once, so that the maps that are recorded are of all steps
             before = jnp.concatenate([start[:, :, None], states[:, :, :-1]], axis=2)
             read(slots.build(self, "grid"), before[:, 0])
-        named = ("log_prob", "entropy") if drawn else ()
-        return states, {
-            name: sum(getattr(one, name) for one in drawn) for name in named
-        }
+        if drawn is None:
+            return states, {}
+        return states, {"log_prob": drawn.log_prob, "entropy": drawn.entropy}
 
     def _scan(self, step):
         """Of steps that draw, and whose outputs are [B, M, T, ...]."""

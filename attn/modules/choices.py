@@ -8,6 +8,8 @@ that and returns it among its outputs:
     z = attention(q, kv, train=train)
     choice = choices.of(attention)      # None where nothing was drawn
 
+A model that does not do so never rewards them.
+
 In training the collection "choices" may be written, and is dropped behind the step.
 Inside of `nn.scan` it needs `variable_axes={"choices": 0}`.
 """
@@ -37,7 +39,14 @@ def note(module: nn.Module, choice: Choice) -> None:
         module.sow(COLLECTION, "choice", choice)
 
 
-def of(module: nn.Module) -> Choice | None:
-    """The choice of the last call of a submodule, None if there was none."""
-    noted = module.variables.get(COLLECTION, {}).get("choice", ())
-    return noted[-1] if noted else None
+def of(*modules: nn.Module) -> Choice | None:
+    """The choices of the last calls of submodules, and of what is in them, as one.
+
+    Their log-probabilities and entropies are added up. None if there was no choice.
+    """
+    noted = jax.tree.leaves(
+        [module.variables.get(COLLECTION, {}) for module in modules],
+        is_leaf=lambda part: isinstance(part, tuple),
+    )
+    last = [calls[-1] for calls in noted]
+    return jax.tree.map(lambda *parts: sum(parts), *last) if last else None

@@ -78,6 +78,8 @@ class Task:
             table and selects checkpoints.
         fields: of a batch that the task reads, beside the inputs of the model.
         optional: fields that it reads too where the data set has them.
+        scoring: those of both that `score` reads, which are kept of a whole split; None
+            for all.
         kept: numbers that the task keeps from step to step, such as a moving average,
             by name, and their first values; see `keep`.
         minimised: names of the losses that are minimised; of several, the sum of their
@@ -90,6 +92,7 @@ class Task:
     metrics: ClassVar[tuple[Metric, ...]]
     fields: ClassVar[tuple[str, ...]] = ()
     optional: ClassVar[tuple[str, ...]] = ()
+    scoring: ClassVar[tuple[str, ...] | None] = None
     kept: ClassVar[Mapping[str, float]] = {}
     minimised: ClassVar[tuple[str, ...]] = ("loss",)
     methods: ClassVar[tuple[str, ...]] = ()

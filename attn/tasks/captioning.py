@@ -23,6 +23,9 @@ from attn.tasks.base import Batch, Mean, Metric
 from attn.tasks.translation import EXACT, FIGURES, TARGET, Translation
 
 BASELINE = "reward_average"
+# What stands for unknown words where captions are scored: it counts as a word, and one
+# that is said is none of those that are meant, as the words themselves would be none.
+SAID, MEANT = "\N{DOUBLE QUESTION MARK}", "\N{QUESTION EXCLAMATION MARK}"
 ENTROPY = Metric("attention_entropy", "entropy of the attention", unit="%")
 GROUNDED = (
     Metric("inside", "attention inside", unit="%", better="higher"),
@@ -128,7 +131,11 @@ class Captioning(Translation):
             )
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
-        """The "loss", and of its parts those that mean something by themselves."""
+        """The "loss", and of its parts those that mean something by themselves.
+
+        Raises:
+            Invalid: a baseline is learnt, and nothing is drawn.
+        """
         found = super().loss(outputs, batch)
         total, words = found["loss"]
         outputs, mask = _named(outputs), batch["target_mask"]
@@ -138,6 +145,12 @@ class Captioning(Translation):
             penalty = ops.doubly_stochastic_penalty(weights, mask)
             found["penalty"] = Mean(penalty, ones)
             total += self.penalty * penalty
+        if "baseline" in outputs and "log_prob" not in outputs:
+            raise settings.Invalid(
+                "model.baseline=True expects the reward of what is drawn, and the"
+                " attention of this model draws nothing: set model.baseline=False and"
+                " task.baseline='average'"
+            )
         if "log_prob" in outputs:
             reward, parts = self._rewarded(outputs, batch)
             found["reward"] = Mean(reward.sum(axis=1), ones)
@@ -192,12 +205,19 @@ class Captioning(Translation):
         batch: Mapping[str, np.ndarray],
         facts: Mapping[str, Any],
     ) -> dict[str, float]:
-        """BLEU-1 to 4, exact match with a reference, and truth."""
+        """BLEU-1 to 4, exact match with a reference, and truth.
+
+        A word that is unknown to the vocabulary is like no other.
+        """
         said = self.texts(predictions["words"], facts)
         right = self.references(batch, facts)
         several = [[text] for text in right]
         if "references" in batch:
             several = self._several(batch, facts)
+        unknown = getattr(facts.get("tokenizer"), "unknown", "")
+        if unknown:
+            said = _marked(said, unknown, SAID)
+            several = [_marked(texts, unknown, MEANT) for texts in several]
         pairs = list(zip(said, several, strict=True))
         exact = 100 * float(np.mean([text in known for text, known in pairs]))
         found = {**bleu.orders(said, several), "exact": exact}
@@ -244,6 +264,14 @@ def truth(claims: Any, said: Sequence[str], right: Sequence[str]) -> dict[str, f
         most = sum(max(_size(a), _size(b)) for a, b in sides)
         found[metric.name] = 100 * both / max(most, 1)
     return found
+
+
+def _marked(texts: Sequence[str], unknown: str, mark: str) -> list[str]:
+    """Texts with a mark in the place of each unknown word."""
+    return [
+        " ".join(mark if word == unknown else word for word in text.split(" "))
+        for text in texts
+    ]
 
 
 def _size(counts: Counter) -> int:

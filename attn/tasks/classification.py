@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from attn import settings
+from attn.tasks import answers
 from attn.tasks.answers import Finding
 from attn.tasks.base import Batch, Mean, Metric, Task
 
@@ -104,6 +105,8 @@ class Classification(Task):
         del batch
         names = facts["class_names"]
         weights = np.asarray(jax.nn.softmax(np.asarray(outputs, np.float32)))
+        if np.isnan(weights).any():
+            raise answers.broken()
         if weights.ndim == 3:  # of rows of classes, whose places are independent
             rows = weights.argmax(axis=-1)
             shares = weights.max(axis=-1).prod(axis=-1).tolist()

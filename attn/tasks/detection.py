@@ -20,7 +20,7 @@ import numpy as np
 from attn import settings
 from attn.data.source import Most
 from attn.ops import boxes as geometry
-from attn.tasks import coco, tokens
+from attn.tasks import answers, coco, tokens
 from attn.tasks.answers import Finding
 from attn.tasks.base import Batch, Mean, Metric, Task
 from attn.tasks.matching import match
@@ -64,16 +64,17 @@ class Detection(Task):
 
     and the losses of all layers are added. That of the boxes is a mean over the objects
     of the whole batch, and that of the classes over all queries, by the weights of
-    their classes. Crowds are no objects to be found. A query's highest class counts as
-    found whatever "no object" has, as in the paper's code.
+    their classes; where `train.accumulate` adds batches, each is divided by its own.
+    Crowds are no objects to be found. A query's highest class counts as found whatever
+    "no object" has, as in the paper's code.
 
     Attributes:
         class_weight, l1_weight, giou_weight: of the parts of the loss and of the cost;
             0 leaves a part out.
         no_object_weight: of queries without an object in the cross-entropy.
         auxiliary: whether layers before the last have a loss too.
-        layers: after how many of the first decoder layers the average precision is
-            measured too.
+        layers: after how many of the first decoder layers, the last not among them,
+            the average precision is measured too.
     """
 
     class_weight: settings.NotNegative = 1.0
@@ -88,6 +89,10 @@ class Detection(Task):
     optional: ClassVar[tuple[str, ...]] = (
         *("boxes_area", "boxes_crowd"),
         *("image_size", "image_mask"),
+    )
+    scoring: ClassVar[tuple[str, ...]] = (
+        *("boxes_mask", "labels"),
+        *("boxes_area", "boxes_crowd"),
     )
 
     def __post_init__(self):
@@ -144,10 +149,10 @@ class Detection(Task):
                 f"the model has {logits[-1]} logits, and {classes} classes of the data"
                 f" and 'no object' need {classes + 1}"
             )
-        if self.layers > logits[1]:
+        if self.layers >= logits[1]:
             raise settings.Invalid(
-                f"layers must be at most {logits[1]}, as many as the model's outputs"
-                f" have, got {self.layers}"
+                f"layers must be at most {logits[1] - 1}, those before the last of the"
+                f" model's outputs, got {self.layers}"
             )
         self._check_objects(logits[2], example, facts)
 
@@ -324,6 +329,8 @@ class Detection(Task):
         """The boxes of all queries."""
         last = {name: value[:, -1] for name, value in outputs.items()}
         found = jax.device_get(detected(last, given_size(batch)))
+        if np.isnan(found["scores"]).any():
+            raise answers.broken()
         names, findings = facts["class_names"], []
         for boxes, labels, scores in zip(*found.values(), strict=True):
             order = np.argsort(-scores, kind="stable").tolist()

@@ -16,6 +16,7 @@ import optax
 
 from attn import settings
 from attn.ops import score_function
+from attn.tasks.answers import Finding
 from attn.tasks.base import Batch, Mean
 from attn.tasks.classification import Classification
 
@@ -54,10 +55,10 @@ class RecurrentAttention(Classification):
     probes: ClassVar[tuple[str, ...]] = ("attention", "glimpses")
 
     def check(self, outputs: Any, example: Batch, facts: Mapping[str, Any]) -> None:
-        """Refuses a model that lacks logits of draws and glimpses, or the baseline.
+        """Refuses a model that lacks logits of draws and glimpses.
 
         Raises:
-            Invalid: as of `Classification`, or a baseline that is not there.
+            Invalid: as of `Classification`.
         """
         logits = outputs.get("logits") if hasattr(outputs, "get") else outputs
         shape = getattr(logits, "shape", ())
@@ -67,12 +68,6 @@ class RecurrentAttention(Classification):
                 f" [B, M, T, K], such as 'recurrent_attention', got {shape}"
             )
         super().check(self._average(outputs), example, facts)
-        lacks = "log_prob" in outputs and "baseline" not in outputs
-        if lacks and self.baseline == "learnt":
-            raise settings.Invalid(
-                "baseline 'learnt' is the model's, and this one has none: take 'others'"
-                " or 'none'"
-            )
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:
         """The "loss", and of what it consists: "cross_entropy" and "reinforce"."""
@@ -109,10 +104,19 @@ class RecurrentAttention(Classification):
         return jnp.diff(log_prob, prepend=nothing)
 
     def _rewarded(self, outputs: Any, reward: jax.Array) -> dict[str, jax.Array]:
-        """The losses of places, [B, M] each."""
+        """The losses of places, [B, M] each.
+
+        Raises:
+            Invalid: a baseline that is not there, or of others where there are none.
+        """
         parts = {}
         compared: jax.Array | float = 0.0
         if self.baseline == "learnt":
+            if "baseline" not in outputs:
+                raise settings.Invalid(
+                    "baseline 'learnt' is the model's, and this one has none: take"
+                    " 'others' or 'none'"
+                )
             compared = outputs["baseline"]
             off = score_function.baseline_loss(compared, reward)
             parts["baseline"] = off.mean(axis=-1)
@@ -138,6 +142,11 @@ class RecurrentAttention(Classification):
         self, outputs: Any, batch: Mapping[str, np.ndarray], facts: Mapping[str, Any]
     ) -> list[tuple[str, bool]]:
         return super().describe(np.asarray(self._average(outputs)), batch, facts)
+
+    def recognise(
+        self, outputs: Any, batch: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+    ) -> list[list[Finding]]:
+        return super().recognise(np.asarray(self._average(outputs)), batch, facts)
 
     @staticmethod
     def _average(outputs: Any) -> Any:

@@ -59,7 +59,8 @@ def evaluate(
         score: whether the task's predictions are made and scored too.
     """
     score = score and program.task.scored
-    fields = program.task_fields
+    scoring = program.task.scoring
+    fields = [n for n in program.task_fields if scoring is None or n in scoring]
     found: list[list[dict[str, Any]]] = [[] for _ in datasets]
     for batches, parts in _evaluated(program, variables, datasets, split, score):
         for rows, batch, part in zip(found, batches, parts, strict=True):

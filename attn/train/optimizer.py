@@ -3,13 +3,15 @@
 Everything is counted in steps, which are batches: warm-ups, boundaries and the length
 of a training. Where the gradients of several batches are accumulated for one update,
 an update has the rate of the first of its batches, so that a training that
-accumulates two batches, with twice the numbers, goes as one on their joint batches.
+accumulates two batches, with twice the numbers, goes as one on their joint batches
+where its losses are means over examples: each batch counts alike, whatever it has of
+what else they are divided by, such as words or objects.
 """
 
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
@@ -296,7 +298,7 @@ def _stands_on(part: str, name: str) -> bool:
 
 def _named(table: Mapping[str, Any], kind: str, config: Mapping[str, Any]) -> Any:
     options = dict(config)
-    name = options.pop("name")
+    name = options.pop("name", None)
     return settings.build(settings.choose(table, kind, name), kind, name, options)
 
 
@@ -328,7 +330,11 @@ def schedule(
 
 
 def create(
-    config: Mapping[str, Any], rate: optax.Schedule, *, accumulate: int = 1
+    config: Mapping[str, Any],
+    rate: optax.Schedule,
+    *,
+    accumulate: int = 1,
+    held: Sequence[str] = (),
 ) -> optax.GradientTransformation:
     """Builds the optimizer that `config["name"]` names.
 
@@ -336,11 +342,15 @@ def create(
         config: the name and its settings.
         rate: the learning rate of each update, from `schedule`.
         accumulate: batches whose gradients are averaged into one update.
+        held: names of parts that stay as they are, as if `rates` had 0 for them.
 
     Raises:
         Invalid: unknown name or setting; the message names the valid ones.
     """
     chosen = _named(OPTIMIZERS, "optimizer", config)
+    if held:
+        rates = {**(chosen.rates or {}), **dict.fromkeys(held, 0.0)}
+        chosen = dataclasses.replace(chosen, rates=rates)
     rule = chosen.rule(rate)
     if chosen.rates:
         rule = optax.chain(rule, chosen.paced())

@@ -82,13 +82,19 @@ def _section(name: str) -> Iterator[None]:
 
 
 def _check_sections(config: Mapping[str, Any]) -> None:
-    """Refuses a config with other sections than SECTIONS, or another kind of seed."""
+    """Refuses a config with other sections than SECTIONS, or of another kind."""
     for name in config:
         if name not in SECTIONS:
             raise settings.unknown("field of config", name, SECTIONS)
     for name in SECTIONS:
         if name not in config:
             raise settings.Invalid(f"config.{name} is missing")
+        # a ConfigDict is no collections Mapping
+        if name != "seed" and not hasattr(config[name], "items"):
+            raise settings.Invalid(
+                f"config.{name} must be a mapping with its settings, got"
+                f" {config[name]!r}"
+            )
     if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 2**32:
         raise settings.Invalid(
             f"config.seed must be in 0..2^32-1, got {config['seed']}"
@@ -144,7 +150,7 @@ class Program:
             self.eval_batch_size = self.partition.rounded(
                 self.train.eval_batch_size or self.train.batch_size
             )
-        self._optimizer = self._make_optimizer(config)
+        self._make_optimizer(config)  # what is wrong is said before data are read
         with _section("data"):
             self.dataset = data.open(config["data"])
         with _section("task"):
@@ -158,6 +164,7 @@ class Program:
                 )
         with _section("model"):
             self.model = self.build(config["model"])
+        self._optimizer = self._make_optimizer(config, getattr(self.model, "held", ()))
         self._check_fields()
         self.fields = tuple(dict.fromkeys((*self.inputs, *self.task_fields)))
         with _section("model"):
@@ -166,34 +173,41 @@ class Program:
             self.weights = Weights(path, self.model, variables)
         with _section("task"):
             self._check_outputs(variables)
-        self._losses = steps.losses(
-            self.model, self.task, variables, self.example(), self.partition.axis
-        )
+            self._losses = steps.losses(
+                self.model, self.task, variables, self.example(), self.partition.axis
+            )
         self._abstract = jax.eval_shape(self._start, self._seed(0), variables)
         with _section("optimizer"):
             optimizers.check(config["optimizer"], self._abstract.params)
 
-    def _make_optimizer(self, config: Mapping[str, Any]) -> Any:
+    def _make_optimizer(
+        self, config: Mapping[str, Any], held: Sequence[str] = ()
+    ) -> Any:
         with _section("schedule"):
             rate = optimizers.schedule(
                 config["schedule"], self.train.steps, accumulate=self.train.accumulate
             )
         with _section("optimizer"):
             return optimizers.create(
-                config["optimizer"], rate, accumulate=self.train.accumulate
+                config["optimizer"],
+                rate,
+                accumulate=self.train.accumulate,
+                held=held,
             )
 
     def build(self, section: Mapping[str, Any]) -> Any:
         """A model for the data and devices of this program, from a section `model`.
 
         It is told the facts of the data set, such as the number of classes, for which
-        it has a field. "weights" in the section are not of the model, see `init_state`.
+        it has a field, and in a field `masked` whether images have padding. "weights"
+        in the section are not of the model, see `init_state`.
 
         Raises:
             settings.Invalid: as `models.create` says.
         """
         offered = {
             **self.dataset.facts,
+            "masked": "image_mask" in self.dataset.example(),
             "dtype": jnp.dtype(self.train.dtype),
             "axis_name": self.partition.axis,
         }

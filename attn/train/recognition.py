@@ -1,5 +1,6 @@
 """Findings of a trained model in pictures, whatever its task finds in them."""
 
+import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -72,14 +73,16 @@ def recognise(
         output: the page to come, FILE.html in a directory that exists.
 
     Raises:
-        settings.Invalid: as `restored` says, a file is no picture, or the task or data
-            set is not about pictures.
+        settings.Invalid: as `restored` says, a file is no picture, what has these names
+            beside `output` is not of an earlier call, or the task or data set is not
+            about pictures.
     """
     there = stores.has(output) or output.parent.is_dir()
     if output.suffix != ".html" or not there:
         raise settings.Invalid(
             f"output must be a page FILE.html in a directory that exists, got {output}"
         )
+    _must_be_ours(output)
     sizes = [pictures.size(path) for path in paths]
     program, state = restored(directory, which, overrides)
     example = program.dataset.example()
@@ -108,6 +111,26 @@ def recognise(
     }
     files.write_json(output.with_suffix(".json"), record)
     _write_attention(output.with_suffix(".npz"), seen)
+
+
+def _must_be_ours(output: pathlib.Path) -> None:
+    """Raises Invalid if others wrote what would be written over beside a page."""
+    record = output.with_suffix(".json")
+    for path in record, output.with_suffix(".npz"):
+        if files.exists(path) and not _is_record(record):
+            raise settings.Invalid(
+                f"{path} is of no earlier prediction and would be written over; name"
+                f" another page than {output} by --output"
+            )
+
+
+def _is_record(path: pathlib.Path) -> bool:
+    """Whether an earlier call wrote a file."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "pictures" in found
 
 
 def _seen(

@@ -314,3 +314,34 @@ def test_closing_ends_the_threads(directory):
         if thread.name.startswith("grain-prefetch"):
             thread.join(timeout=10)
     assert threading.active_count() == before
+
+
+PATCHES = {"name": "degraded", "scale": 4, "transforms": {"patches": {"size": 7}}}
+SCALES = {
+    "sides": [30, 45],
+    "longest": 90,
+    "before": [40],
+    "parts": [20, 30],
+    "shorter": 40,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "one"),
+    [
+        ({"distortion": "r"}, True),
+        ({"name": "sequences"}, False),
+        ({"name": "sequences", "buckets": 1}, True),
+        ({"name": "sequences", "row_length": 30}, True),
+        (PATCHES, True),
+        ({"name": "digits_scene", "transforms": {"multi_scale": SCALES}}, False),
+    ],
+)
+def test_training_batches_are_known_to_have_one_shape(config, one):
+    dataset = data.open({"name": "mnist_5k", **config})
+    shapes = {
+        tuple(sorted((name, value.shape) for name, value in batch.items()))
+        for seed in (0, 1)
+        for batch in taken(dataset.train(2, seed=seed), 12)
+    }
+    assert dataset.one_shape == (len(shapes) == 1) == one

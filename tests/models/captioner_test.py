@@ -228,6 +228,53 @@ def test_what_was_drawn_is_among_the_outputs():
     np.testing.assert_allclose(drawn["entropy"][:, 0], entropy, rtol=1e-4)
 
 
+def drawn_by(**changes):
+    """What a captioner returns in training, and the choices that were noted in it."""
+    model = made(dropout=0.0, **changes)
+    image, words = jax.random.normal(jax.random.key(5), (2, 8, 12, 3)), sentences(2)
+    rngs = {name: jax.random.key(k) for k, name in enumerate(("sample", "dropout"))}
+    init = jax.jit(functools.partial(model.init, train=False))
+    variables = init({"params": jax.random.key(2), **rngs}, image, words)
+    apply = functools.partial(
+        *(model.apply, variables, image, words),
+        train=True,
+        rngs=rngs,
+        mutable=["batch_stats", "choices"],
+    )
+    return jax.jit(apply)()
+
+
+HARD = {"name": "hard_attention", "expectation": 0.0}
+
+
+def test_what_the_layers_of_a_transformer_drew_is_rewarded_together():
+    backbone = {**SMALL["backbone"], "widths": (4, 4, 4, 8)}
+    changes = {**TEXT, "backbone": backbone, "slots": {"decoder.cross": HARD}}
+    drawn, changed = drawn_by(**changes)
+    layers = [
+        changed["choices"]["writer"][f"decoder{k}"]["cross"]["choice"][0]
+        for k in range(2)
+    ]
+    for name in ("log_prob", "entropy"):
+        want = sum(np.asarray(getattr(layer, name)) for layer in layers)
+        assert drawn[name].shape == (2, LENGTH)
+        np.testing.assert_allclose(drawn[name], want, rtol=1e-5)
+    assert np.any(np.asarray(layers[0].log_prob) != layers[1].log_prob)
+
+
+def test_what_one_of_several_attentions_drew_is_rewarded():
+    first, _ = drawn_by(slots={"decoder.cross": [HARD, "additive_soft"]})
+    both, _ = drawn_by(slots={"decoder.cross": [HARD, HARD]})
+    assert first["log_prob"].shape == both["log_prob"].shape == (2, LENGTH)
+    assert np.all(both["entropy"] > 1.5 * first["entropy"])
+
+
+def test_an_attention_without_values_needs_a_map_as_wide_as_the_layers():
+    says = "'decoder.cross' returns 16 channels, .* and the layer has 8"
+    with pytest.raises(settings.Invalid, match=says):
+        drawn_by(**TEXT, slots={"decoder.cross": "additive_soft"})
+
+
 def test_gumbel_needs_no_reward():
     *_, drawn = whole(estimator="gumbel", expectation=0.0)
     assert set(drawn) == {"logits", "attention"}

@@ -8,6 +8,8 @@ import sacrebleu
 
 from attn import settings, tasks
 from attn.data.digits.scene import FACTS, WORDS
+from attn.data.images.captioned import MARKS
+from attn.data.text.vocabulary import Vocabulary
 from attn.report.sections import examples
 from attn.report.sections.budget import Budget
 from attn.train import partition
@@ -137,6 +139,12 @@ def test_a_baseline_that_the_task_does_not_read_is_refused():
         task().check(shapes, BATCH, FACTS)
 
 
+def test_a_baseline_of_what_is_never_drawn_is_refused():
+    outputs = {**SOFT, "baseline": np.zeros((B, T), np.float32)}
+    with pytest.raises(settings.Invalid, match="attention of this model draws nothing"):
+        task(baseline="learnt").loss(outputs, BATCH)
+
+
 def test_where_the_attention_was_is_counted_pixel_by_pixel():
     found = jax.jit(task().evaluate)(SOFT, BATCH)
     named = {0: [(3, 0), (1, 1)], 1: [(0, 0)], 2: []}
@@ -220,6 +228,21 @@ def test_an_image_may_have_several_references():
         SAID, [TRUE, [SAID[0], None]]
     )
     assert found["bleu2"] == pytest.approx(known.score)
+
+
+def test_an_unknown_word_is_like_no_other_and_counts_as_one():
+    words = Vocabulary(("", "<start>", "<end>", "<unk>", *"abcd"), MARKS, "<unk>")
+    facts = {"tokenizer": words, "pad": 0, "start": 1, "end": 2}
+    made = tasks.create({"name": "captioning"}, facts)
+    ids = lambda text: [words.names.index(word) for word in [*text.split(), "<end>"]]
+    target = np.array([ids("a b c <unk> d")])
+    batch = {"target": target, "target_mask": target > 0}
+    for said, meant in (("a b c x d", "a b c y d"), ("a b c d d", "a b c y d")):
+        spoken = np.array([ids(said.replace("x", "<unk>"))])
+        found = made.score({"words": spoken}, batch, facts)
+        known = sacrebleu.BLEU(max_ngram_order=2).corpus_score([said], [[meant]])
+        assert found["bleu2"] == pytest.approx(known.score)
+        assert found["exact"] == 0
 
 
 def test_metrics_are_those_that_the_data_allow():

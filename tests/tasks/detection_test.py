@@ -282,6 +282,23 @@ def test_a_query_counts_as_found_whatever_no_object_has():
     assert scores["ap"] == pytest.approx(100)
 
 
+def test_of_a_split_only_what_is_scored_is_kept():
+    made = task()
+    assert {"image_mask", "image_size"} <= set(made.optional) - set(made.scoring)
+    area = np.full(MASK.shape, 30.0, np.float32)
+    crowd = np.zeros_like(MASK)
+    batch = BATCH | {"boxes_area": area, "boxes_crowd": crowd}
+    found, scores = scored(made, by_hand(BATCH, [(HEIGHT, WIDTH)] * B), batch)
+    kept = {name: batch[name] for name in made.scoring}
+    assert made.score(found, kept, FACTS) == scores
+
+
+def test_a_detector_whose_scores_are_no_numbers_finds_nothing_wrongly():
+    outputs = {**OUTPUTS, "logits": np.full_like(OUTPUTS["logits"], np.nan)}
+    with pytest.raises(settings.Invalid, match="scores of the model are NaN"):
+        task().recognise(outputs, BATCH, FACTS)
+
+
 def test_captions_tell_what_there_is_and_what_is_found():
     made = task()
     outputs = by_hand(BATCH, [(HEIGHT, WIDTH)] * B)
@@ -309,7 +326,7 @@ def shapes(**changes):
         ({}, jax.ShapeDtypeStruct((1, K), jnp.float32), {}, "got none and none"),
         ({}, shapes(boxes=(1, Q, 4)), {}, r"got .1, 3, 7, 6. and .1, 7, 4.$"),
         ({}, shapes(logits=(1, L, Q, K)), {}, "has 5 logits, and 5 classes .* need 6"),
-        ({"layers": 4}, shapes(), {}, "layers must be at most 3, .* got 4"),
+        ({"layers": 3}, shapes(), {}, "layers must be at most 2, .* got 3"),
         (
             {},
             shapes(),

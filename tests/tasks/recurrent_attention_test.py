@@ -120,7 +120,6 @@ def test_an_evaluation_averages_the_probabilities_of_the_draws():
     ("change", "given", "says"),
     [
         ({"logits": OUTPUTS["logits"][:, 0]}, {}, r"logits \[B, M, T, K\], such as"),
-        ({"baseline": None}, {}, "baseline 'learnt' is the model's, and this one has"),
         ({"logits": OUTPUTS["logits"][..., :4]}, {}, "4 logits for 5 classes"),
     ],
 )
@@ -128,6 +127,23 @@ def test_a_model_that_does_not_fit_is_refused(change, given, says):
     outputs = {k: v for k, v in {**OUTPUTS, **change}.items() if v is not None}
     with pytest.raises(settings.Invalid, match=says):
         create(**given).check(outputs, BATCH, {"num_classes": K})
+
+
+def test_a_learnt_baseline_that_is_not_there_is_refused():
+    outputs = {k: v for k, v in OUTPUTS.items() if k != "baseline"}
+    says = "baseline 'learnt' is the model's, and this one has none"
+    with pytest.raises(settings.Invalid, match=says):
+        create().loss(outputs, BATCH)
+    create(baseline="none").loss(outputs, BATCH)
+
+
+def test_pictures_are_named_by_the_average_of_the_draws():
+    facts = {"class_names": tuple("abcde")}
+    found = create().recognise(OUTPUTS, BATCH, facts)
+    for b, findings in enumerate(found):
+        mean = np.mean([np.exp(logs(b, m)) for m in range(M)], axis=0)
+        assert findings[0].name == "abcde"[np.argmax(mean)]
+        assert findings[0].probability == pytest.approx(mean.max(), rel=1e-4)
 
 
 def test_one_draw_has_no_others():

@@ -197,6 +197,17 @@ def test_the_gradient_of_what_stays_as_it_is_counts_for_nothing():
     np.testing.assert_array_equal(found["input"]["theta"]["kernel"], 1)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_what_a_model_holds_is_not_even_decayed(name):
+    config = {"name": name, "weight_decay": 0.1, "rates": {"stage": 0.5, "input": 0.5}}
+    made = optimizer.create(config, lambda step: 0.1, held=["input"])
+    params = jax.tree.map(lambda _: jnp.ones((2, 3)), PARTS)
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates, _ = made.update(grads, made.init(params), params)
+    assert not any(map(np.any, jax.tree.leaves(updates["input"])))
+    assert all(map(np.all, jax.tree.leaves(updates["stage"])))
+
+
 def test_of_several_names_in_rates_the_longest_counts():
     for rates in ({"stage": 0.5, "stage/conv1": 0.0}, {"stage/conv1": 0, "stage": 0.5}):
         found = moved({"name": "sgd", "momentum": 0.0, "rates": rates}, [3.0])

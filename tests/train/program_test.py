@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attn import modules
+from attn import modules, settings
 from attn.train import partition
-from attn.train.program import Program
+from attn.train.program import SECTIONS, Program
 from tests.train import small
 
 RESNET = {"name": "resnet", "layout": "cifar", "depth": 8, "width": 4}
@@ -15,6 +15,18 @@ RESNET = {"name": "resnet", "layout": "cifar", "depth": 8, "width": 4}
 
 def one(**changes):
     return Program(small.config(**changes), jax.devices()[:1])
+
+
+def test_a_detector_leaves_out_padding_where_the_data_have_some():
+    scales = {"sides": (40, 61), "longest": 90, "before": (30,), "parts": (20, 40)}
+    data = {"name": "digits_scene", "train": "train[:8]", "test": "test[:8]"}
+    model = {"name": "detr", "backbone": RESNET | {"stem_stride": 2}, "width": 8}
+    model |= {"num_heads": 2, "mlp_dim": 4, "encoder_depth": 1, "decoder_depth": 1}
+    given = {"task": {"name": "detection"}, "model": {**model, "frozen_norm": False}}
+    given["model"]["backbone"].pop("name")
+    padded = data | {"transforms": {"multi_scale": {**scales, "shorter": 47}}}
+    for made, inputs in ((data, ("image",)), (padded, ("image", "image_mask"))):
+        assert one(data=made, **given).inputs == inputs
 
 
 def test_the_costs_are_those_of_the_network_by_hand():
@@ -116,6 +128,8 @@ def test_batches_of_an_evaluation_are_a_multiple_of_the_devices():
         ({"model": RESNET | {"depth": 9}}, "config.model: .*9"),
         ({"schedule__peak": 0.0}, "config.schedule: .*must be a positive number"),
         ({"optimizer__momentun": 0.9}, "config.optimizer: .*did you mean 'momentum'"),
+        ({"optimizer": {}}, r"config.optimizer: unknown .* \(valid: adam, adamw"),
+        ({"schedule": {"peak": 1.0}}, r"config.schedule: .* \(valid: constant, cos"),
         ({"seed": -1}, "config.seed"),
         ({"extra": {}}, "unknown field of config 'extra'"),
     ],
@@ -124,3 +138,16 @@ def test_a_wrong_config_is_one_sentence_that_names_the_field(changes, says):
     with pytest.raises(ValueError, match=says) as caught:
         Program(small.config(**changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["cnn", None])
+@pytest.mark.parametrize("name", [name for name in SECTIONS if name != "seed"])
+def test_a_section_that_is_no_mapping_is_refused(name, value):
+    says = f"^config.{name} must be a mapping with its settings, got {value!r}$"
+    with pytest.raises(settings.Invalid, match=says):
+        Program(small.config(**{name: value}))
+
+
+def test_other_data_that_are_no_mapping_are_refused():
+    with pytest.raises(settings.Invalid, match=r"config.data: .*, got 'mnist_5k'$"):
+        one().with_data(small.config(data="mnist_5k"))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from attn import report, settings
 from attn.data import pictures
+from attn.report.formats import recognised
 from attn.train import loop, recognition
 from attn.train.interruption import Interruption
 from attn.train.program import Program
@@ -146,6 +147,24 @@ def test_a_detector_places_boxes_in_the_picture(detector, tmp_path, monkeypatch)
     assert report.write_recognised(output).exists()
 
 
+def test_a_grey_picture_of_16_bits_is_shown_as_the_model_sees_it(
+    classifier, tmp_path, monkeypatch
+):
+    ramp = np.linspace(0, 65535, 28 * 28).reshape(28, 28).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    shown = []
+    draw = recognised.pictures.draw_boxes
+    monkeypatch.setattr(
+        recognised.pictures,
+        "draw_boxes",
+        lambda image, *rest: (shown.append(np.asarray(image)), draw(image, *rest)),
+    )
+    output = tmp_path / "found.html"
+    list(recognition.recognise(classifier, [tmp_path / "ramp.png"], output))
+    recognised.write(output)
+    assert 126 < shown[0].mean() < 129
+
+
 def test_boxes_are_drawn_where_they_are(tmp_path):
     path, output = tmp_path / "plain.png", tmp_path / "out.html"
     Image.fromarray(np.full((100, 150, 3), 255, np.uint8)).save(path)
@@ -192,6 +211,37 @@ def test_a_mistake_is_said_before_anything_is_read(
     with pytest.raises(settings.Invalid, match=says):
         next(recognition.recognise(classifier, files, output))
     assert not output.with_suffix(".json").exists()
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("out.json", '{"photos": []}'),
+        ("out.json", '["pictures"]'),
+        ("out.json", "no JSON"),
+        ("out.npz", ""),
+    ],
+)
+def test_files_of_others_beside_the_page_are_kept(
+    classifier, files, tmp_path, monkeypatch, name, content
+):
+    monkeypatch.setattr(recognition, "restored", lambda *given: pytest.fail("computed"))
+    (tmp_path / name).write_text(content)
+    says = (
+        rf"{name} is of no earlier prediction and would be written over; name another"
+    )
+    with pytest.raises(settings.Invalid, match=says):
+        next(recognition.recognise(classifier, files, tmp_path / "out.html"))
+    assert (tmp_path / name).read_text() == content
+
+
+def test_an_earlier_prediction_is_written_over(classifier, files, tmp_path):
+    output = tmp_path / "out.html"
+    for file in files[:2]:
+        list(recognition.recognise(classifier, [file], output))
+    assert output.with_suffix(".npz").exists()
+    (entry,) = json.loads((tmp_path / "out.json").read_text())["pictures"]
+    assert entry["file"] == str(files[1])
 
 
 def test_the_command_prints_a_line_for_each_picture(classifier, files, tmp_path):

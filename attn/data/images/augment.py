@@ -90,6 +90,8 @@ class Flip(Transform):
     """flip: images mirrored left to right, each with a probability.
 
     Of data with `joint_names`, left joints become right ones and right ones left.
+    Captions stay as they are: those of "digits_scene", which say what is left of what,
+    are wrong of an image that is mirrored.
 
     Attributes:
         probability: 0 to 1.
@@ -189,7 +191,7 @@ class RandomResizedCropFlip(Transform):
             scales.append((self.size / width, self.size / height))
             shifts.append((-left, -top))
         scale = np.array(scales)
-        found = {**batch, "image": np.stack(images)}
+        found = {**geometry.off_disk(batch), "image": np.stack(images)}
         found |= geometry.moved_boxes(batch, scale, scale * shifts, size)
         if objects:
             found["objects"] = np.stack(objects)
@@ -302,7 +304,7 @@ def centre_crops(batch: Batch, size: Size, margin: float = 1.0) -> Batch:
     """
     images, wanted = batch["image"], _scaled(size, margin)
     if isinstance(images, np.ndarray) and images.shape[1:3] == size == wanted:
-        return batch
+        return geometry.off_disk(batch)
 
     def scale(shape: Size) -> float:
         return max(wanted[0] / shape[0], wanted[1] / shape[1])
@@ -375,7 +377,7 @@ def _placed(batch: Batch, size: Size, scale, least: Size = (1, 1)) -> Batch:
             objects.append(_pasted(mask, inside, size))
         scales.append((new[1] / shape[1], new[0] / shape[0]))
         shifts.append(inside[::-1])
-    found = {**batch, "image": np.stack(images)}
+    found = {**geometry.off_disk(batch), "image": np.stack(images)}
     found |= geometry.moved_boxes(batch, np.array(scales), np.array(shifts), size)
     return found | ({"objects": np.stack(objects)} if objects else {})
 

@@ -156,7 +156,8 @@ def _vocabulary(texts: Iterable[Sequence[str]], size: int) -> Vocabulary:
         word for captions in texts for text in captions for word in split_words(text)
     )
     words = (word for word, _ in counts.most_common(size - FIRST))
-    return Vocabulary((*MARKS, "<unk>", *words), marks=MARKS)
+    names = (*MARKS, "<unk>", *words)
+    return Vocabulary(names, marks=MARKS, unknown=names[UNKNOWN])
 
 
 def split_words(text: str) -> list[str]:

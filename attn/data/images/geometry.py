@@ -5,7 +5,9 @@ The fields of a batch that move together are its images (as many as a transform 
 pixels, zeros where "boxes_mask" [B, n] has none). A box is cut off at the edge of the
 image; one that lies outside is left out, and its class in "labels" [B, n] is -1 then.
 "keypoints" and "centred" ([B, J, 2], x and y) follow when images are mirrored, with
-"visible" and "centred_visible"; all else refuses them. Captions do not follow.
+"visible" and "centred_visible"; all else refuses them. Captions do not follow,
+whatever they say of left and right. Sizes and areas of images on disk are left out of
+parts of these images, and of canvases.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +20,7 @@ from attn.data.source import Batch
 
 Size = tuple[int, int]  # height and width
 SIDES = ("left_", "right_")  # how names of paired joints begin
+ON_DISK = ("boxes_area", "image_size")  # of whole images, however they are resized
 KEYPOINTS = {"keypoints": "visible", "centred": "centred_visible"}
 
 
@@ -61,7 +64,7 @@ def crop(
         size: of the crops.
         padding: black pixels on each side.
     """
-    found = dict(batch)
+    found = off_disk(batch)
     for name in planes(batch, fields):
         images = batch[name]
         count, height, width, *rest = images.shape
@@ -155,6 +158,11 @@ def moved_boxes(
     if "labels" in batch:
         found["labels"] = np.where(there, batch["labels"], -1)
     return found
+
+
+def off_disk(batch: Batch) -> Batch:
+    """A batch without what is told of images on disk, for parts and canvases."""
+    return {name: batch[name] for name in batch if name not in ON_DISK}
 
 
 def _refuse_keypoints(batch: Batch) -> None:

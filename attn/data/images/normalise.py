@@ -22,6 +22,7 @@ STATISTICS = {
     "cifar10": Statistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": Statistics((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "coco": IMAGENET,  # whose backbones are trained on ImageNet
+    "coco_captions": IMAGENET,
     "coco_keypoints": IMAGENET,
     "imagenet2012": IMAGENET,
     "mnist": Statistics((0.1307,), (0.3081,)),

@@ -58,14 +58,25 @@ class Patches(Transform):
         return np.full_like(sizes, self.size)
 
     def apply(self, batch: Batch, draws: np.ndarray) -> Batch:
-        """Squares of all fields."""
+        """Squares of all fields, and of "objects" if there are any.
+
+        Raises:
+            Invalid: no such field, or boxes or keypoints, which do not move along.
+        """
         geometry.present(batch, self.fields)
+        for name in ("boxes", "keypoints"):
+            if name in batch:
+                raise settings.Invalid(
+                    f"transform patches does not move {name!r} along, and the data have"
+                    " them"
+                )
         first = [image.shape[:2] for image in batch[self.fields[0]]]
         room = self._room(np.array(first))
         corners = integers(draws[:, :2], room + 1)
         ways = integers(draws[:, 2], 8) if self.turn else np.zeros(len(draws), int)
         found = dict(batch)
-        for name in self.fields:
+        objects = ["objects"] if "objects" in batch else []
+        for name in (*self.fields, *objects):
             chosen = zip(batch[name], first, corners.tolist(), ways, strict=True)
             found[name] = np.stack([self._patch(*one) for one in chosen])
         return found

@@ -15,10 +15,12 @@ class Vocabulary:
     Attributes:
         names: the words by number; one may have spaces of its own, such as "left of".
         marks: those of them that stand for no word of a text, such as an end.
+        unknown: that which stands for all words that are not among them, if there is.
     """
 
     names: tuple[str, ...]
     marks: tuple[str, ...] = ()
+    unknown: str = ""
 
     @property
     def vocab_size(self) -> int:

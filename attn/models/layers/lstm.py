@@ -38,7 +38,7 @@ class Step(NamedTuple):
     attention: jax.Array | None
     """what share of it each place was, float32 [B, S], where that is known"""
     choice: choices.Choice | None
-    """of hard attention in training: [B, 1] each"""
+    """of hard attention in training: [B] each"""
     expected: jax.Array | None = None
     """the reward that is expected before the step, float32 [B], if that is learnt"""
 
@@ -111,7 +111,8 @@ class Cell(Slotted):
                 query = slots.on_tokens(module, query, annotations, **options)
         weights = attended(heard)
         weights = None if weights is None else weights[:, 0]
-        return query[:, 0], weights, choices.of(modules[-1]) if train else None
+        choice = choices.of(*modules) if train else None
+        return query[:, 0], weights, jax.tree.map(lambda x: x[:, 0], choice)
 
 
 class LSTMDecoder(Slotted):

@@ -17,6 +17,7 @@ from attn.models.layers import text
 from attn.models.layers.dense import XAVIER, drop
 from attn.models.layers.lstm import Step, as_tokens, attended
 from attn.models.layers.transformer import DecoderBlock
+from attn.modules import choices
 from attn.modules import position as positions
 from attn.modules.capture import listening
 
@@ -53,7 +54,7 @@ class TextDecoder(Slotted):
         decode: bool = False,
         train: bool = False,
     ) -> tuple[jax.Array, Step]:
-        """The logits of the next words, float32; of the steps the attention alone.
+        """The logits of the next words, float32; of the steps attention and choice.
 
         Args:
             words, grid_map, decode, train: as of `LSTMDecoder`.
@@ -72,11 +73,12 @@ class TextDecoder(Slotted):
         x = placed(table(words) * math.sqrt(self.width), decode=decode)
         x = drop(self, x, train)
         tokens = None if grid_map is None else as_tokens(grid_map)
+        blocks = [self._block(f"decoder{k}", x) for k in range(self.depth)]
         with listening() as heard:
-            for index in range(self.depth):
-                block = self._block(f"decoder{index}", x)
+            for block in blocks:
                 x = block(x, tokens, decode=decode, train=train)
-        return text.word_logits(table, x), Step(None, None, attended(heard), None)
+        choice = choices.of(*blocks) if train else None
+        return text.word_logits(table, x), Step(None, None, attended(heard), choice)
 
     def _block(self, name: str, x: jax.Array) -> DecoderBlock:
         return DecoderBlock(

@@ -25,6 +25,7 @@ from flax.core import FrozenDict
 from attn.models import slots
 from attn.models.base import Slotted
 from attn.models.layers.dense import NORMAL, dense, drop
+from attn.settings import Invalid
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(nn.gelu, approximate=False),
@@ -246,6 +247,12 @@ class DecoderBlock(Residual):
     ) -> jax.Array:
         """The branch of one slot."""
         y = slots.attend_tokens(self, place, x, kv, train=train, **options)
+        if y.shape != x.shape:
+            raise Invalid(
+                f"what fills {place!r} returns {y.shape[-1]} channels, those of what it"
+                f" reads, and the layer has {x.shape[-1]}: the widths must agree, or"
+                " take an attention with a map of values, such as multi_head"
+            )
         return drop(self, y, train)
 
 

@@ -36,8 +36,10 @@ class HardAttention(AdditiveSoft):
     In training s(t) is drawn by the softmax of the scores of `additive_soft`, from the
     random stream "sample". With "reinforce" the draw passes no gradient to the scores;
     its log-probability and the entropy, [B, T] each, are noted for the model
-    (`attn.modules.choices`), so that its task can reward them. With "gumbel" the
-    gradient is that of a relaxed draw, and nothing else is needed.
+    (`attn.modules.choices`), so that its task can reward them; in a model that does not
+    hand them on (of ours `captioner` and `recurrent_attention` do), only what reads
+    the expectation teaches the scores. With "gumbel" the gradient is that of a relaxed
+    draw, and nothing else is needed.
 
     Attributes:
         hidden, bias: as of `AdditiveSoft`.

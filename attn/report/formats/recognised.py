@@ -74,7 +74,10 @@ def write(output: pathlib.Path) -> pathlib.Path:
 def _seen(entry: dict[str, Any], lines: tuple[Line, ...]) -> Seen:
     path = files.local(entry["file"])
     with PIL.Image.open(path) as file:
-        image = file.convert("RGB")
+        image = file
+        if file.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off
+            image = PIL.Image.fromarray((np.asarray(file) / 257).astype(np.uint8))
+        image = image.convert("RGB")
     full = image.size
     larger = SIDE // max(full)
     if larger > 1:

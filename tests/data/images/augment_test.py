@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from attn import data, settings
-from attn.data.images import augment, geometry, rescale
+from attn.data.images import augment, geometry, patches, rescale
 from attn.data.order import uniform
 from attn.data.source import Field, abstract
 
@@ -78,6 +78,36 @@ FOLLOWED = {
         2,
     ),
 }
+
+
+def test_squares_take_their_objects_along_and_refuse_boxes():
+    batch = marked()
+    square = patches.Patches(size=15, fields=("image",))
+    with pytest.raises(settings.Invalid, match="does not move 'boxes' along"):
+        applied(square, batch)
+    where = batch["objects"][..., None] * np.uint8(1)
+    batch = {"image": np.repeat(where, 3, axis=-1), "objects": batch["objects"]}
+    found, _ = applied(square, batch)
+    assert found["objects"].shape == (len(where), 15, 15)
+    np.testing.assert_array_equal(found["objects"], found["image"][..., 0] > 0)
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+@pytest.mark.parametrize("train", [True, False])
+def test_what_is_told_of_the_disk_is_left_out_of_parts_and_canvases(name, train):
+    batch, (transform, _) = marked(), FOLLOWED[name]
+    count = len(batch["image"])
+    batch |= {
+        "image_size": np.full((count, 2), 90, np.int32),
+        "boxes_area": np.ones(batch["boxes_mask"].shape, np.float32),
+    }
+    if train or transform.splits == "all":
+        found, _ = applied(transform, batch)
+    else:
+        found = transform.otherwise(batch)
+    whole = name in ("flip", "resize_shorter", "multi_scale")
+    whole |= name == "pad_crop_flip" and not train
+    assert ("image_size" in found) == ("boxes_area" in found) == whole
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
