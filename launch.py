@@ -272,7 +272,11 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
         program, step, values = evaluation.evaluate_checkpoint(
             path, FLAGS.checkpoint, overrides
         )
-        shown = [metric.text(values[metric.name]) for metric in program.task.metrics]
+        shown = [
+            metric.text(values[metric.name])
+            for metric in program.task.metrics
+            if metric.name in values  # not what no example of the split has
+        ]
         if "loss" in values:
             shown.append(f"loss {values['loss']:.4f}")
         if machines.first():

@@ -6,10 +6,14 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
 import launch as launcher
+from attn.commands import predict
+from attn.tasks import detection
+from attn.train import evaluation
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILE = """'''A small sweep.'''
@@ -132,6 +136,23 @@ def test_evaluates_checkpoints(done):
 )
 def test_evaluate_says_what_does_not_fit(done, arguments, says):
     assert_one_line(launch("evaluate", f"--workdir={done[0]}", *arguments), says)
+
+
+def test_evaluate_leaves_out_what_no_example_has(monkeypatch, capsys):
+    """Such as the average precision of large objects where there are none."""
+    task = detection.Detection()
+    values = {"ap": 12.5, "ap50": 25.0, "ap_small": 12.5, "loss": 3.0, "examples": 4}
+    found = types.SimpleNamespace(task=task), 40, values
+    given = types.SimpleNamespace(workdir="w", only=[], checkpoint="last")
+    monkeypatch.setattr(launcher, "FLAGS", given)
+    monkeypatch.setattr(launcher, "begin", lambda: None)
+    monkeypatch.setattr(predict, "chosen", lambda *_: [pathlib.Path("w/point")])
+    monkeypatch.setattr(evaluation, "evaluate_checkpoint", lambda *_: found)
+    launcher.evaluate([])
+    assert capsys.readouterr().out == (
+        "point: step 40, AP 12.50 %, AP50 25.00 %, APS 12.50 %,"
+        " loss 3.0000, 4 examples\n"
+    )
 
 
 def test_writes_a_report_from_work_directories(done, tmp_path):

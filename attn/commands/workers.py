@@ -2,8 +2,8 @@
 
 Each is a process of the same command, for every run is a worker; they share the points
 by leases. This process starts them, shows how the sweep stands, and makes the report
-in the end. The second and later ones start when the first takes a point, so that what
-is measured once, such as widths of one latency, is measured by one.
+in the end. The second and later ones start when the first has written what the sweep
+is, so that what is measured once, such as widths of one latency, is measured by one.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from attn.commands import run, status
 from attn.report import standings
 from attn.train import ending, interruption
 from attn.train.store.tracking import Tracking
-from attn.workdir import files, leases, standing, stores
+from attn.workdir import files, stores
 
 LOOK = 1.0  # seconds between two looks
 PROBE = "import jax; print(jax.default_backend(), jax.local_device_count())"
@@ -51,11 +51,11 @@ def train(
     Raises:
         Invalid: there are fewer GPUs than workers, or a worker says what is wrong.
     """
-    places = _places(count)
+    places, before = _places(count), _described(directory)
     with _Group(command, directory, stop_on) as group, standings.Watch() as shown:
         group.start(*places[0])
         while group.running:
-            if group.started < count and _begun(directory):
+            if group.started < count and _described(directory) != before:
                 for place in places[group.started :]:
                     group.start(*place)
             if (directory / "experiment.json").exists():
@@ -66,10 +66,13 @@ def train(
     return _end(group, directory, tracking)
 
 
-def _begun(directory: pathlib.Path) -> bool:
-    """Whether a worker takes points, of the sweep or of its trials."""
-    places = directory, directory / standing.TRIALS
-    return any((place / leases.FOLDER).exists() for place in places)
+def _described(directory: pathlib.Path) -> float | None:
+    """When a worker last wrote what the sweep is, as each does before it takes points.
+
+    None where none has.
+    """
+    path = directory / "experiment.json"
+    return files.written(path) if files.exists(path) else None
 
 
 def _end(group: "_Group", directory: pathlib.Path, tracking: Tracking) -> int:

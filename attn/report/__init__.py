@@ -32,14 +32,13 @@ def write(
         The path of the page.
 
     Raises:
-        Invalid: a directory is not a sweep, or the file not a results file.
+        Invalid: a directory is not a sweep, the file not a results file, or the page
+            cannot be written.
     """
     from attn.report.formats import page
     from attn.report.read import results, saved
 
     output = files.path(output)
-    if output.is_dir():
-        output = output / "report.html"
     then = None if against is None else saved.read(against)
     return page.write([results.read(path) for path in sweep_directories], output, then)
 

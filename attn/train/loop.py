@@ -142,13 +142,16 @@ class _Together:
             self._snapshot(state, start)
         with self._batches(start) as batches:
             for step in range(start + 1, train.steps + 1):
-                batch = self._program.partition.shard_batch(next(batches))
+                found = next(batches)
+                batch = self._program.partition.shard_batch(found)
                 state, loss = self._program.train_step(state, batch)
                 under_way.append(loss)
                 if len(under_way) > AHEAD or clock is None:
                     under_way.popleft().block_until_ready()
-                # the first step compiles
-                clock = clock or _Clock(step, train.batch_size, len(self._runs))
+                if clock is None:
+                    clock = _Clock(len(self._runs))  # the first step compiles
+                else:
+                    clock.took(self._examples(found))
                 last = step == train.steps
                 stop = self._interruption.at(step) and not last
                 if step % train.log_every == 0 or last:
@@ -175,8 +178,9 @@ class _Together:
                 run.evaluated(step, split, found)
         if train.snapshot_every and (step % train.snapshot_every == 0 or last):
             self._snapshot(state, step)
-        if step % train.save_every == 0 or last or stop:
-            self._save(state)
+        regular = step % train.save_every == 0 or last
+        if regular or stop:
+            self._save(state, regular=regular)
 
     def _end(self, state: State) -> None:
         """Tests the selected states and writes the results."""
@@ -232,6 +236,11 @@ class _Together:
                 for found in zip(*streams, strict=True)
             )
 
+    def _examples(self, batches: Sequence[Mapping[str, np.ndarray]]) -> int:
+        """Examples of a step, those of all runs on all machines."""
+        here = sum(len(next(iter(batch.values()))) for batch in batches)
+        return here * self._program.partition.shard[1]
+
     def _evaluate(self, state: State, split: str, *, score: bool) -> list[Evaluation]:
         variables = state.variables()
         return evaluation.evaluate(
@@ -250,7 +259,7 @@ class _Together:
         for run, totals in _live(self._runs, unstacked):
             with run.surviving():
                 losses.append(run.log(step, totals))
-        speed = clock.lap(step)
+        speed = clock.lap()
         if speed is not None and losses:
             for run, _ in _live(self._runs, self._runs):
                 run.speed(step, speed)
@@ -266,9 +275,10 @@ class _Together:
         zeros = self._program.partition.stack([zeros] * len(self._runs))
         return state.replace(totals=zeros)
 
-    def _save(self, state: State) -> None:
+    def _save(self, state: State, *, regular: bool) -> None:
         selects = self._program.curve_split == "validation"
-        found = self._evaluations if selects else None
+        # without a stop there would be no other checkpoint: it must not be selected
+        found = self._evaluations if selects and regular else None
         selections = found or [None] * len(self._runs)
         held = self._program.partition.unstack(state)
         pairs = list(zip(held, selections, strict=True))
@@ -317,9 +327,14 @@ def _live(runs: Sequence[Run], values: Sequence[Any]) -> Iterator[tuple[Run, Any
 class _Clock:
     """Times the steps, without the compilation, evaluations and checkpoints."""
 
-    def __init__(self, step: int, batch_size: int, runs: int):
-        self._batch_size, self._runs = batch_size, runs
-        self._since, self._step = time.perf_counter(), step
+    def __init__(self, runs: int):
+        self._runs, self._since = runs, time.perf_counter()
+        self._steps = self._examples = 0  # since then
+
+    def took(self, examples: int) -> None:
+        """Counts a step of all runs, with the examples of all."""
+        self._steps += self._runs
+        self._examples += examples
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -328,17 +343,16 @@ class _Clock:
         yield
         self._since += time.perf_counter() - began
 
-    def lap(self, step: int) -> dict[str, float] | None:
+    def lap(self) -> dict[str, float] | None:
         """The speed of each run since the last lap; None where no step was taken."""
         now = time.perf_counter()
-        seconds, steps = now - self._since, step - self._step
-        self._since, self._step = now, step
-        steps *= self._runs
+        seconds, steps, examples = now - self._since, self._steps, self._examples
+        self._since, self._steps, self._examples = now, 0, 0
         if not steps:
             return None
         return {
             "ms_per_step": round(1000 * seconds / steps, 3),
-            "examples_per_s": round(self._batch_size * steps / seconds, 1),
+            "examples_per_s": round(examples / seconds, 1),
         }
 
 

@@ -27,6 +27,7 @@ from attn.train.store.checkpoint import Checkpoints
 from attn.train.store.tracking import End, Tracking
 from attn.train.store.writers import Writer
 from attn.workdir import files, machine
+from attn.workdir.leases import Lost
 
 
 class Failed(Exception):
@@ -82,7 +83,7 @@ class Run:
             try:
                 if self.result:
                     self._files.writer.final(self._figures(self.result))
-                self._files.writer.close(self._end)
+                self._files.writer.close(self._end, lost=self._lost())
             finally:
                 self._files.checkpoints.close()
                 self._files = None
@@ -97,6 +98,14 @@ class Run:
         if self.diverged:
             return "diverged"
         return "done" if self.result else "stopped"
+
+    def _lost(self) -> bool:
+        """Whether others write its files now."""
+        try:
+            self.fence()
+        except Lost:
+            return True
+        return False
 
     @property
     def _opened(self) -> "_Files":
@@ -166,7 +175,8 @@ class Run:
         return partition.broadcast(found[0])
 
     def go_on(self, step: int) -> None:
-        """Opens the metrics to go on after `step`."""
+        """Opens the metrics to go on after `step`, without later lines."""
+        self.fence()
         if self._first:
             about = {**self.config, "axes": dict(self.axes)}
             tracked = self.tracking.run(self.directory, about)
@@ -199,6 +209,7 @@ class Run:
 
     def evaluated(self, step: int, split: str, evaluation: Evaluation) -> None:
         """Writes an evaluation."""
+        self.fence()
         self._opened.writer.metrics(step, split, evaluation.values)
 
     def snapshot(self, step: int, program: Program, variables: Any) -> None:
@@ -298,7 +309,7 @@ class NoWriter:
     def speed(self, step: int, values: Mapping[str, float]) -> None: ...
     def sync(self) -> None: ...
     def final(self, values: Mapping[str, float]) -> None: ...
-    def close(self, end: End) -> None: ...
+    def close(self, end: End, *, lost: bool = False) -> None: ...
 
 
 @dataclasses.dataclass

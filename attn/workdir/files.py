@@ -250,6 +250,11 @@ class Lines:
         else:
             self.sync()
 
+    def discard(self) -> None:
+        """Closes the file without what is not in a store yet: others write it now."""
+        if self._file:
+            self._file.close()
+
 
 def check(directory: pathlib.Path) -> None:
     """Whether a sweep may be written there; writes nothing.

@@ -19,7 +19,7 @@ import pathlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from attn.workdir import files
@@ -117,15 +117,22 @@ class Leases:
     def seen(self) -> dict[str, Held]:
         """The newest file of each point that somebody has or had."""
         newest: dict[str, int] = {}
-        for file in files.names(self._folder):
-            name, _, number = file.rpartition(".")
-            newest[name] = max(newest.get(name, 0), int(number))
+        for _, name, generation in self._listed():
+            newest[name] = max(newest.get(name, 0), generation)
         found = {}
         for name, generation in newest.items():
             content = self._look(f"{name}.{generation}")
             if content is not None:
                 found[name] = Held(generation, _parsed(content))
         return found
+
+    def _listed(self) -> Iterator[tuple[str, str, int]]:
+        """The files of leases, each with its point and generation."""
+        for file in files.names(self._folder):
+            name, _, number = file.rpartition(".")
+            # systems leave others there, such as .DS_Store; no point begins with a dot
+            if number.isdecimal() and not name.startswith("."):
+                yield file, name, int(number)
 
     def _look(self, file: str) -> bytes | None:
         """The content of a file, noting since when it is as it is; None if gone."""
@@ -158,9 +165,8 @@ class Leases:
         lease = Lease(self, name, path)
         if not files.create(path, lease.content()):
             return None
-        for file in files.names(self._folder):
-            point, _, number = file.rpartition(".")
-            if point == name and int(number) < generation:
+        for file, point, older in self._listed():
+            if point == name and older < generation:
                 files.remove(self._folder / file)
         with self._lock:
             self._held[name] = lease

@@ -38,12 +38,15 @@ here, how, end = pathlib.Path(sys.argv[1]), sys.argv[2], time.monotonic() + 1000
 def wait(over):
     while not over() and time.monotonic() < end:
         time.sleep(0.05)
-(here / ".leases").mkdir(exist_ok=True)
 def stop(*_):
     (here / f"{os.getpid()}.stopped").write_text("")
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
 (here / f"{os.getpid()}.said").write_text(json.dumps([*os.sched_getaffinity(0)]))
+if how == "measures":
+    time.sleep(1)
+    (here / f"{len(list(here.glob('*.said')))}.measured").write_text("")
+os.utime(here / "experiment.json")
 print("launch.py: the last line")
 if how not in ("wrong", "failed"):
     wait(lambda: len(list(here.glob("*.said"))) >= 2)
@@ -88,6 +91,20 @@ def test_each_has_its_share_of_the_cores(play):
     assert {*given} == before
     if len(before) > 1:
         assert sorted(given) == sorted(before)
+
+
+def test_the_others_wait_for_what_the_first_measures(play, tmp_path):
+    """Also where an earlier command has left its leases."""
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "p.1").write_text("{}")
+    status, said = play("measures")
+    assert status == 0
+    assert len(said) == 2
+    # as many as had begun when each was through
+    assert {path.name for path in tmp_path.glob("*.measured")} == {
+        "1.measured",
+        "2.measured",
+    }
 
 
 @pytest.mark.parametrize(

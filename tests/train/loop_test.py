@@ -146,6 +146,27 @@ def test_interruptions_add_no_checkpoint_to_an_average_of_the_last(tmp_path):
     assert np.abs(ravelled(whole[0].average[0]) - ravelled(whole[0].params)).max() > 0
 
 
+@pytest.mark.parametrize("machines", [1, 2])
+def test_the_examples_are_those_that_the_steps_took(tmp_path, monkeypatch, machines):
+    """Batches of a bucket of shorter sequences have more of them."""
+    config = small.config(
+        data={"name": "sequences", "low": 1, "high": 15, "buckets": 3},
+        model={"name": "tests.user_code.copying:Copier"},
+        task={"name": "tests.user_code.copying:Copying"},
+        train__steps=20,
+        train__eval_every=20,
+    )
+    made, counted = program_of(config), []
+    made.partition.shard = (0, machines)
+    monkeypatch.setattr(loop._Clock, "took", lambda _, count: counted.append(count))
+    with pytest.raises(loop.Stopped):
+        train(tmp_path, stop=9, made=made, config=config)
+    with made.dataset.train(small.BATCH, seed=3) as batches:
+        sizes = [len(next(batches)["index"]) for _ in range(9)]
+    assert counted == sizes[1:]  # the first step compiles
+    assert len({*counted}) > 1
+
+
 def ravelled(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 

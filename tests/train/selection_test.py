@@ -13,6 +13,7 @@ from attn.train.program import Program
 from attn.train.store.checkpoint import Checkpoints
 from attn.workdir import files
 from tests.train import small
+from tests.train.loop_test import Stop
 
 VALIDATION = {
     "data__train": "train[:300]",
@@ -24,7 +25,7 @@ VALIDATION = {
 }
 
 
-def train(config, directory):
+def train(config, directory, interruption=None):
     program = Program(config, jax.devices()[:1])
     return loop.train(
         program,
@@ -32,7 +33,7 @@ def train(config, directory):
         directory,
         {},
         progress=small.Listener(),
-        interruption=Interruption(),
+        interruption=interruption or Interruption(),
     )
 
 
@@ -98,6 +99,16 @@ def test_a_checkpoint_has_the_figure_of_its_own_step_or_none(tmp_path, monkeypat
     every = {"train__steps": 8, "train__eval_every": 4, "train__save_every": 3}
     result = train(small.config(**VALIDATION | every), tmp_path)
     assert figures == {3: None, 6: None, 8: result["validation"]["error"]}
+
+
+def test_a_state_that_only_a_stop_saved_is_not_selected(trained, tmp_path):
+    """It is stopped at the best step, and unbroken only the last would be saved."""
+    curve = {line["step"]: line["error"] for line in lines(trained[0], "validation")}
+    config = small.config(**VALIDATION | {"train__save_every": 12})
+    config["train"]["select"] = "best"
+    with pytest.raises(loop.Stopped):
+        train(config, tmp_path, Stop(min(curve, key=curve.get)))
+    assert train(config, tmp_path)["validation"]["error"] == curve[12]
 
 
 def test_outcomes_of_the_examples_have_the_result_as_their_mean(trained):

@@ -154,8 +154,13 @@ def test_the_result_tells_how_many_trained_together(alone, together):
 def test_the_pace_is_that_of_one_point(monkeypatch):
     now = iter(range(1000))  # each look at the clock is a second later
     monkeypatch.setattr(loop.time, "perf_counter", lambda: next(now))
-    clock = loop._Clock(step=1, batch_size=16, runs=4)
-    assert clock.lap(3) == {"ms_per_step": 125.0, "examples_per_s": 128.0}
+    clock = loop._Clock(runs=4)
+    clock.took(64)
+    clock.took(128)
+    assert clock.lap() == {"ms_per_step": 125.0, "examples_per_s": 192.0}
+    assert clock.lap() is None
+    clock.took(64)
+    assert clock.lap() == {"ms_per_step": 250.0, "examples_per_s": 64.0}
 
 
 @pytest.mark.parametrize("stops", [(4,), (1, 7)])

@@ -124,6 +124,19 @@ def test_names_that_begin_alike_are_not_taken_for_each_other(workers, tmp_path):
     assert len(list((tmp_path / ".leases").iterdir())) == 3
 
 
+@pytest.mark.parametrize("left", [".nfs0000000001a2", ".DS_Store", "p.tmp", ".p.7"])
+def test_what_systems_leave_among_the_leases_is_no_lease(workers, tmp_path, left):
+    a, b = workers
+    (tmp_path / ".leases" / left).write_bytes(b"")
+    assert a.seen() == {}
+    take(a).give_up()
+    assert take(b) is not None
+    assert b.seen().keys() == {"p"}
+    assert sorted(path.name for path in (tmp_path / ".leases").iterdir()) == sorted(
+        [left, "p.2"]
+    )
+
+
 def test_of_many_that_see_a_stale_lease_one_takes_it(tmp_path):
     many = [Leases(tmp_path, span=1.0, clock=Clock()) for _ in range(8)]
     (tmp_path / ".leases").mkdir()

@@ -29,6 +29,7 @@ from attn.report.draw.style import Drawn, Style
 from attn.report.read import provenance
 from attn.report.read.curves import LOSS, TEST, TRAIN, VALIDATION
 from attn.report.read.results import Sweep
+from attn.settings import Invalid
 from attn.workdir import files
 
 TIME = "ms_per_step"
@@ -86,12 +87,21 @@ def write(
 
     Args:
         sweeps: what the page is about.
-        output: the file.
+        output: the file; in a directory that exists it is `report.html`.
         record: an earlier record, against which each of the sweeps is held.
+
+    Raises:
+        Invalid: it cannot be written.
     """
     page = render(sweeps, record)
-    files.make(output.parent)
-    files.write_bytes(output, page.encode())
+    try:
+        if output.is_dir():
+            output = output / "report.html"
+        files.make(output.parent)
+        files.write_bytes(output, page.encode())
+    except OSError as error:
+        why = error.strerror or error  # of an object store there is only the error
+        raise Invalid(f"{output} cannot be written: {why}") from error
     return output
 
 

@@ -78,14 +78,16 @@ def read(
         values: of the metric as recorded, by point.
 
     Returns:
-        The outcomes; None unless all points have them, of the same examples, finite
-        and with the recorded values as their means.
+        The outcomes; None unless all points have them, of the same examples, two at
+        least, finite and with the recorded values as their means.
     """
     found = [_read(directory / FILE, metric) for directory in directories]
     if not found or any(each is None for each in found):
         return None
     totals, weights, index = zip(*found, strict=True)
     if not all(np.array_equal(each, index[0]) for each in index):
+        return None
+    if len(index[0]) < 2:  # one example does not tell how examples vary
         return None
     made = of(np.stack(totals), np.stack(weights), index[0])
     return made if np.allclose(made.values, values, CLOSE, CLOSE) else None

@@ -68,14 +68,21 @@ class Writer:
             file.sync()
         self._copy.push()
 
-    def close(self, end: End = "stopped") -> None:
-        """Closes the files, and says how the training ended."""
+    def close(self, end: End = "stopped", *, lost: bool = False) -> None:
+        """Closes the files, and says how the training ended.
+
+        Args:
+            end: see above.
+            lost: whether others have the point: nothing more is put into a store, where
+                it would take the place of what they have written.
+        """
         self._tracked.close(end)
         self._events.close()
-        self._copy.push()
+        if not lost:
+            self._copy.push()
         self._copy.close()
         for file in self._files.values():
-            file.close()
+            file.discard() if lost else file.close()
 
 
 def _up_to(step: int) -> Callable[[bytes], bool]:

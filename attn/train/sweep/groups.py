@@ -4,11 +4,12 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.extend.core
 
+from attn import settings
 from attn.data import Dataset
 from attn.train.partition import Mode
 from attn.train.program import Program
@@ -120,20 +121,27 @@ def shapes(
     that points start with are looked at too, but for points whose names are in `begun`.
 
     Raises:
-        Invalid: the first point that cannot be built, and why.
+        Invalid: the first point that cannot be built, or not train side by side where
+            that is asked for, and why.
     """
     looks = parallel == "auto" and machines.count == 1 and machines.backend != "cpu"
     found: list[Shape] = []
     before: Any = None
     number = 0
     for point, program in programs(points):
+        one_shape = program.dataset.one_shape
+        if parallel in get_args(Mode) and not one_shape:
+            raise settings.Invalid(
+                f"parallel={parallel!r} needs training batches of one shape, and those"
+                f" of {point.name} differ in it (valid: auto, off)"
+            )
         if point.name not in begun:
             program.weights.check()
         if program.train_step is not before:
             before, number = program.train_step, number + 1
             facts = _facts(program) if looks else (0, False)
         sizes = tuple(map(program.dataset.size, program.dataset.splits))
-        found.append(Shape(number, sizes, *facts))
+        found.append(Shape(number, sizes, *facts, one_shape))
     return found
 
 
@@ -154,7 +162,7 @@ def groups(
         machines: on which they train; None for those of this process.
 
     Raises:
-        Invalid: as `plan.check` says, or a point that cannot be built.
+        Invalid: as `plan.check` and `shapes` say.
     """
     machines = machines or Machines.here()
     builder, left = Builder(), iter(points)

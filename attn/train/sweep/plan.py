@@ -3,7 +3,9 @@
 Neighbours in a sweep that differ in the seed, or in data of equal shapes, share one
 compiled step, so they can take their steps together: each on a device of its own
 ("devices"), or all in one step on one device ("vmap"). Either way a point gives what
-it gives alone on one device, to rounding.
+it gives alone on one device, to rounding. Points whose training batches differ in
+shape, by the length of sequences or the size of images, train alone: which shape comes
+when depends on the seed.
 
 The rule of "auto", which considers a single machine only and at models of up to SMALL
 parameters: "devices" where an accelerator has two devices or more; "vmap" on one
@@ -42,12 +44,14 @@ class Shape:
         sizes: numbers of examples of its splits.
         parameters: of its model.
         products: whether the model is made of matrix products only.
+        one_shape: whether all of its training batches have one shape.
     """
 
     step: Hashable
     sizes: tuple[int, ...]
     parameters: int
     products: bool
+    one_shape: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +104,7 @@ def plan(shapes: Sequence[Shape], parallel: Parallel, machines: Machines) -> lis
     Args:
         shapes: of the points.
         parallel: "off" for each alone; "devices" or "vmap" for so wherever neighbours
-            share a step; "auto" for what the rule above says.
+            share a step and can; "auto" for what the rule above says.
         machines: on which they are to train.
 
     Raises:
@@ -108,7 +112,8 @@ def plan(shapes: Sequence[Shape], parallel: Parallel, machines: Machines) -> lis
     """
     check(parallel, machines)
     parts = []
-    for _, found in itertools.groupby(shapes, lambda shape: (shape.step, shape.sizes)):
+    same = lambda shape: (shape.step, shape.sizes, shape.one_shape)
+    for _, found in itertools.groupby(shapes, same):
         alike = list(found)
         mode = _mode(alike, parallel, machines)
         most = {"devices": machines.devices, "vmap": MOST_UNDER_VMAP, None: 1}[mode]
@@ -127,7 +132,7 @@ def _cut(count: int, most: int) -> Iterator[int]:
 def _mode(
     alike: Sequence[Shape], parallel: Parallel, machines: Machines
 ) -> Mode | None:
-    if len(alike) < 2 or parallel == "off":
+    if len(alike) < 2 or parallel == "off" or not alike[0].one_shape:
         return None
     if parallel == "devices" or parallel == "vmap":
         return parallel

@@ -29,7 +29,7 @@ from attn.train.sweep.plan import Parallel
 from attn.train.sweep.trials import Trial
 from attn.workdir import files
 from attn.workdir.leases import SPAN
-from attn.workdir.standing import TRIALS
+from attn.workdir.standing import DIVERGED, TRIALS
 
 FILE = "tune.json"
 SEEDS = 2**31  # those of trials are at least this
@@ -49,7 +49,8 @@ def run(
     """Tunes every row of the points if the experiment says so, and trains the points.
 
     Arguments, returns and errors are those of `local.run`; a row of which every trial
-    diverged is among what diverged.
+    diverged is among what diverged. Where a trial failed elsewhere nothing is chosen
+    and no point is trained: run again, it has its turn.
     """
     how: dict[str, Any] = {
         "progress": progress,
@@ -64,18 +65,21 @@ def run(
     unchanged(experiment, points, directory)
     local.begin(experiment, tried, directory)
     progress.note(f"{len(tried)} trials, {len(experiment.tune)} for each row")
-    local.run(_sweep(experiment, tried), tried, directory / TRIALS, **how)
+    lost = local.run(_sweep(experiment, tried), tried, directory / TRIALS, **how)
+    failed = partition.broadcast_json(_failed(lost, directory))
+    if failed:
+        return failed
     record = partition.broadcast_json(_record(experiment, points, directory))
     if machines.first():
         files.write_json(directory / FILE, record)
-    chosen, failed = _chosen(record, points)
+    chosen, untuned = _chosen(record, points)
     for row in record["rows"]:
         if row["chosen"] is not None:
             progress.note(f"tuned {_label(row['axes'])}: {_told(row['chosen'])}")
     by_name = {point.name: point for point in chosen}
     tuned = [by_name.get(point.name, point) for point in experiment.points]
     experiment = dataclasses.replace(experiment, points=tuned)
-    return failed | local.run(experiment, chosen, directory, **how)
+    return untuned | local.run(experiment, chosen, directory, **how)
 
 
 def unchanged(
@@ -131,6 +135,18 @@ def _sweep(experiment: Experiment, tried: list[Point]) -> Experiment:
         published=None,
         rope=None,
     )
+
+
+def _failed(lost: Mapping[str, str], directory: pathlib.Path) -> dict[str, str] | None:
+    """Lost trials of which nothing came, and why; on the first machine."""
+    if not machines.first():
+        return None
+    over = lambda place: any((place / n).exists() for n in ("result.json", DIVERGED))
+    return {
+        f"{TRIALS}/{name}": reason
+        for name, reason in lost.items()
+        if not over(directory / TRIALS / name)
+    }
 
 
 def _record(

@@ -2,12 +2,13 @@
 
 import html.parser
 import json
+import os
 import re
 import shutil
 
 import pytest
 
-from attn import report
+from attn import report, settings
 from attn.report.analyse import numbers
 from attn.report.formats import page
 from attn.report.read import results
@@ -208,6 +209,22 @@ def test_a_foreign_directory_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match="is not a sweep"):
         report.write([tmp_path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["file/below.html", f"{300 * 'x'}.html"])
+def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path, name):
+    root = synthetic.sweep(tmp_path / "s", ["none"], seeds=1, images=1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(settings.Invalid, match=rf"{name} cannot be written: \w"):
+        report.write([root], tmp_path / name)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_may_only_be_read_is_one_sentence(tmp_path):
+    root = synthetic.sweep(tmp_path / "s", ["none"], seeds=1, images=1)
+    root.chmod(0o500)
+    with pytest.raises(settings.Invalid, match=r"report\.html cannot be written: P"):
+        report.write([root], root / "report.html")
 
 
 def test_the_papers_table_comes_first_and_plots_are_by_its_columns(tmp_path):

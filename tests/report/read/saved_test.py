@@ -85,6 +85,18 @@ def test_other_code_and_what_is_not_finished_are_kept(sweep, tmp_path):
     assert len(rows["none"].done) == 2
 
 
+def test_a_split_of_one_example_is_compared_by_its_seeds(tmp_path):
+    errors = {"none": 10.0, "other": 20.0}
+    sweep = synthetic.outcomes(tmp_path / "s", errors, count=1)
+    _, row = table.rows(sweep)
+    assert row.difference.half == 0
+    path = report.save(sweep.directory, tmp_path / "r.json")
+    record = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert record["outcomes"] == {}
+    _, back = table.rows(saved.read(path))
+    assert back.difference == row.difference
+
+
 def test_nothing_finished_is_not_saved(tmp_path):
     root = synthetic.sweep(tmp_path / "s", ["none"], seeds=1, images=1)
     (root / "none-0" / "result.json").unlink()

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import pytest
 
@@ -213,9 +214,49 @@ def test_what_a_service_says_at_the_beginning_is_one_line(tmp_path, monkeypatch)
     def begin(about):
         raise RuntimeError(f"no API key for {about.name}")
 
+    monkeypatch.setattr(tracking, "HEARD", set())
     monkeypatch.setattr(services, "_begin", {"wandb": begin})
     with pytest.raises(settings.Invalid, match="--log_to=wandb: no API key for p"):
         services.run(tmp_path / "p", {})
+
+
+def test_a_later_run_outlives_its_service(tmp_path, monkeypatch, caplog):
+    """The trials of a sweep, its points and its report have a Tracking each."""
+    monkeypatch.setattr(tracking, "HEARD", set())
+    trials, points, report = Tracking(), Tracking(), Tracking()
+
+    def begin(about):
+        if about.name != "first":
+            raise OSError("connection refused")
+        return types.SimpleNamespace()
+
+    for services in (trials, points, report):
+        monkeypatch.setattr(services, "_begin", {"wandb": begin})
+    trials.run(tmp_path / "first", {})
+    tracked = points.run(tmp_path / "second", {})
+    tracked.log(2, {})
+    tracked.close("done")
+    (tmp_path / "report.html").write_text("<p>A report.</p>")
+    report.attach(tmp_path / "sweep", tmp_path / "report.html")
+    assert caplog.messages == [
+        f"not logging {name} to wandb: connection refused"
+        for name in ("second", "sweep")
+    ]
+
+
+def test_a_report_of_points_that_workers_trained_outlives_its_service(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(tracking, "HEARD", set())
+    services = Tracking()
+
+    def begin(about):
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(services, "_begin", {"mlflow": begin})
+    (tmp_path / "report.html").write_text("<p>A report.</p>")
+    services.attach(tmp_path / "w", tmp_path / "report.html")
+    assert caplog.messages == ["not logging w to mlflow: connection refused"]
 
 
 def test_a_training_outlives_its_service(caplog):

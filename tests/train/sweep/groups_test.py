@@ -2,6 +2,7 @@
 
 import pytest
 
+from attn import settings
 from attn.train import run as runs
 from attn.train.interruption import Interruption
 from attn.train.program import Program
@@ -95,6 +96,32 @@ def test_groups_are_cut_to_the_number_of_devices():
     assert found[0].program is found[2].program
     found = list(groups.groups(made[:4], "devices", three))
     assert [len(group.points) for group in found] == [2, 2]
+
+
+def sequences(**data):
+    """Two seeds of a model of sequences."""
+    changes = {
+        "data": {"name": "sequences", "test": "test[:40]", **data},
+        "model": {"name": "tests.user_code.copying:Copier"},
+        "task": {"name": "tests.user_code.copying:Copying"},
+    }
+    return [
+        experiment_file.Point(str(n), {"seed": n}, small.config(seed=n, **changes))
+        for n in (0, 1)
+    ]
+
+
+def test_points_whose_batches_differ_in_shape_train_alone():
+    two = Machines(1, "gpu", 2)
+    assert cut(groups.groups(sequences(buckets=1), "auto", two)) == [["0", "1"]]
+    assert cut(groups.groups(sequences(), "auto", two)) == [["0"], ["1"]]
+
+
+@pytest.mark.parametrize("parallel", ["devices", "vmap"])
+def test_batches_that_differ_in_shape_are_refused_where_it_was_asked_for(parallel):
+    says = f"{parallel}' needs training batches of one shape, and those of 0 differ"
+    with pytest.raises(settings.Invalid, match=says):
+        groups.shapes(sequences(), parallel, Machines.here())
 
 
 VIT = {

@@ -10,9 +10,10 @@ from attn.train.sweep.plan import Machines, Part, Shape, check, plan
 GPU = Machines(1, "gpu", 1)
 FOUR = Machines(1, "gpu", 4)
 CPU = Machines(1, "cpu", 4)
-PRODUCTS = Shape(0, (40,), 1000, True)
+PRODUCTS = Shape(0, (40,), 1000, products=True, one_shape=True)
 CONVOLUTIONS = dataclasses.replace(PRODUCTS, products=False)
 LARGE = dataclasses.replace(PRODUCTS, parameters=10_800_000)
+UNLIKE = dataclasses.replace(PRODUCTS, one_shape=False)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,8 @@ LARGE = dataclasses.replace(PRODUCTS, parameters=10_800_000)
         (FOUR, PRODUCTS, 2, "devices"),
         (FOUR, CONVOLUTIONS, 2, "devices"),
         (FOUR, LARGE, 2, None),
+        (GPU, UNLIKE, 2, None),
+        (FOUR, UNLIKE, 2, None),
         (Machines(2, "gpu", 4), CONVOLUTIONS, 2, None),
         (CPU, PRODUCTS, 2, None),
     ],
@@ -38,9 +41,9 @@ def test_the_rule(machines, shape, count, mode):
 def test_neighbours_that_share_a_step_and_sizes_train_together():
     other = dataclasses.replace(PRODUCTS, step=1)
     larger = dataclasses.replace(PRODUCTS, sizes=(80,))
-    shapes = [PRODUCTS, PRODUCTS, other, larger, PRODUCTS, PRODUCTS, PRODUCTS]
+    shapes = [PRODUCTS, PRODUCTS, other, larger, UNLIKE, *[PRODUCTS] * 3]
     found = plan(shapes, "vmap", CPU)
-    assert found == [Part(2, "vmap"), Part(1, None), Part(1, None), Part(3, "vmap")]
+    assert found == [Part(2, "vmap"), *[Part(1, None)] * 3, Part(3, "vmap")]
 
 
 @pytest.mark.parametrize(

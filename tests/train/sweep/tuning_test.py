@@ -9,6 +9,7 @@ from attn.train import loop
 from attn.train.interruption import Interruption
 from attn.train.sweep import experiment_file, tuning
 from attn.workdir import files
+from attn.workdir.leases import Leases
 from tests.train import small
 
 FILE = '''"""A title."""
@@ -48,9 +49,23 @@ class Stop(Interruption):
         return self._left == 0
 
 
-def run(path, directory, only=(), interruption=None, **given):
+class Fails(small.Listener):
+    """Another worker, which takes a trial and fails while the first one is trained."""
+
+    def __init__(self, directory, name):
+        super().__init__()
+        self._directory, self._name = directory / "trials", name
+
+    def point(self, k, n, name, others=()):
+        super().point(k, n, name, others)
+        if len(self.points) == 1:
+            with Leases(self._directory) as others:
+                others.take(self._name).give_up("RuntimeError: no room")
+
+
+def run(path, directory, only=(), interruption=None, listener=None, **given):
     experiment = experiment_file.load(path, "", **given)
-    listener = small.Listener()
+    listener = listener or small.Listener()
     diverged = tuning.run(
         experiment,
         experiment.select(only),
@@ -144,6 +159,24 @@ def test_a_row_of_which_every_trial_diverges_is_not_trained(path, tmp_path):
     assert diverged == {"8-0": "every trial of 8 diverged"}
     assert not (tmp_path / "w" / "8-0").exists()
     assert files.read_json(tmp_path / "w" / "tune.json")["rows"][0]["chosen"] is None
+
+
+def test_nothing_is_chosen_while_a_trial_failed(done, path, tmp_path):
+    directory, tune = tmp_path / "w", ["schedule.peak=1e-6,0.1"]
+    experiment = experiment_file.load(path, "", tune=tune)
+    point = experiment.points[0]
+    trial = tuning.trials(experiment.tune, [point])[1].name
+    given = {"only": [point.name], "tune": tune}
+    _, failed = run(path, directory, listener=Fails(directory, trial), **given)
+    assert failed == {f"trials/{trial}": "RuntimeError: no room"}
+    assert not (directory / "tune.json").exists()
+    assert not (directory / point.name).exists()
+    listener, failed = run(path, directory, **given)
+    assert [name for _, _, name in listener.points] == [trial, point.name]
+    assert failed == {}
+    want = files.read_json(done[0] / point.name / "result.json")
+    found = files.read_json(directory / point.name / "result.json")
+    assert found["test"] == want["test"]
 
 
 @pytest.mark.parametrize(("better", "best"), [("lower", "b"), ("higher", "c")])

@@ -19,6 +19,7 @@ from attn.workdir import files
 SERVICES = ("wandb", "mlflow")  # each is a file beside this one
 FILE = "tracking.json"
 End = Literal["done", "diverged", "stopped"]
+HEARD: set[str] = set()  # the services that have begun a run in this process
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)  # launch.py silences libraries
@@ -82,8 +83,11 @@ class Tracking:
     def run(self, directory: pathlib.Path, config: Mapping[str, Any]) -> "Tracked":
         """The run of a directory in each service, begun or going on.
 
+        A service that has begun runs before, and fails now, is left out with a warning.
+
         Raises:
-            Invalid: a service does not want it, such as for want of a login.
+            Invalid: a service does not want the first run of this process, such as for
+                want of a login.
         """
         trackers: dict[str, Tracker] = {}
         for name, begin in self._begin.items():
@@ -91,11 +95,16 @@ class Tracking:
             try:
                 trackers[name] = begin(about)
             except Exception as error:  # each package has its own
-                raise settings.Invalid(f"--log_to={name}: {error}") from error
+                if name not in HEARD:
+                    raise settings.Invalid(f"--log_to={name}: {error}") from error
+                log.warning(f"not logging {directory.name} to {name}: {error}")
+            else:
+                HEARD.add(name)
         return Tracked(trackers)
 
     def attach(self, directory: pathlib.Path, page: pathlib.Path) -> None:
-        """Adds the report of a sweep."""
+        """Adds the report of a sweep; a service that fails is left out."""
+        HEARD.update(self._begin)  # of the points, maybe by the workers of this process
         if self._begin:
             tracked = self.run(directory, {})
             tracked.attach(page.stem, page.read_bytes().decode())
