@@ -49,7 +49,7 @@ class Found(NamedTuple):
     """
 
     tokens: jax.Array
-    """int32 [B, kept, L], the end included where it was reached; PAD behind it"""
+    """int32 [B, kept, L], the end included where it was reached; padding behind it"""
     scores: jax.Array
     """float32 [B, kept]: log-probability over the penalty; -inf for no sentence"""
 
@@ -79,6 +79,7 @@ def greedy(
     end: int,
     length: int,
     limits: jax.Array | None = None,
+    pad: int = PAD,
 ) -> Found:
     """The sentence of which each word is the likeliest, given those before.
 
@@ -90,6 +91,7 @@ def greedy(
         end: the token that ends a sentence.
         length: L, tokens of a sentence at most, the end included.
         limits: int32 [B], the same for each example, at least 1; None takes L.
+        pad: what stands behind the end.
 
     Returns:
         One sentence an example, its score the log-probability.
@@ -98,7 +100,7 @@ def greedy(
 
     def advance(state: _Greedy, logits: jax.Array, cache: Cache) -> _Greedy:
         own, token = _best(logits, 1)
-        own, token = own[:, 0], jnp.where(state.done, PAD, token[:, 0])
+        own, token = own[:, 0], jnp.where(state.done, pad, token[:, 0])
         place = state.tokens.at[:, state.number].set(token)
         score = state.score + jnp.where(state.done, 0.0, own)
         number = state.number + 1
@@ -111,14 +113,15 @@ def greedy(
     examples = len(start)
     first = _Greedy(
         number=jnp.zeros((), jnp.int32),
-        tokens=jnp.full((examples, length), PAD, jnp.int32),
+        tokens=jnp.full((examples, length), pad, jnp.int32),
         score=jnp.zeros(examples),
         done=jnp.zeros(examples, bool),
         cache=None,
     )
     first = advance(first, *step(start, cache))
     last = jax.lax.while_loop(lambda state: ~state.done.all(), body, first)
-    return _found(last.tokens[:, None], last.score[:, None], jnp.isnan(last.score))
+    broken = jnp.isnan(last.score)
+    return _found(last.tokens[:, None], last.score[:, None], broken, pad)
 
 
 def beam_search(
@@ -129,6 +132,7 @@ def beam_search(
     end: int,
     length: int,
     limits: jax.Array | None = None,
+    pad: int = PAD,
     beams: int = BEAMS,
     keep: int = 1,
     penalty: Penalty | None = None,
@@ -144,7 +148,7 @@ def beam_search(
     lives on where the best is the end.
 
     Args:
-        step, start, end, length, limits: as of `greedy`. The first step is of B
+        step, start, end, length, limits, pad: as of `greedy`. The first step is of B
             sentences, the others are of B * K.
         cache: as of `greedy`; its arrays begin with the axis of sentences, but for
             scalars, which all share.
@@ -163,6 +167,7 @@ def beam_search(
     search = _Search(
         end=end,
         limits=_limits(limits, start, length),
+        pad=pad,
         beams=beams,
         keep=keep,
         penalty=penalty or length_penalty(),
@@ -199,6 +204,7 @@ def generate(
     end: int,
     length: int,
     limits: jax.Array | None = None,
+    pad: int = PAD,
     beams: int = BEAMS,
     keep: int = 1,
     penalty: Penalty | None = None,
@@ -211,7 +217,7 @@ def generate(
         model, variables: what decodes.
         sources: what `encode` is called with, [B, ...] each.
         start, end: the tokens before the first word and behind the last.
-        length, limits: as of `greedy`.
+        length, limits, pad: as of `greedy`.
         beams: K; one is decoded greedily, without a penalty.
         keep, penalty: as of `beam_search`.
         never: tokens that are no word, such as padding.
@@ -242,7 +248,7 @@ def generate(
         logits = logits[:, -1].at[:, barred].set(-jnp.inf)
         return logits, (None, changed["cache"])
 
-    known = {"end": end, "length": length, "limits": limits}
+    known = {"end": end, "length": length, "limits": limits, "pad": pad}
     if beams == 1 and keep == 1:
         return greedy(step, (memory, cache), first, **known)
     return beam_search(
@@ -283,13 +289,14 @@ class _Search(NamedTuple):
 
     end: int
     limits: jax.Array
+    pad: int
     beams: int
     keep: int
     penalty: Penalty
 
     def begin(self, examples: int, length: int) -> _Beams:
         """The state before the first token, when one sentence is alive."""
-        empty = jnp.full((examples, self.beams, length), PAD, jnp.int32)
+        empty = jnp.full((examples, self.beams, length), self.pad, jnp.int32)
         return _Beams(
             number=jnp.zeros((), jnp.int32),
             alive=empty[:, :1],
@@ -364,7 +371,8 @@ class _Search(NamedTuple):
         tokens = jnp.where(none[:, None, None], state.alive, state.finished)
         alive = state.chances / self.penalty(self.limits)[:, None]
         scores = jnp.where(none[:, None], alive, state.scores)
-        return _found(tokens[:, : self.keep], scores[:, : self.keep], state.broken)
+        kept = tokens[:, : self.keep], scores[:, : self.keep]
+        return _found(*kept, state.broken, self.pad)
 
 
 def _limits(limits: jax.Array | None, start: jax.Array, length: int) -> jax.Array:
@@ -389,9 +397,9 @@ def _of(sentences: jax.Array, which: jax.Array) -> jax.Array:
     return jnp.take_along_axis(sentences, which[:, :, None], axis=1)
 
 
-def _found(tokens: jax.Array, scores: jax.Array, broken: jax.Array) -> Found:
+def _found(tokens: jax.Array, scores: jax.Array, broken: jax.Array, pad: int) -> Found:
     """Sentences and scores, but none for examples that are broken."""
-    tokens = jnp.where(broken[:, None, None], PAD, tokens)
+    tokens = jnp.where(broken[:, None, None], pad, tokens)
     return Found(tokens, jnp.where(broken[:, None], jnp.nan, scores))
 
 

@@ -295,3 +295,23 @@ def test_a_cache_changes_nothing(beams):
         np.testing.assert_allclose(found.scores, want.scores, rtol=1e-4)
         words |= set(found.tokens.flat)
     assert len(words) > 4  # they say something
+
+
+@pytest.mark.parametrize("beams", [None, 3])
+def test_behind_the_end_is_the_padding_that_is_asked_for(beams):
+    step, cache = table_step(drawn.tables())
+    first = jnp.full(len(drawn.tables()), START, jnp.int32)
+    search = decoding.greedy
+    if beams is not None:
+        search = functools.partial(decoding.beam_search, beams=beams)
+    plain, other = (
+        jax.jit(functools.partial(search, step, end=END, length=SHAPE[1], pad=pad))(
+            cache, first
+        )
+        for pad in (decoding.PAD, 7)
+    )
+    ends = np.asarray(plain.tokens) == END
+    behind = np.cumsum(ends, axis=-1) - ends > 0
+    assert behind.any()
+    np.testing.assert_array_equal(plain.tokens, np.where(behind, 0, other.tokens))
+    np.testing.assert_array_equal(np.asarray(other.tokens)[behind], 7)

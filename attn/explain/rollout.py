@@ -41,6 +41,8 @@ from attn.explain.taps import Tap, Target, run
 from attn.modules import find
 
 Grid = tuple[int, int]
+# Attentions that add what they read to their tokens.
+RESIDUAL = tuple(map(find, ("non_local", "second_order_non_local")))
 Weigh = Callable[[str, Tap], jax.Array | None]  # [B, N, T, S]: relevance by heads
 
 
@@ -145,6 +147,8 @@ def _walk(
         keep, gain = (0.5, 0.5) if shares else (1.0, 1.0)
         if isinstance(step, routes.Pool) or not step.residual:
             keep, gain = 0.0, 1.0
+        elif shares:  # targets that read nothing stay as they are
+            keep = jnp.where(matrix.sum(axis=-1) > 0, keep, 1.0)
         rows = _through(rows, matrix, keep, gain)
         alone = _through(alone, matrix, keep, 0.0)
     if not moved:
@@ -164,7 +168,8 @@ def _slot(
     found = sorted((int(m[1] or 0), path) for m, path in inside if m)
     layers = [_matrix(path, taps[path], step.grid, weigh, shares) for _, path in found]
     layers = [layer for layer in layers if layer is not None]
-    if len({layer.shape for layer in layers}) > 1:
+    alike = len({layer.shape for layer in layers}) == 1
+    if len(layers) > 1 and not (alike and layers[0].shape[1] == layers[0].shape[2]):
         raise ValueError(
             f"slot {step.path!r}: rollout does not follow a list of attention modules"
             " of unlike tokens"
@@ -193,7 +198,7 @@ def _matrix(
         return matrix
     total = matrix.sum(axis=-1, keepdims=True)
     matrix = jnp.where(total > 0, matrix / jnp.where(total > 0, total, 1), 0)
-    if issubclass(tap.module, find("non_local")):  # whose residual is its own
+    if issubclass(tap.module, RESIDUAL):  # theirs is their own
         return (matrix + jnp.eye(matrix.shape[-1])[None]) / 2
     return matrix
 
@@ -205,14 +210,17 @@ def _sampling_matrix(grid: jax.Array, size: Grid) -> jax.Array:
     return weights.reshape(len(grid), 1, rows.shape[1], -1)
 
 
-def _through(rows: jax.Array, matrix: jax.Array, keep: float, gain: float) -> jax.Array:
+def _through(
+    rows: jax.Array, matrix: jax.Array, keep: float | jax.Array, gain: float
+) -> jax.Array:
     """Relevance before an attention [B, L], of that after it, [B, L].
 
     Args:
         rows: after it.
         matrix: [B, T, S]. Its sources are all L tokens, and its targets the first T of
             them (all, or a class token); or both are the last, those of a grid.
-        keep: factor of what targets hand on to themselves. Other tokens keep all.
+        keep: factor of what targets hand on to themselves, of each [B, T] or of all.
+            Other tokens keep all.
         gain: factor of what they read.
     """
     length, (targets, sources) = rows.shape[1], matrix.shape[1:]

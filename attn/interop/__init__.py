@@ -35,8 +35,8 @@ transformers 5 (`Model.transformers`), whose settings have other names:
                         timm's or transformers', and those of the authors' repository,
                         the state dict under "model" of their checkpoints
 
-The code that authors published (`Model.released`): `edsr`, `ffa`, `pan` and `san`, the
-last with units=255; their slots as they are by default.
+The code that authors published (`Model.released`): `edsr` and `san`, with units=255 for
+the weights that were published, `ffa` and `pan`; their slots as they are by default.
 
 A training of a model with a backbone (`captioner`, `detr`, `pose_resnet`) may also
 start with the ResNet, or the VGG of a captioner, of torchvision or timm alone, or with

@@ -29,6 +29,7 @@ PLACES = {place: scopes + 1 for place, scopes in ResNet.places.items()}
 OWN = (
     *("num_classes", "slots", "fill", "dilated", "frozen_norm"),
     *("dense", "side", "dropout"),
+    *("pooling", "pooled_channels", "iterations"),
 )
 
 

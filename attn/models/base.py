@@ -55,7 +55,8 @@ class Model(Slotted, kw_only=True):
 
         inputs      fields of a batch that its `__call__` takes, in this order; a
                     property where settings decide it
-        streams     random streams that it may draw from, in training and evaluation
+        streams     random streams that it may draw from, in training and evaluation;
+                    there is always "sample", for what fills its slots
         places      its slots, in the order in which data meet them, each with the
                     number of scopes (stage, block) that may narrow it
         usual_fill  what fills slots for which a config has nothing

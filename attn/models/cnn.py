@@ -16,7 +16,7 @@ from attn.models.base import Model
 from attn.models.layers.checks import check_rates, check_sizes
 from attn.models.layers.convolution import average
 from attn.models.layers.dense import HE, LECUN, classify, drop, hidden
-from attn.models.scaling import Width
+from attn.models.scaling import Width, step_of
 from attn.modules.convolution import Conv
 from attn.ops.convolution import max_pool
 from attn.settings import Invalid, Positive
@@ -111,7 +111,8 @@ class CNN(Model):
     def width_settings(self) -> dict[str, Width]:
         """The settings that scale its width."""
         widths = {"filters": self.filters, "dense": self.dense}
-        return {name: Width(value, 1) for name, value in widths.items() if value}
+        steps = {"filters": step_of(self.fill, self.given()), "dense": 1}
+        return {n: Width(value, steps[n]) for n, value in widths.items() if value}
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

@@ -44,6 +44,8 @@ class EDSR(Model):
         residual_scale: by which residual branches are multiplied.
         skip: "bicubic" adds the image enlarged by bicubic interpolation, so that the
             network has to make the difference only, and learns sooner; or "none".
+        units: by which images in [0, 1] are multiplied inside: 1, or 255 as in the
+            published code, for its weights.
         other attributes: see `Model`.
 
     Raises:
@@ -67,6 +69,7 @@ class EDSR(Model):
     depth: Positive = 16
     residual_scale: PositiveFloat = 1.0
     skip: Literal["none", "bicubic"] = "none"
+    units: PositiveFloat = 1.0
 
     def __post_init__(self):
         check_scale(self)
@@ -88,7 +91,7 @@ class EDSR(Model):
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
         image = image.astype(self.dtype or image.dtype)
         mean = mean_colour(image)
-        first = conv(self, "head", image - mean, self.width)
+        first = conv(self, "head", self.units * (image - mean), self.width)
         x = first
         for index in range(self.depth):
             block = Block(self.residual_scale, **self.within(f"block{index}"))
@@ -96,7 +99,7 @@ class EDSR(Model):
         x = slots.attend(self, "body.end", x, train=train)
         x = conv(self, "body", x, self.width) + first
         x = enlarge(self, "enlarge", x, self.scale)
-        x = conv(self, "tail", x, image.shape[-1]).astype(jnp.float32)
+        x = conv(self, "tail", x, image.shape[-1]).astype(jnp.float32) / self.units
         if self.skip == "none":
             return x + mean.astype(jnp.float32)
         return x + ops.imresize(image.astype(jnp.float32), self.scale)

@@ -5,6 +5,7 @@ Dehazing", AAAI 2020, https://arxiv.org/abs/1911.07559, sections 3.1 to 3.3, and
 code that the authors published.
 """
 
+import math
 from typing import ClassVar, Literal
 
 import flax.linen as nn
@@ -15,9 +16,9 @@ from attn.models import slots
 from attn.models.base import Model, Slotted, numbered
 from attn.models.layers.restoration import conv
 from attn.models.layers.timm import Rules
-from attn.models.scaling import Width
+from attn.models.scaling import Width, step_of
 from attn.modules.capture import sow
-from attn.settings import Positive
+from attn.settings import Invalid, Positive
 
 # Of the published training, by which images are normalised.
 MEAN, DEVIATION = (0.64, 0.6, 0.58), (0.14, 0.15, 0.152)
@@ -45,7 +46,7 @@ class FFA(Model):
         fused           the sum of the groups, `pixel_attention` unless it is filled
 
     Attributes:
-        width: channels, a multiple of 16.
+        width: channels; the gate of the groups has a 16th of them.
         groups: of blocks.
         depth: blocks of a group.
         skip: what is added at the end: the "normalised" image that the network reads,
@@ -55,7 +56,7 @@ class FFA(Model):
 
     Raises:
         Invalid: when it is made, a size that cannot be, or a slot, attention or setting
-            that does not exist.
+            that does not exist; when it is called, images of other than 3 channels.
     """
 
     streams: ClassVar = ("dropout",)
@@ -92,10 +93,13 @@ class FFA(Model):
 
     def width_settings(self) -> dict[str, Width]:
         """The channels."""
-        return {"width": Width(self.width, FUSED)}
+        step = math.lcm(FUSED, step_of(self.fill, self.given()))
+        return {"width": Width(self.width, step)}
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
+        if image.shape[-1] != 3:
+            raise Invalid(f"FFA reads images of 3 channels, got {image.shape[-1]}")
         image = image.astype(self.dtype or image.dtype)
         mean, deviation = (
             jnp.asarray(one, image.dtype).reshape(1, 1, 1, 3)

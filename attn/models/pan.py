@@ -4,6 +4,7 @@ Zhao, Kong, He, Qiao, Dong, "Efficient Image Super-Resolution Using Pixel Attent
 ECCV Workshops 2020, https://arxiv.org/abs/2010.01073, sections 3.1, 3.3 and 3.4.
 """
 
+import math
 from typing import ClassVar
 
 import flax.linen as nn
@@ -14,9 +15,9 @@ from attn.models import slots
 from attn.models.base import Model, Slotted, numbered
 from attn.models.layers.restoration import check_scale, conv, nearest
 from attn.models.layers.timm import Rules
-from attn.models.scaling import Width
+from attn.models.scaling import Width, step_of
 from attn.modules.capture import sow
-from attn.settings import Positive
+from attn.settings import Invalid, Positive
 
 SLOPE = 0.2  # of leaky ReLUs below zero
 
@@ -80,6 +81,8 @@ class PAN(Model):
 
     def __post_init__(self):
         check_scale(self, (2, 3, 4))
+        if self.width % 2:
+            raise Invalid(f"width of PAN must be even, got {self.width}")
         super().__post_init__()
 
     def scopes(self) -> dict[str, dict]:
@@ -88,8 +91,11 @@ class PAN(Model):
 
     def width_settings(self) -> dict[str, Width]:
         """The channels of blocks and of enlarged maps."""
-        widths = {"width": Width(self.width, 2)}
-        return widths | {"enlarged_width": Width(self.enlarged_width, 1)}
+        step = step_of(self.fill, self.given())
+        return {
+            "width": Width(self.width, math.lcm(2, step)),
+            "enlarged_width": Width(self.enlarged_width, step),
+        }
 
     def _steps(self) -> tuple[int, ...]:
         return (2, 2) if self.scale == 4 else (self.scale,)

@@ -225,6 +225,10 @@ class ResNet(Model):
             value = getattr(self, name)
             if self.pooling == "average" and value is not None:
                 raise Invalid(f"{name} is of pooling='covariance', got {name}={value}")
+        if self.pooling != "average" and self.num_classes is None:
+            raise Invalid(
+                "without classes nothing is pooled: pooling must be 'average'"
+            )
         if self.dilated and self.last_stride == 2:
             raise Invalid("dilated takes the place of the stride, got last_stride=2")
         super().__post_init__()

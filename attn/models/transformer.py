@@ -48,8 +48,8 @@ NEEDS = {
     "block.pre": ("kv_mask",),
     "encoder.mixer": ("kv_mask",),
     "block.post": ("kv_mask",),
-    "decoder.self": ("causal",),
-    "decoder.cross": ("cross", "kv_mask"),
+    "decoder.self": ("causal", "decode"),
+    "decoder.cross": ("cross", "kv_mask", "decode"),
 }
 
 

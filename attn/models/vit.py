@@ -19,7 +19,12 @@ from flax.core import FrozenDict
 
 from attn.models import slots
 from attn.models.base import Model, numbered
-from attn.models.layers.checks import check_heads, check_reach, check_sizes
+from attn.models.layers.checks import (
+    check_heads,
+    check_rates,
+    check_reach,
+    check_sizes,
+)
 from attn.models.layers.dense import classify, drop
 from attn.models.layers.patches import embed_patches, patch_grid, token
 from attn.models.layers.timm import PLAIN
@@ -118,6 +123,7 @@ class ViT(Model):
         check_heads(self, width, num_heads)
         names = ("patch_size", "num_classes")
         check_sizes(self, depth=depth, **{name: getattr(self, name) for name in names})
+        check_rates(self, dropout=self.dropout)
         self.position = positions.check(self.position)
         super().__post_init__()
         if self.pool == "class":

@@ -40,9 +40,10 @@ def glimpses(
     rows = _averages(places[..., 1], x.shape[1], size[0], scales)
     columns = _averages(places[..., 0], x.shape[2], size[1], scales)
     kinds = {"precision": HIGHEST, "preferred_element_type": jnp.float32}
-    read = jnp.einsum("bpkih,bhwc->bpkiwc", rows.astype(x.dtype), x, **kinds)
+    real = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
+    read = jnp.einsum("bpkih,bhwc->bpkiwc", rows.astype(real.dtype), real, **kinds)
     read = jnp.einsum("bpkjw,bpkiwc->bpkijc", columns, read, **kinds)
-    return read.astype(x.dtype)
+    return read.astype(real.dtype)
 
 
 def glimpse_grid(

@@ -24,7 +24,7 @@ RELU_FLOOR = 1e-3
 def elu_features(x: jax.Array) -> jax.Array:
     """log(elu(x) + 1), float32: x below 0 and log(1 + x) above."""
     x = x.astype(jnp.float32)
-    return jnp.where(x < 0, x, jnp.log1p(jnp.maximum(x, 0)))
+    return jnp.where(x < 0, x, jnp.log1p(jnp.where(x < 0, 0, x)))
 
 
 def softmax_features(x: jax.Array, projection: jax.Array) -> jax.Array:

@@ -79,7 +79,7 @@ class Classification(Task):
         if self.top5:
             own = jnp.take_along_axis(outputs, label[..., None], axis=-1)
             # ties count against the model: a constant output knows nothing
-            beyond = jnp.sum(outputs >= own, axis=-1) > 5
+            beyond = jnp.sum(outputs < own, axis=-1) < outputs.shape[-1] - 5
             found["top5_error"] = _percent(_any_place(beyond))
         return found
 

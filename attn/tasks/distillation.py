@@ -74,7 +74,8 @@ class Distillation(Classification):
 
         def read(batch: Batch) -> jax.Array:
             values = (batch[name] for name in inputs)
-            logits = model.apply(variables, *values, train=False)
+            rngs = {"sample": jax.random.key(0)}
+            logits = model.apply(variables, *values, train=False, rngs=rngs)
             return jax.lax.stop_gradient(logits)
 
         taught = copy.copy(self)
@@ -85,10 +86,10 @@ class Distillation(Classification):
     def check(self, outputs: Any, example: Batch, facts: Mapping[str, Any]) -> None:
         super().check(outputs, example, facts)
         logits = jax.eval_shape(self._read, example)
-        if logits.shape != outputs.shape:
+        shape = getattr(logits, "shape", f"none, but {type(logits).__name__}")
+        if shape != outputs.shape:
             raise settings.Invalid(
-                f"the teacher has logits of shape {logits.shape}, the model"
-                f" {outputs.shape}"
+                f"the teacher has logits of shape {shape}, the model {outputs.shape}"
             )
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Mean]:

@@ -2,8 +2,9 @@
 
 The L1 loss is that of Lim et al., "Enhanced Deep Residual Networks for Single Image
 Super-Resolution" (EDSR), CVPR Workshops 2017, https://arxiv.org/abs/1707.02921, section
-3.4, which has the self-ensemble too. PSNR and SSIM are measured as in MATLAB's scripts
+3.4, which has the self-ensemble too. PSNR and SSIM are measured as in Python's scripts
 of the field: of images of 8 bits, on Y of YCbCr, without a border as wide as the scale.
+MATLAB's scripts round Y to 8 bits too, which makes 0.04 dB less of 35 and 0.5 of 47.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ ENSEMBLE = (
     Metric("ensemble_psnr", "PSNR x8", unit="dB", better="higher", kind="corpus"),
     Metric("ensemble_ssim", "SSIM x8", better="higher", digits=4, kind="corpus"),
 )
+THERE = "has_"  # before the name of a metric, which images have it
 WAYS = 8  # to turn and mirror an image
 
 
@@ -107,21 +109,23 @@ class Restoration(Task):
         if self.scale > 1:
             given = ops.imresize(given, self.scale)
         found[INPUT.name] = self._measured(given, batch)[PSNR.name]
-        mask = fidelity.within(self._mask(batch), self._border)
-        sides = jnp.stack([mask.any(axis=axis).sum(axis=1) for axis in (1, 2)])
         means = {}
         for name, values in found.items():
-            # Nothing is measured of an image that has no pixels, or no window of SSIM.
-            least = fidelity.WINDOW if name == SSIM.name else 1
-            there = sides.min(axis=0) >= least
+            there = self._has(name, batch)
             values = jnp.where(there, values, 0.0)
             means[name] = Mean(values, there.astype(jnp.float32))
         return self.loss(outputs, batch) | means
 
+    def _has(self, name: str, batch: Batch) -> jax.Array:
+        """Which images have what a metric is of: a pixel, or a window of SSIM."""
+        mask = fidelity.within(self._mask(batch), self._border)
+        sides = jnp.stack([mask.any(axis=axis).sum(axis=1) for axis in (1, 2)])
+        return sides.min(axis=0) >= (fidelity.WINDOW if name == SSIM.name else 1)
+
     def predict(
         self, model: nn.Module, variables: Any, batch: Batch, key: jax.Array
     ) -> dict[str, jax.Array]:
-        """PSNR and SSIM of the mean over the eight ways: [B] each."""
+        """PSNR and SSIM of the mean over the eight ways, and who has them: [B] each."""
         inputs = getattr(model, "inputs", ("image",))
 
         def apply(batch: Batch) -> jax.Array:
@@ -130,7 +134,9 @@ class Restoration(Task):
 
         outputs = _ensembled(apply, {name: batch[name] for name in inputs})
         found = self._measured(outputs, batch)
-        return {f"ensemble_{name}": values for name, values in found.items()}
+        return {f"ensemble_{name}": value for name, value in found.items()} | {
+            f"{THERE}{name}": self._has(name, batch) for name in found
+        }
 
     def score(
         self,
@@ -138,8 +144,12 @@ class Restoration(Task):
         batch: Mapping[str, np.ndarray],
         facts: Mapping[str, Any],
     ) -> dict[str, float]:
-        """Means over the images."""
-        return {name: float(np.mean(values)) for name, values in predictions.items()}
+        """Means over the images that have them."""
+        found = {}
+        for metric in ENSEMBLE:
+            there = predictions[THERE + metric.name.removeprefix("ensemble_")]
+            found[metric.name] = float(np.mean(predictions[metric.name][there]))
+        return found
 
     def outputs(self, apply: Callable[[Batch], jax.Array], batch: Batch) -> jax.Array:
         """The outputs, or with `ensemble` their mean over the eight ways."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from attn import decoding, settings
@@ -136,8 +137,10 @@ class Translation(Task):
     def predict(
         self, model: nn.Module, variables: Any, batch: Batch, key: jax.Array
     ) -> dict[str, jax.Array]:
-        """The "words" of the best translation, int32 [B, L], the end among them."""
-        return {"words": self.search(model, variables, batch, key).tokens[:, 0]}
+        """The "words" of the best translation, int32 [B, L], its end among them."""
+        words = self.search(model, variables, batch, key).tokens[:, 0]
+        # once at least, as batches of unlike length are put together with zeros behind
+        return {"words": jnp.pad(words, ((0, 0), (0, 1)), constant_values=self.pad)}
 
     def search(
         self, model: nn.Module, variables: Any, batch: Batch, key: jax.Array
@@ -159,6 +162,7 @@ class Translation(Task):
             end=self.end,
             length=most,
             limits=limits,
+            pad=self.pad,
             beams=self.beams,
             penalty=decoding.length_penalty(self.length_penalty),
             never=[n for n in (self.pad, self.start) if n != self.end],

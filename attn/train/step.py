@@ -253,6 +253,9 @@ def _of_device(key: jax.Array, axis: str | None) -> jax.Array:
 
 
 def streams(model: nn.Module, key: jax.Array) -> dict[str, jax.Array]:
-    """A key for each stream of randomness that the model asks for."""
+    """A key for each stream of randomness that the model asks for, and for "sample"."""
     names = tuple(getattr(model, "streams", STREAMS))
-    return dict(zip(names, jax.random.split(key, max(len(names), 1)), strict=False))
+    keys = jax.random.split(key, max(len(names), 1))
+    found = dict(zip(names, keys, strict=False))
+    # what fills its slots may draw, whatever the model itself does
+    return {"sample": jax.random.fold_in(key, len(names)), **found}

@@ -206,6 +206,42 @@ def test_a_non_local_block_moves_patches_and_class_tokens_stay():
     )
 
 
+@pytest.mark.parametrize("name", ["non_local", "second_order_non_local"])
+def test_a_block_that_adds_what_it_reads_keeps_half_of_each_token(name):
+    """With their usual start both are the identity, and read all the same."""
+    slots = {"mixer": "none", "block0/block.post": name}
+    model, variables = networks.network("vit", depth=1, pool="mean", slots=slots)
+    images = networks.images()
+    layer = mixed(matrices(model, variables, images)["block0/post"])
+    wanted = shares(layer.mean(axis=1), (2, 3), networks.SIZE)
+    found = networks.compiled(rollout, model, variables, images)
+    np.testing.assert_allclose(found, wanted, 1e-4)
+
+
+def test_tokens_that_read_nothing_stay_as_they_are():
+    made = {}
+    for others in ("keep", "zero"):
+        slots = {"mixer": {"name": "class_attention", "others": others}}
+        model, variables = networks.network("vit", depth=2, slots=slots)
+        images = networks.images()
+        layers = matrices(model, variables, images)
+        whole = np.eye(7)
+        for index in range(2):
+            layer = np.tile(np.eye(7), (2, 1, 1))
+            layer[:, 0] = mixed(layers[f"block{index}/mixer"])[:, 0]
+            whole = layer @ whole
+        wanted = shares(whole[:, 0, 1:], (2, 3), networks.SIZE)
+        made[others] = networks.compiled(rollout, model, variables, images)
+        np.testing.assert_allclose(made[others], wanted, 1e-4)
+
+
+def test_several_attentions_that_read_the_same_are_refused():
+    slots = {"pool": ["multi_head", "multi_head"]}
+    model, variables = networks.network("vit", depth=1, slots=slots)
+    with pytest.raises(ValueError, match="does not follow a list of attention modules"):
+        networks.compiled(rollout, model, variables, networks.images())
+
+
 def test_a_list_of_attentions_is_their_product():
     slots = {"mixer": ["multi_head", "talking_heads"]}
     model, variables = networks.network("vit", depth=1, slots=slots)

@@ -91,6 +91,7 @@ def test_attention_is_in_every_slot():
         ({"backbone": "resnet"}, "must be a mapping"),
         ({"backbone": {"depth": 9, "layout": "cifar"}}, "got 9"),
         ({"backbone": {"num_classes": 3}}, "backbone has no 'num_classes'"),
+        ({"backbone": {"pooling": "covariance"}}, "backbone has no 'pooling'"),
         ({"deconvolutions": 0}, "'deconvolutions' .* must be a positive int"),
         ({"slots": {"upsample0/block.residual": "cbam"}}, "only backbone has"),
         ({"slots": {"backbone/upsample.end": "cbam"}}, "only upsample has"),

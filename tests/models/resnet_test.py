@@ -338,6 +338,12 @@ def test_frozen_batch_norm_is_no_parameter_and_is_the_same_in_training():
     )
 
 
+def test_without_classes_no_covariance_is_pooled():
+    given = {"depth": 8, "layout": "cifar", "pooling": "covariance"}
+    with pytest.raises(Invalid, match="pooling must be 'average'"):
+        models.create("resnet", num_classes=None, **given)
+
+
 def test_a_stage_is_dilated_or_strided():
     with pytest.raises(Invalid, match="got last_stride=2"):
         models.create("resnet", num_classes=3, dilated=True, last_stride=2)

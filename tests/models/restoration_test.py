@@ -1,6 +1,7 @@
 """Networks of restoration: exact sizes, images of any size, and where slots are."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -99,3 +100,49 @@ def test_scales_that_a_network_is_not_made_for_are_refused():
         models.create("pan", scale=8)
     with pytest.raises(settings.Invalid, match=r"scale of EDSR .* got 5"):
         models.create("edsr", scale=5)
+
+
+def test_units_of_edsr_are_those_of_its_biases():
+    """Its ReLUs keep their shape where all is multiplied, biases too."""
+    plain = models.create("edsr", scale=2, width=8, depth=2)
+    image = jax.random.uniform(jax.random.key(0), (2, 6, 9, 3))
+    variables = jax.jit(lambda k: plain.init(k, image, train=False))(jax.random.key(1))
+    draw = lambda path, a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape)
+    variables = jax.tree.map_with_path(draw, variables)
+    large = jax.tree.map_with_path(
+        lambda path, a: 255 * a if path[-1].key == "bias" else a, variables
+    )
+    released = plain.clone(units=255.0)
+    want, got, wrong = (
+        jax.jit(lambda v, m=m: m.apply(v, image, train=False))(v)
+        for m, v in ((plain, variables), (released, large), (plain, large))
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    assert np.abs(wrong - want).max() > 1
+
+
+def test_sizes_that_a_network_is_not_made_for_are_refused():
+    with pytest.raises(settings.Invalid, match="width of PAN must be even, got 9"):
+        models.create("pan", scale=2, width=9)
+    grey = jnp.ones((1, 8, 8, 1))
+    with pytest.raises(settings.Invalid, match="images of 3 channels, got 1"):
+        models.create("ffa", width=16, groups=1, depth=1).init(
+            jax.random.key(0), grey, train=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "steps"),
+    [
+        ("pan", {"scale": 2, "width": 24}, {"width": 12, "enlarged_width": 6}),
+        ("ffa", {"width": 48}, {"width": 48}),
+    ],
+)
+def test_widths_have_room_for_the_heads_in_slots(name, given, steps):
+    heads = 6 if name == "pan" else 3
+    fill = {"block.residual": {"name": "multi_head", "num_heads": heads}}
+    model = models.create(name, slots=fill, **given)
+    found = {name: width.step for name, width in model.width_settings().items()}
+    assert all(step % heads == 0 for step in found.values())
+    assert found == {name: math.lcm(step, heads) for name, step in found.items()}
+    assert found.keys() == steps.keys()

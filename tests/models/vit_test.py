@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 import attn
-from attn import models
+from attn import models, settings
 from attn.modules import position
 from attn.modules.position import POSITIONS
 
@@ -164,6 +164,11 @@ def test_an_empty_mixer_leaves_the_mlp_alone():
     model = tiny(pool="mean", slots={"block1/mixer": "none"})
     block = made(model)["params"]["block1"]
     assert set(block) == {"norm2", "mlp_in", "mlp_out"}
+
+
+def test_a_rate_that_drops_everything_is_refused():
+    with pytest.raises(settings.Invalid, match=r"dropout of ViT must be in \[0, 1\)"):
+        tiny(dropout=10.0)
 
 
 def test_dropout_is_random_in_training_only():

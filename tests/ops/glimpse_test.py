@@ -89,3 +89,11 @@ def test_the_grid_has_the_middles_of_cells(scale):
 def test_places_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"places \[B, P, 2\], got .* and \[2, 2\]"):
         glimpses(jnp.asarray(images()), jnp.zeros((2, 2)), (3, 4), 1)
+
+
+def test_whole_numbers_are_averaged_as_others_are():
+    x = np.full((1, 8, 8, 1), 200, np.uint8)
+    places = np.zeros((1, 1, 2), np.float32)
+    found = glimpses(x, places, (2, 2), 2)
+    np.testing.assert_array_equal(found, 200)
+    assert found.dtype == np.float32

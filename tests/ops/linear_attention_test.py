@@ -255,3 +255,9 @@ def test_steps_go_on_from_a_state():
     np.testing.assert_allclose(
         jnp.concatenate(parts, axis=1), whole, rtol=1e-5, atol=1e-5
     )
+
+
+def test_the_gradient_of_elu_features_has_no_gap_at_zero():
+    x = np.array([-1e-6, 0.0, 1e-6], np.float32)
+    found = jax.grad(lambda x: kernel_features.elu_features(x).sum())(x)
+    np.testing.assert_allclose(found, 1, rtol=1e-5)

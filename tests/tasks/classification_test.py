@@ -53,6 +53,8 @@ def test_top_five_counts_the_labels_that_are_not_among_the_five_highest():
     assert [metric.name for metric in task.metrics] == ["error", "top5_error"]
     constant = jax.jit(task.evaluate)(np.zeros_like(LOGITS), BATCH)
     assert (np.asarray(constant["top5_error"].total) == 100).all()
+    broken = jax.jit(task.evaluate)(np.full_like(LOGITS, np.nan), BATCH)
+    assert (np.asarray(broken["top5_error"].total) == 100).all()
 
 
 def test_examples_are_described_by_their_classes():

@@ -105,6 +105,23 @@ def test_what_cannot_be_is_refused():
         task().check(outputs, example, {**FACTS, "num_classes": 8})
 
 
+class SaysMore(nn.Module):
+    """A teacher of another task."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        key = self.make_rng("sample")  # as models that draw do
+        return {"boxes": x + jax.random.normal(key, x.shape)}
+
+
+def test_a_teacher_without_logits_is_refused():
+    made = tasks.create({"name": "distillation", "teacher": "there"})
+    taught = made.attach(lambda directory: (SaysMore(), {}))
+    shapes = jax.eval_shape(lambda: (OWN[:1], {n: a[:1] for n, a in BATCH.items()}))
+    with pytest.raises(settings.Invalid, match="logits of shape none, but dict"):
+        taught.check(*shapes, FACTS)
+
+
 def test_a_student_is_taught_by_the_last_checkpoint_of_a_run(tmp_path):
     one = jax.devices()[:1]
     plain = small.config(train__steps=3)

@@ -126,8 +126,23 @@ def test_the_ensemble_is_the_mean_over_the_eight_ways_to_turn_an_image():
         values = found[f"ensemble_{name}"]
         np.testing.assert_allclose(values, expected[name], rtol=1e-4)
         assert np.abs(plain[name] - expected[name]).max() > 1e-3
-    scores = task.score({"ensemble_psnr": np.array([20.0, 25.0])}, {}, {})
-    assert scores == {"ensemble_psnr": 22.5}
+    assert found["has_psnr"].all() and found["has_ssim"].all()
+    some = {"ensemble_psnr": np.array([20.0, 25.0]), "has_psnr": np.ones(2, bool)}
+    some |= {"ensemble_ssim": np.array([0.5, np.nan]), "has_ssim": np.eye(2)[0] > 0}
+    scores = task.score(some, {}, {})
+    assert scores == {"ensemble_psnr": 22.5, "ensemble_ssim": 0.5}
+
+
+def test_images_without_a_window_of_ssim_are_left_out_of_the_ensemble():
+    task = tasks.create({"name": "restoration", "ensemble": True}, {"scale": SCALE})
+    given = batch()
+    given["image_mask"][0, 6:] = False
+    predict = jax.jit(lambda b: task.predict(Lopsided(), {}, b, jax.random.key(0)))
+    found = jax.device_get(predict(given))
+    assert found["has_ssim"].tolist() == [False, True]
+    scores = task.score(found, given, {})
+    assert scores["ensemble_ssim"] == pytest.approx(found["ensemble_ssim"][1])
+    assert np.isfinite(scores["ensemble_psnr"])
 
 
 def test_what_does_not_fit_is_refused_before_training():

@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from attn import models
 from attn.train import partition
+from attn.train import step as steps
 from attn.train.program import Program
 from tests.train import small
 
@@ -177,3 +179,14 @@ def test_dropout_differs_between_steps_and_not_between_runs():
     first = losses()
     assert first == losses()
     assert first[0] != first[1]
+
+
+def test_what_fills_a_slot_may_draw_in_every_model():
+    """Dropout draws as it did where a model has no other stream."""
+    key = jax.random.key(3)
+    for name in ("bert", "transformer", "edsr", "ffa", "pan", "san", "detr"):
+        found = steps.streams(models.find(name), key)
+        assert set(found) == {"dropout", "sample"}
+        assert found["dropout"] == jax.random.split(key, 1)[0]
+        assert found["sample"] != found["dropout"]
+    assert set(steps.streams(models.find("resnet"), key)) == {"dropout", "sample"}

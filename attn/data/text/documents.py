@@ -125,8 +125,12 @@ def files(place: pathlib.Path) -> tuple[Documents, dict[str, Any]]:
     return found, {"split": "by document"}
 
 
-def lines(path: pathlib.Path) -> list[str]:
-    """The lines of a text file, without white space at their ends.
+def lines(path: pathlib.Path, around: str | None = None) -> list[str]:
+    """The lines of a text file, without white space around them.
+
+    Args:
+        path: of the file.
+        around: the characters that are left out around lines instead.
 
     Raises:
         Invalid: no such file, or a line that is not UTF-8.
@@ -138,7 +142,7 @@ def lines(path: pathlib.Path) -> list[str]:
     found = []
     for number, line in enumerate(raw[:-1] if raw[-1] == b"" else raw, start=1):
         try:
-            found.append(line.decode().strip())
+            found.append(line.decode().strip(around))
         except UnicodeDecodeError as error:
             raise settings.Invalid(
                 f"line {number} of {path} is not UTF-8: byte"

@@ -295,9 +295,10 @@ def _files(folder: pathlib.Path) -> dict[str, Texts]:
 
 def _file(path: pathlib.Path) -> Texts:
     first, second, labels = [], [], []
-    for number, line in enumerate(documents.lines(path), start=1):
+    for number, line in enumerate(documents.lines(path, around="\r"), start=1):
         columns = line.split("\t")
-        if len(columns) < 3 or columns[0] not in ("0", "1", "0.0", "1.0"):
+        known = len(columns) >= 3 and columns[0] in ("0", "1", "0.0", "1.0")
+        if not known or not all(text.strip() for text in columns[-2:]):
             raise settings.Invalid(
                 f"line {number} of {path} must have a label, 0 or 1, and two texts with"
                 f" tabs between them, got {line[:40]!r}"

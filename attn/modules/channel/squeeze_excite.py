@@ -23,13 +23,12 @@ def hidden_channels(channels: int, reduction: int, divisor: int = 1) -> int:
     """Width of the bottleneck: C / r, as timm rounds it where `divisor` is 8.
 
     With `divisor` 1 it is max(1, C // r). Otherwise it is the nearest multiple of
-    `divisor`, at least `divisor`, and at least nine tenths of C / r.
+    `divisor`, at least `divisor`.
     """
     if divisor == 1:
         return max(1, channels // reduction)
-    exact = channels / reduction
-    rounded = max(divisor, int(exact + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * exact else rounded
+    nearest = int(channels / reduction + divisor / 2) // divisor * divisor
+    return max(divisor, nearest)
 
 
 class SqueezeExcite(nn.Module):

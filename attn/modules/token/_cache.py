@@ -87,16 +87,17 @@ def create(
     Args:
         module: the module, which is being initialised.
         call: the call.
-        made: the arrays.
-        limited: whether their second axis is that of the sources.
+        made: the arrays; what the cache begins with unless it is `limited`.
+        limited: whether the arrays are of sources, of which there are none at first.
     """
     arrays = dict(made)
     if limited:
+        arrays = {name: jnp.zeros_like(x) for name, x in arrays.items()}
         arrays["kv_mask"] = jnp.zeros(call.kv.shape[:2], bool)
     if not call.cross:
         arrays["index"] = jnp.zeros((), jnp.int32)
     for name, x in arrays.items():
-        module.variable(CACHE, PREFIX + name, jnp.zeros_like, x)
+        module.variable(CACHE, PREFIX + name, lambda x=x: x)
 
 
 def has(module: Any, name: str) -> bool:

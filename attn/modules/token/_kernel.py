@@ -2,6 +2,7 @@
 
 import jax
 
+from attn import settings
 from attn.modules.capture import sow
 from attn.modules.token import _cache
 from attn.modules.token.base import Call, Heads
@@ -32,7 +33,11 @@ def attend(module: Heads, call: Call, features: ops.Features) -> jax.Array:
 
 
 def _decode(module, call, query, made, features) -> jax.Array:
-    """Values of queries, from the state of all sources so far, [B, T, N, D]."""
+    """Values of queries, from the state of all sources so far, [B, T, N, D].
+
+    Raises:
+        Invalid: a mask of sources that are in the state already.
+    """
     if module.is_initializing():
         key, value = made["key"], made["value"]
         state = ops.empty_state(key, value, features)
@@ -49,6 +54,11 @@ def _decode(module, call, query, made, features) -> jax.Array:
         )
         _cache.put(module, state._asdict() | {"index": call.start + query.shape[1]})
         return y
+    if made is None and call.kv_mask is not None:
+        raise settings.Invalid(
+            f"{type(module).__name__} keeps a sum of its sources, which cannot be"
+            " masked afterwards: give kv_mask with kv alone"
+        )
     if made is not None:
         key, value = made["key"], made["value"]
         state = ops.linear_state(key, value, features, kv_mask=call.kv_mask)

@@ -10,6 +10,7 @@ Letters used in shapes:
     to which the sources are projected, L sources that E and F have columns for.
 """
 
+import math
 from typing import ClassVar, Literal
 
 import flax.linen as nn
@@ -105,7 +106,8 @@ def _factors(
 
 
 def _parameters(module: Linformer, shape: tuple[int, ...]) -> int:
-    *_, tokens, channels = shape
+    *places, channels = shape
+    tokens = math.prod(places)
     heads, _ = module.head_shape(channels)
     matrices = {"headwise": 2, "none": 2 * heads, "key_value": 1}[module.share]
     length = module.max_length or tokens

@@ -65,8 +65,8 @@ class MultiHead(Heads):
     prefix: int = 0
     normalize: Literal["softmax", "sigmoid", "sparsemax", "entmax15"] = "softmax"
     implementation: str | None = None
-    attention_dropout: float = 0.0
-    output_dropout: float = 0.0
+    attention_dropout: settings.Decay = 0.0
+    output_dropout: settings.Decay = 0.0
 
     card: ClassVar[Card]
 

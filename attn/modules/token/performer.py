@@ -25,7 +25,7 @@ from attn.modules.card import Card, Paper
 from attn.modules.token import _kernel
 from attn.modules.token.base import Call, Heads
 from attn.ops import kernel_features
-from attn.settings import Positive
+from attn.settings import Count, Positive
 
 KERNELS = {
     "softmax": kernel_features.softmax_features,
@@ -56,7 +56,7 @@ class Performer(Heads):
     num_features: Positive | None = 256
     kernel: Literal["softmax", "relu"] = "softmax"
     orthogonal: bool = True
-    seed: int = 0
+    seed: Count = 0
 
     card: ClassVar[Card]
 

@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn import ops
+from attn import ops, settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.token.base import Call, Heads
@@ -43,8 +43,8 @@ class TalkingHeads(Heads):
     """
 
     mix_bias: bool = True
-    attention_dropout: float = 0.0
-    output_dropout: float = 0.0
+    attention_dropout: settings.Decay = 0.0
+    output_dropout: settings.Decay = 0.0
 
     card: ClassVar[Card]
 

@@ -50,8 +50,8 @@ class Window(Heads):
     window: Side = 7
     relative_bias: bool = True
     padding: Literal["masked", "attended"] = "masked"
-    attention_dropout: float = 0.0
-    output_dropout: float = 0.0
+    attention_dropout: settings.Decay = 0.0
+    output_dropout: settings.Decay = 0.0
 
     card: ClassVar[Card]
 

@@ -134,6 +134,11 @@ def test_batches_resume_and_are_cut_alike(place):
         ("./nowhere", {}, "folder of pairs 'nowhere' does not exist"),
         ("{place}/empty", {}, r"has no file \*train.tsv of pairs"),
         ("{place}/wrong", {}, "line 2 of .*train.tsv must have a label, .*'2.*a.*b'"),
+        (
+            "{place}/shifted",
+            {},
+            r"line 1 of .*must have a label, .*'1.tid1.tid2.ttext.t'",
+        ),
         ("{place}/two", {}, "two files of pairs, a.train.tsv and b.train.tsv"),
         ("docstrings", {"packages": ["flax"]}, "need two packages .*, got flax"),
         ("docstrings", {"units": "bytes"}, "form='joined' needs units='words'"),
@@ -141,9 +146,11 @@ def test_batches_resume_and_are_cut_alike(place):
     ],
 )
 def test_what_does_not_fit_is_one_sentence(tmp_path, source, config, message):
-    for name in ("empty", "wrong", "two"):
+    for name in ("empty", "wrong", "shifted", "two"):
         (tmp_path / name).mkdir()
     (tmp_path / "wrong" / "train.tsv").write_text("1\ta\tb\n2\ta\tb\n")
+    shifted = tmp_path / "shifted" / "train.tsv"
+    shifted.write_text("1\tid1\tid2\ttext\t\r\n")  # the last column is empty
     for name in "ab":
         (tmp_path / "two" / f"{name}.train.tsv").write_text("1\ta\tb\n")
     with pytest.raises(settings.Invalid, match=message):

@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+import attn
+from attn import settings
 from attn.modules import MODULES
 from tests.modules.cases import ALL, made
 
@@ -49,3 +51,11 @@ def test_both_rates_are_of_the_same_modules():
         *NAMES
     }
     assert NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("field", ["attention_dropout", "output_dropout"])
+@pytest.mark.parametrize("rate", [10.0, 1.0, -0.5])
+def test_a_rate_that_cannot_be_is_refused(name, field, rate):
+    with pytest.raises(settings.Invalid, match=rf"{field}.* got {rate}"):
+        attn.create(name, **{field: rate})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import attn
+from attn import settings
 from attn.modules.token.performer import Performer
 from attn.ops import kernel_features
 
@@ -74,6 +75,37 @@ def test_many_features_come_near_softmax_attention(random_variables):
         y = jax.jit(functools.partial(module.apply, train=False))(variables, q, kv)
         errors.append(np.abs(y - want).max())
     assert errors[1] < 0.1 < errors[0]
+
+
+@pytest.mark.parametrize("scale", [1, 8, 16])
+def test_decoding_is_one_causal_call_however_large_the_tokens_are(scale):
+    module = Performer(num_heads=2, num_features=64)
+    x = scale * jax.random.normal(jax.random.key(1), (1, 5, 64))
+    init = functools.partial(module.init, decode=True, train=False, causal=True)
+    variables = jax.jit(init)(jax.random.key(0), x)
+    params = {"params": variables["params"]}
+    whole = jax.jit(functools.partial(module.apply, train=False, causal=True))
+    options = {"decode": True, "causal": True, "train": False, "mutable": ["cache"]}
+    step = jax.jit(functools.partial(module.apply, **options))
+    cache, found = variables["cache"], []
+    for place in range(5):
+        y, changed = step(params | {"cache": cache}, x[:, place : place + 1])
+        cache = changed["cache"]
+        found.append(y)
+    want = np.asarray(whole(params, x))
+    np.testing.assert_allclose(np.concatenate(found, 1), want, rtol=1e-3, atol=1e-3)
+    assert np.abs(want).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["linear", "performer"])
+def test_a_sum_of_sources_cannot_be_masked_afterwards(name):
+    module, (q, kv) = attn.create(name, num_heads=2), tokens()
+    variables = module.init(jax.random.key(0), q, kv, decode=True, train=False)
+    options = {"decode": True, "train": False, "mutable": ["cache"]}
+    _, changed = module.apply(variables, q, kv, **options)
+    mask = np.ones(kv.shape[:2], bool)
+    with pytest.raises(settings.Invalid, match="keeps a sum of its sources"):
+        module.apply({**variables, **changed}, q, kv_mask=mask, **options)
 
 
 def test_the_matrix_is_no_variable_and_follows_from_the_seed():
