@@ -189,7 +189,11 @@ def _differentiated(closed: core.ClosedJaxpr) -> core.Jaxpr:
 
         return jax.grad(run)([x for x in (*captured, *args) if _is_real(x)])
 
-    return jax.make_jaxpr(gradients)(tuple(closed.consts), *closed.in_avals).jaxpr
+    # by shapes alone, as what is captured may differ between devices
+    shapes = [
+        jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in closed.consts
+    ]
+    return jax.make_jaxpr(gradients)(tuple(shapes), *closed.in_avals).jaxpr
 
 
 def _is_real(x: Any) -> bool:
