@@ -267,6 +267,7 @@ CHANGES = {
         "depth": 1,
         "residual_scale": 0.5,
         "skip": "bicubic",
+        "units": 255.0,
         "fill": {"block.residual": "squeeze_excite"},
     },
     "ffa": {

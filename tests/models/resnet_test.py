@@ -356,9 +356,9 @@ def test_a_setting_of_covariances_is_refused_with_average_pooling(name):
 
 
 def test_covariance_pooling_reads_the_root_by_newton_schulz():
-    settings = {"depth": 8, "layout": "cifar", "width": 4, "pooling": "covariance"}
-    settings["pooled_channels"] = 24
-    body = models.create("resnet", num_classes=None, **settings)
+    settings = {"depth": 8, "layout": "cifar", "width": 4}
+    body = models.create("resnet", num_classes=None, last_stride=1, **settings)
+    settings |= {"pooling": "covariance", "pooled_channels": 24}
     whole = models.create("resnet", num_classes=5, **settings)
     x = np.random.default_rng(0).normal(size=(2, 22, 31, 3)).astype(np.float32)
     variables = made(whole, x)

@@ -148,9 +148,10 @@ def test_the_search_gets_the_settings(monkeypatch):
     monkeypatch.setattr(decoding, "generate", generate)
     made = task(beams=3, length_penalty=1.0, extra_length=2)
     found = made.predict(Parrot(), {}, BATCH, jax.random.key(0))
-    assert found["words"].shape == (4, 3)
+    np.testing.assert_array_equal(found["words"], [[1, 1, 1, 0]] * 4)
     np.testing.assert_array_equal(seen["limits"], LENGTHS + 2)
     assert (seen["start"], seen["end"], seen["length"]) == (START, END, 8)
+    assert seen["pad"] == 0
     assert (seen["beams"], list(seen["never"])) == (3, [0, START])
     assert seen["penalty"](7) == pytest.approx(2)
     assert len(seen["sources"]) == 2
