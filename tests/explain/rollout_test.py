@@ -219,7 +219,6 @@ def test_a_block_that_adds_what_it_reads_keeps_half_of_each_token(name):
 
 
 def test_tokens_that_read_nothing_stay_as_they_are():
-    made = {}
     for others in ("keep", "zero"):
         slots = {"mixer": {"name": "class_attention", "others": others}}
         model, variables = networks.network("vit", depth=2, slots=slots)
@@ -231,8 +230,8 @@ def test_tokens_that_read_nothing_stay_as_they_are():
             layer[:, 0] = mixed(layers[f"block{index}/mixer"])[:, 0]
             whole = layer @ whole
         wanted = shares(whole[:, 0, 1:], (2, 3), networks.SIZE)
-        made[others] = networks.compiled(rollout, model, variables, images)
-        np.testing.assert_allclose(made[others], wanted, 1e-4)
+        found = networks.compiled(rollout, model, variables, images)
+        np.testing.assert_allclose(found, wanted, 1e-4)
 
 
 def test_several_attentions_that_read_the_same_are_refused():

@@ -1,7 +1,6 @@
 """Networks of restoration: exact sizes, images of any size, and where slots are."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -134,15 +133,12 @@ def test_sizes_that_a_network_is_not_made_for_are_refused():
 @pytest.mark.parametrize(
     ("name", "given", "steps"),
     [
-        ("pan", {"scale": 2, "width": 24}, {"width": 12, "enlarged_width": 6}),
+        ("pan", {"scale": 2, "width": 24}, {"width": 6, "enlarged_width": 3}),
         ("ffa", {"width": 48}, {"width": 48}),
     ],
 )
 def test_widths_have_room_for_the_heads_in_slots(name, given, steps):
-    heads = 6 if name == "pan" else 3
-    fill = {"block.residual": {"name": "multi_head", "num_heads": heads}}
+    fill = {"block.residual": {"name": "multi_head", "num_heads": 3}}
     model = models.create(name, slots=fill, **given)
     found = {name: width.step for name, width in model.width_settings().items()}
-    assert all(step % heads == 0 for step in found.values())
-    assert found == {name: math.lcm(step, heads) for name, step in found.items()}
-    assert found.keys() == steps.keys()
+    assert found == steps

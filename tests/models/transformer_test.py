@@ -26,11 +26,20 @@ tiny = functools.partial(
     num_heads=3,
     mlp_dim=10,
 )
+HASTY = "tests.models.transformer_test:Hasty"
 MIXERS = ("encoder.mixer", "decoder.self", "decoder.cross")
 RNG = np.random.default_rng(0)
 SOURCE, TARGET = RNG.integers(0, 11, (3, 6)), RNG.integers(0, 11, (3, 5))
 REAL = np.arange(6) < np.array([[6], [4], [1]])
 CAUSAL = np.broadcast_to(np.tril(np.ones((5, 5))), (3, 5, 5))
+
+
+class Hasty(nn.Module):
+    """An attention that needs all words at once."""
+
+    @nn.compact
+    def __call__(self, q, kv=None, *, kv_mask=None, causal=False, train):
+        return q
 
 
 def made(model):
@@ -330,6 +339,8 @@ def test_starts_as_it_says():
     [
         ({"num_heads": 5}, "num_heads=5 does not divide width=12"),
         ({"depth": 0}, "depth of Transformer must be at least 1, got 0"),
+        ({"slots": {"decoder.self": HASTY}}, "Hasty cannot go on word by word"),
+        ({"slots": {"decoder.cross": HASTY}}, "Hasty cannot go on word by word"),
         ({"dropout": 1.0}, r"dropout of Transformer must be in \[0, 1\), got 1.0"),
         (
             {"position": "rotary_2d"},

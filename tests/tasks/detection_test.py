@@ -285,12 +285,17 @@ def test_a_query_counts_as_found_whatever_no_object_has():
 def test_of_a_split_only_what_is_scored_is_kept():
     made = task()
     assert {"image_mask", "image_size"} <= set(made.optional) - set(made.scoring)
-    area = np.full(MASK.shape, 30.0, np.float32)
+    area = np.full(MASK.shape, 1e5, np.float32)  # so large is no box
     crowd = np.zeros_like(MASK)
+    crowd[0, 0] = True  # which nobody has to find
     batch = BATCH | {"boxes_area": area, "boxes_crowd": crowd}
-    found, scores = scored(made, by_hand(BATCH, [(HEIGHT, WIDTH)] * B), batch)
+    outputs = by_hand(BATCH, [(HEIGHT, WIDTH)] * B)
+    outputs["logits"][0, :, 0] = np.eye(K + 1)[K]
+    found, scores = scored(made, outputs, batch)
     kept = {name: batch[name] for name in made.scoring}
     assert made.score(found, kept, FACTS) == scores
+    assert scores["ap"] == scores["ap_large"] == pytest.approx(100)
+    assert "ap_small" not in scores
 
 
 def test_a_detector_whose_scores_are_no_numbers_finds_nothing_wrongly():
