@@ -6,7 +6,7 @@ the gradient by y: here from the parameters, by name, of a module that is one of
 
     value and out           projections around the heads: multi-head (also with fewer
                             heads of values, or a gate), class, cross, linear, window,
-                            neighborhood attention and their like
+                            neighborhood attention, outlook and their like
     value, mix_weights, out talking heads, whose P are the weights before they are mixed
     score                   additive attention, which reads its sources as they are
 
@@ -50,7 +50,7 @@ def matrix_gradient(tap: Tap, params: Params, matrix: jax.Array) -> jax.Array:
         ValueError: a module that reads in a way that is not known here.
     """
     rows = rows_read(tap, matrix)
-    some, slope = matrix[:, :, :rows], tap.gradient[:, :rows].astype(jnp.float32)
+    some, slope = matrix[:, :, :rows], _tokens(tap.gradient)[:, :rows]
     _, pull = jax.vjp(lambda weights: read(tap, params, weights), some)
     rest = matrix.shape[2] - rows
     return jnp.pad(pull(slope)[0], ((0, 0), (0, 0), (0, rest), (0, 0)))
@@ -67,8 +67,8 @@ def read(tap: Tap, params: Params, matrix: jax.Array) -> jax.Array:
     Raises:
         ValueError: a module that reads in a way that is not known here.
     """
-    sources = tap.sources.astype(jnp.float32)
-    queries = tap.queries.astype(jnp.float32)[:, : matrix.shape[2]]
+    sources = _tokens(tap.sources)
+    queries = _tokens(tap.queries)[:, : matrix.shape[2]]
     if "score" in params:
         y = jnp.einsum("bts,bsc->btc", matrix[:, 0], sources)
         gate = params.get("gate_of_query")
@@ -105,6 +105,11 @@ def rows_read(tap: Tap, matrix: jax.Array) -> int:
     targets, sources = matrix.shape[2:]
     alone = issubclass(tap.module, find("class_attention")) and targets == sources
     return 1 if alone else targets
+
+
+def _tokens(x: jax.Array) -> jax.Array:
+    """Tokens [B, T, C], or places of a map [B, H, W, C], as [B, T, C] in float32."""
+    return x.reshape(len(x), -1, x.shape[-1]).astype(jnp.float32)
 
 
 def _project(form: str, x: jax.Array, layer: Params) -> jax.Array:

@@ -313,7 +313,7 @@ def _attend_tokens(module, q, kv, grid, train, options) -> jax.Array:
         if option not in taken:
             raise Invalid(f"{type(module).__name__} does not take {option!r}")
     if grid is not None:
-        prefix = q.shape[1] - grid[0] * grid[1]
+        prefix = (q if kv is None else kv).shape[1] - grid[0] * grid[1]
         grid = grid if prefix == getattr(module, "prefix", 0) else None
     sources = () if kv is None else (kv,)
     return module(q, *sources, grid=grid, train=train, **options)

@@ -12,7 +12,8 @@ S sources:
     pixel_gate     [B, H, W, C]   both
     token_matrix   [B, N, T, S]   what each target reads; with a softmax, rows sum to 1
     channel_matrix [B, N, D, D]   rows sum to 1: what each of D channels reads
-    sampling_grid  [B, H, W, 2]   (x, y) in [-1, 1] that each output position reads
+    sampling_grid  [B, H, W, 2]   (x, y) that each output position reads, -1 and 1 being
+                                  the outer edges of the map
     factors        two arrays [B, N, T, R], [B, N, R, S] whose product is the matrix
     covariance     two arrays [B, C, C]: how channels vary together, and its square root
 """

@@ -35,6 +35,18 @@ def _places(length: int, align_corners: bool) -> np.ndarray:
     return (2 * np.arange(length) + 1) / length - 1
 
 
+def between_edges(grid: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """The same places in units of outer edges, of those in units of pixel centres.
+
+    Args:
+        grid: [..., 2], made with `align_corners`.
+        size: (H, W) of the map that it reads.
+    """
+    height, width = size
+    x, y = grid[..., 0] * (width - 1) / width, grid[..., 1] * (height - 1) / height
+    return jnp.stack([x, y], axis=-1)
+
+
 def affine_grid(
     theta: jax.Array, size: tuple[int, int], *, align_corners: bool
 ) -> jax.Array:

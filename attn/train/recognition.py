@@ -73,15 +73,16 @@ def recognise(
         output: the page to come, FILE.html in a directory that exists.
 
     Raises:
-        settings.Invalid: as `restored` says, a file is no picture, what has these names
-            beside `output` is not of an earlier call, or the task or data set is not
-            about pictures.
+        settings.Invalid: as `restored` says, a file is no picture, `output` cannot be
+            written or what has these names beside it is not of an earlier call, or the
+            task or data set is not about pictures.
     """
     there = stores.has(output) or output.parent.is_dir()
     if output.suffix != ".html" or not there:
         raise settings.Invalid(
             f"output must be a page FILE.html in a directory that exists, got {output}"
         )
+    files.check_access(output.parent, "output")
     _must_be_ours(output)
     sizes = [pictures.size(path) for path in paths]
     program, state = restored(directory, which, overrides)

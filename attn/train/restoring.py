@@ -66,9 +66,10 @@ def restore(
         output: the folder.
 
     Raises:
-        settings.Invalid: as `restored` says, a file is no picture, or two would be
-            written into one file.
+        settings.Invalid: as `restored` says, a file is no picture, the folder is a file
+            or cannot be written to, or two would be written into one file.
     """
+    files.check_access(output, "output")
     targets = [output / f"{path.stem}.png" for path in paths]
     for path, target in zip(paths, targets, strict=True):
         if targets.count(target) > 1 or target.resolve() == path.resolve():

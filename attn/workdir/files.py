@@ -126,6 +126,28 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
         raise
 
 
+def save(path: pathlib.Path, content: bytes, name: str = "") -> pathlib.Path:
+    """Writes a file that a user asked for, with its directory, and returns its path.
+
+    Args:
+        path: of the file, or of a directory that exists if it may be one.
+        content: of the file.
+        name: what it is called in such a directory, if it may be one.
+
+    Raises:
+        Invalid: it cannot be written.
+    """
+    try:
+        if name and path.is_dir():
+            path = path / name
+        make(path.parent)
+        write_bytes(path, content)
+        return path
+    except OSError as error:
+        why = error.strerror or error  # of an object store there is only the error
+        raise settings.Invalid(f"{path} cannot be written: {why}") from error
+
+
 def create(path: pathlib.Path, content: bytes) -> bool:
     """Writes a file that is not there yet; whether this process was the one to do so.
 
@@ -265,7 +287,7 @@ def check(directory: pathlib.Path) -> None:
     if stores.has(directory):
         stores.check(directory)
     else:
-        _check_access(directory)
+        check_access(directory, "workdir")
     found = names(directory)
     # a process that died before it wrote what the sweep is leaves only these
     ours = _draft(directory / "experiment.json", "").name
@@ -277,13 +299,24 @@ def check(directory: pathlib.Path) -> None:
         )
 
 
-def _check_access(directory: pathlib.Path) -> None:
+def check_access(directory: pathlib.Path, what: str) -> None:
+    """Whether files may be written into a local directory that is there or to come.
+
+    Args:
+        directory: anything if it is in an object store, which says so when written to.
+        what: it is, for the message.
+
+    Raises:
+        Invalid: it is a file, or cannot be written to.
+    """
+    if stores.has(directory):
+        return
     if directory.exists() and not directory.is_dir():
-        raise settings.Invalid(f"workdir {directory} is a file; name a directory")
+        raise settings.Invalid(f"{what} {directory} is a file; name a directory")
     there = directory
     while not there.exists():
         there = there.parent
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise settings.Invalid(
-            f"workdir {directory} cannot be written: no access to {there}"
+            f"{what} {directory} cannot be written: no access to {there}"
         )

@@ -252,11 +252,13 @@ def test_a_list_of_attentions_is_their_product():
     np.testing.assert_allclose(found, wanted, 1e-4)
 
 
-@pytest.mark.parametrize("mixer", ["linear", "linformer", "talking_heads"])
-def test_any_mixer_with_a_matrix_is_followed(mixer):
-    slots = {"mixer": mixer}
-    model, variables = networks.network("vit", depth=2, slots=slots)
-    maps = networks.compiled(rollout, model, variables, networks.images())
+@pytest.mark.parametrize("explain", [rollout, gradient_rollout])
+@pytest.mark.parametrize("mixer", ["linear", "linformer", "outlook", "talking_heads"])
+def test_any_mixer_with_a_matrix_is_followed(mixer, explain):
+    # an outlook moves places alone, and no class token
+    options = {"slots": {"mixer": mixer}, "pool": "mean"}
+    model, variables = networks.network("vit", depth=2, **options)
+    maps = networks.compiled(explain, model, variables, networks.images())
     np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1, rtol=1e-5)
     assert maps.std() > 1e-4
 

@@ -213,6 +213,14 @@ def test_a_mistake_is_said_before_anything_is_read(
     assert not output.with_suffix(".json").exists()
 
 
+def test_a_directory_without_access_is_said_before_anything_is_read(
+    classifier, files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("os.access", lambda *given: False)
+    with pytest.raises(settings.Invalid, match="cannot be written: no access"):
+        next(recognition.recognise(classifier, files, tmp_path / "out.html"))
+
+
 @pytest.mark.parametrize(
     "name, content",
     [

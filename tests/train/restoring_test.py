@@ -119,6 +119,8 @@ def test_a_folder_of_pictures_becomes_files(point, program, tmp_path, capsys):
     assert sorted(p.name for p in out.iterdir()) == ["one.png", "two.png"]
     with pytest.raises(settings.Invalid, match=r"two\.png would be written over"):
         predict.pictures(point, str(tmp_path), str(tmp_path), **command)
+    with pytest.raises(settings.Invalid, match=r"output .*two\.png is a file"):
+        predict.pictures(point, str(tmp_path), str(out / "two.png"), **command)
     (tmp_path / "one.png").write_bytes(b"nothing")
     with pytest.raises(settings.Invalid, match=r"one\.\w+ would be written over"):
         predict.pictures(point, str(tmp_path), str(out), **command)

@@ -53,6 +53,20 @@ def test_refuses_a_file_and_a_directory_of_somebody_else(tmp_path):
     files.check(tmp_path)
 
 
+def test_saves_what_a_user_asked_for_or_says_why_not(tmp_path, monkeypatch):
+    assert files.save(tmp_path / "new" / "a", b"1").read_bytes() == b"1"
+    assert files.save(tmp_path / "new", b"2", "b.html") == tmp_path / "new" / "b.html"
+    with pytest.raises(ValueError, match="new cannot be written: Is a directory"):
+        files.save(tmp_path / "new", b"3")
+
+    def gone(path, content):
+        raise OSError("the bucket is gone")  # without a number, as of object stores
+
+    monkeypatch.setattr(files, "write_bytes", gone)
+    with pytest.raises(ValueError, match="a cannot be written: the bucket is gone"):
+        files.save(tmp_path / "a", b"4")
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
 def test_refuses_a_directory_without_permission(tmp_path):
     tmp_path.chmod(0o500)

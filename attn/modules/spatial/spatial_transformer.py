@@ -117,7 +117,9 @@ class SpatialTransformer(nn.Module):
             align_corners=self.align_corners,
             scale=self.scale,
         )
-        sow(self, "sampling_grid", grid)
+        read = x.shape[1:3]
+        edges = lambda: grids.between_edges(grid, read) if self.align_corners else grid
+        sow(self, "sampling_grid", edges)
         return bilinear_sample(
             x.astype(self.dtype or x.dtype),
             grid,

@@ -10,7 +10,7 @@
     kv_mask  boolean [B, S], True = a real source, False = padding. Padding changes
              nothing, not even where it is NaN, and gets no gradient.
     causal   whether target t sees the sources s <= t only; there must be T of them.
-    grid     (rows, columns) on which the tokens lie, row by row, for modules that need
+    grid     (rows, columns) on which the sources lie, row by row, for modules that need
              their places, and for maps. Tokens of a prefix, such as a class token, come
              before the grid and are not counted.
     decode   whether `q` continues the tokens of the calls before, see below.

@@ -29,7 +29,6 @@ from attn.report.draw.style import Drawn, Style
 from attn.report.read import provenance
 from attn.report.read.curves import LOSS, TEST, TRAIN, VALIDATION
 from attn.report.read.results import Sweep
-from attn.settings import Invalid
 from attn.workdir import files
 
 TIME = "ms_per_step"
@@ -94,15 +93,7 @@ def write(
         Invalid: it cannot be written.
     """
     page = render(sweeps, record)
-    try:
-        if output.is_dir():
-            output = output / "report.html"
-        files.make(output.parent)
-        files.write_bytes(output, page.encode())
-    except OSError as error:
-        why = error.strerror or error  # of an object store there is only the error
-        raise Invalid(f"{output} cannot be written: {why}") from error
-    return output
+    return files.save(output, page.encode(), "report.html")
 
 
 def environment() -> jinja2.Environment:

@@ -36,13 +36,7 @@ def save(sweep: Sweep, path: str | pathlib.Path) -> pathlib.Path:
     if not sweep.done:
         message = f"{sweep.directory} has no finished point; nothing to save"
         raise settings.Invalid(message)
-    path = files.path(path)
-    try:
-        files.make(path.parent)
-        files.write_bytes(path, text(of(sweep)).encode())
-    except OSError as error:
-        raise settings.Invalid(f"{path} cannot be written: {error.strerror}") from error
-    return path
+    return files.save(files.path(path), text(of(sweep)).encode())
 
 
 def of(sweep: Sweep) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def load(
         if points.setdefault(point.name, point).config != config:
             message = f"{path}: two different points are both called {point.name!r}"
             raise settings.Invalid(message)
-    if tried and not all(p.config["data"].get("validation") for p in points.values()):
+    if tried and not all(_validates(p.config["data"]) for p in points.values()):
         raise settings.Invalid(
             "tuning needs a validation split, as the test split must not choose; set"
             " config.data.validation, or --tune=none"
@@ -186,6 +186,11 @@ def load(
         published=_published(path, file.call("published")),
         rope=_rope(path, file.constant("ROPE")),
     )
+
+
+def _validates(data: Any) -> bool:
+    """Whether a data set has a validation split, or is none: its program says so."""
+    return not isinstance(data, Mapping) or bool(data.get("validation"))
 
 
 def name_of(axes: Mapping[str, Any]) -> str:

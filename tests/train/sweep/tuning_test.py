@@ -206,6 +206,13 @@ def test_what_cannot_be_tuned_is_refused(path, given, says):
         experiment_file.load(path, "", **given)
 
 
+def test_a_data_set_that_is_no_mapping_is_left_to_its_program(path):
+    text = FILE.replace('["data"]["validation"] = "test[40:80]"', '["data"] = "digits"')
+    path.write_text(text)
+    loaded = experiment_file.load(path, "")
+    assert {point.config["data"] for point in loaded.points} == {"digits"}
+
+
 @pytest.mark.parametrize(
     ("tune", "says"),
     [
