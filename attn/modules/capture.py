@@ -18,6 +18,7 @@ S sources:
     covariance     two arrays [B, C, C]: how channels vary together, and its square root
 """
 
+import collections
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
@@ -41,6 +42,10 @@ STATISTICS = ("covariance",)  # what was pooled, which chooses nothing by itself
 COLLECTION = "attention"
 _heard: contextvars.ContextVar[list["Map"] | None] = contextvars.ContextVar(
     "heard", default=None
+)
+# Names of what is captured, in the order of the calls.
+_called: contextvars.ContextVar[dict[str, None] | None] = contextvars.ContextVar(
+    "called", default=None
 )
 
 
@@ -80,6 +85,9 @@ def sow(
     if heard is not None:
         heard.append(found)
     if captured:
+        called = _called.get()
+        if called is not None:
+            called.setdefault("/".join([*module.path, kind]))
         module.sow(COLLECTION, kind, found)
 
 
@@ -101,7 +109,7 @@ def listening() -> Iterator[list[Map]]:
 
 def capture(
     module: nn.Module, variables: Any, *args: Any, **kwargs: Any
-) -> tuple[jax.Array, dict[str, Map]]:
+) -> tuple[jax.Array, collections.OrderedDict[str, Map]]:
     """Applies a module or model, and returns its output and what it attended to.
 
     Args:
@@ -113,15 +121,26 @@ def capture(
         The output, and the maps by "path/kind": the path of the submodule, empty
         for `module` itself, so that a bare mechanism has "channel_gate" and a model
         "stage2/block0/residual/channel_gate". A second record of one kind in one
-        submodule is called "kind_1", and so on.
+        submodule is called "kind_1", and so on. They are in the order in which the
+        submodules were called, which an ordered dictionary keeps through `jax.jit`.
     """
     kwargs.setdefault("train", False)
-    y, state = module.apply(variables, *args, mutable=[COLLECTION], **kwargs)
+    called: dict[str, None] = {}
+    token = _called.set(called)
+    try:
+        y, state = module.apply(variables, *args, mutable=[COLLECTION], **kwargs)
+    finally:
+        _called.reset(token)
     is_map = lambda leaf: isinstance(leaf, Map)
     found = jax.tree.leaves_with_path(state.get(COLLECTION, {}), is_leaf=is_map)
-    maps = {}
-    for path, leaf in found:
-        *names, last = path
-        name = "/".join(entry.key for entry in names)
-        maps[f"{name}_{last.idx}" if last.idx else name] = leaf
+    records: dict[str, list[Map]] = {}
+    for path, leaf in found:  # by name, and of one name in their order
+        name = "/".join(entry.key for entry in path[:-1])
+        records.setdefault(name, []).append(leaf)
+    maps: collections.OrderedDict[str, Map] = collections.OrderedDict()
+    place = {name: number for number, name in enumerate(called)}
+    # what a function that was traced before has sown comes last
+    for name in sorted(records, key=lambda name: place.get(name, len(place))):
+        for number, leaf in enumerate(records[name]):
+            maps[f"{name}_{number}" if number else name] = leaf
     return y, maps

@@ -89,6 +89,29 @@ def test_is_the_same_when_compiled_and_called_again():
         )
 
 
+class Deep(nn.Module):
+    """Gates in an order that is not that of their names; one is called again."""
+
+    order = ("out", "block2", "block10", "block2", "encoder0", "decoder0")
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        gates = {name: Gate(name=name) for name in dict.fromkeys(self.order)}
+        for name in self.order:
+            x = gates[name](x, train=train)
+        return x
+
+
+def test_maps_are_in_the_order_of_the_calls_compiled_or_not():
+    variables, x = setup(Deep())
+    ends = ("out", "block2", "block2", "block10", "encoder0", "decoder0")
+    want = [f"{name}/channel_gate" for name in ends]
+    want[2] += "_1"
+    run = functools.partial(attn.capture, Deep())
+    for way in (run, jax.jit(run), functools.partial(jax.eval_shape, run)):
+        assert list(way(variables, x)[1]) == want
+
+
 def test_train_is_false_unless_it_is_given():
     variables, x = setup(Gate())
     _, maps = attn.capture(Gate(), variables, x)

@@ -14,25 +14,15 @@ no images have captions alone.
 import dataclasses
 import json
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from attn.report.read.damages import DAMAGES
+
 # A deep network records one map a block; of each kind this many are shown.
 MOST_OF_A_KIND = 4
-# Errors of reading a file that was cut off or is not what it should be.
-DAMAGES = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 # The channels of an image that are shown as red, green and blue: of two the first is
 # red and the second cyan.
 CHANNELS = {1: [0, 0, 0], 2: [0, 1, 1], 3: [0, 1, 2]}
@@ -299,7 +289,7 @@ def _rows(
     height, width = entry.grid
     extra = sources - height * width  # tokens before the grid, such as a class token
     found = []
-    for name, target, place in _queries(targets, height, width):
+    for name, target, place in _queries(targets, sources, height, width):
         values = row(target)[:, extra:].reshape(-1, height, width)
         what = f"{name}, {_size(values)}{over}"
         found.append(Strip(entry.path, what, "heat", values, place))
@@ -307,18 +297,19 @@ def _rows(
 
 
 def _queries(
-    targets: int, height: int, width: int
+    targets: int, sources: int, height: int, width: int
 ) -> list[tuple[str, int, tuple[float, float] | None]]:
     """The targets whose rows are shown: (name, index, place on the image).
 
-    On a grid these are its centre and a place towards the upper left; a class token
-    in front of the grid takes the place of the latter. Targets off the grid (one
-    pooled query, say) have no place.
+    Where targets are the sources themselves, on their grid, these are its centre and a
+    place towards the upper left; a class token in front of the grid takes the place of
+    the latter. Other targets (one pooled query, words, places of a finer grid) have no
+    place that is known.
     """
     extra = targets - height * width
     if targets == 1:
         return [("what the one query reads", 0, None)]
-    if extra < 0:
+    if targets != sources:
         return [
             (f"what query {t} of {targets} reads", t, None) for t in (0, targets // 2)
         ]

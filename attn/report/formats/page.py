@@ -166,7 +166,7 @@ def _plots(sweep: Sweep, drawn: Drawn) -> dict[str, Any]:
     learning = [
         ("Training loss", curves.learning(drawn, TRAIN, LOSS, "training loss")),
         (
-            f"{split} {metric.head}".capitalize(),
+            f"{split.capitalize()} {metric.head}",
             curves.learning(drawn, split, metric.name, f"{split} {metric.head}"),
         ),
     ]

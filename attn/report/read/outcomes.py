@@ -8,11 +8,12 @@ a mean square, and the covariance over the examples of the rows' means.
 
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from attn.report.read.damages import DAMAGES
 
 FILE = "outcomes.npz"
 DIGITS = 6  # significant, of what a file of results keeps
@@ -103,7 +104,7 @@ def _read(path: pathlib.Path, metric: str) -> tuple[np.ndarray, ...] | None:
         with path.open("rb") as file, np.load(file) as arrays:
             total, weight = arrays[f"{metric}.total"], arrays[f"{metric}.weight"]
             index = arrays["index"]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except DAMAGES:
         return None
     usable = total.shape == weight.shape == index.shape and total.ndim == 1
     if not usable or not np.isfinite([total, weight]).all() or weight.sum() <= 0:

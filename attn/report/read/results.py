@@ -129,6 +129,8 @@ class Sweep:
         outcomes: of the test examples, by metric and by the key of a row's place,
             where they are recorded.
         tuning: what every row tried on the validation split; None if nothing.
+        missing: names of points of which a file of results says only that they were
+            not finished.
     """
 
     directory: pathlib.Path
@@ -145,6 +147,7 @@ class Sweep:
         default_factory=dict, compare=False, repr=False
     )
     tuning: Tuning | None = None
+    missing: tuple[str, ...] = ()
 
     @functools.cached_property
     def done(self) -> list[Point]:
@@ -199,6 +202,8 @@ class Sweep:
         for point in self.points:
             if point.problem is not None:
                 found.setdefault(point.problem, []).append(point.name)
+        if self.missing:
+            found["not finished when this was saved"] = list(self.missing)
         return found
 
 

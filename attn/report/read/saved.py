@@ -219,6 +219,7 @@ def _sweep(path: pathlib.Path, record: Mapping[str, Any]) -> Sweep:
         published=results.published(record.get("published")),
         rope=results.rope(record.get("rope")),
         outcomes=_unpacked(record),
+        missing=tuple(record.get("unfinished", ())),
     )
 
 

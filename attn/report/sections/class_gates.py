@@ -15,8 +15,9 @@ import matplotlib.ticker
 import numpy as np
 
 from attn.report.analyse.table import Row
-from attn.report.draw import maps, style
+from attn.report.draw import style
 from attn.report.draw.style import INK, Drawn, Style
+from attn.report.read.damages import DAMAGES
 from attn.report.read.results import Point
 from attn.report.sections.budget import Budget
 
@@ -80,7 +81,7 @@ def read(point: Point) -> tuple[Gates | None, str | None]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return _gates(archive), None
-    except maps.DAMAGES as error:
+    except DAMAGES as error:
         return None, f"its {FILE} cannot be read ({type(error).__name__})"
 
 

@@ -33,6 +33,7 @@ import numpy as np
 from attn.report.analyse.table import Row
 from attn.report.draw import maps, pictures
 from attn.report.draw.style import Drawn, Style
+from attn.report.read.damages import DAMAGES
 from attn.report.read.results import Point
 from attn.report.sections import budget as budgets
 from attn.report.sections.budget import Budget, Picture, Shown
@@ -98,7 +99,7 @@ def _block(row: Row, row_style: Style, point: Point, budget: Budget) -> Block:
     lines, remarks = [], []
     try:
         fields = read(point.directory / FILE)
-    except maps.DAMAGES as error:
+    except DAMAGES as error:
         fields = {}
         remarks.append(f"its {FILE} cannot be read ({type(error).__name__})")
     for field in fields.values():

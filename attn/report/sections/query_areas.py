@@ -10,8 +10,9 @@ import dataclasses
 import numpy as np
 
 from attn.report.analyse.table import Row
-from attn.report.draw import maps, pictures, style
+from attn.report.draw import pictures, style
 from attn.report.draw.style import Drawn, Style
+from attn.report.read.damages import DAMAGES
 from attn.report.read.results import Point
 from attn.report.sections import budget as budgets
 from attn.report.sections.budget import Budget, Picture, Shown
@@ -73,7 +74,7 @@ def _block(row: Row, row_style: Style, point: Point, budget: Budget) -> Block:
             remarks.append(
                 f"{len(queries)} of {scores.shape[1]} queries, those that find most"
             )
-    except (*maps.DAMAGES, IndexError) as error:
+    except DAMAGES as error:
         remarks.append(f"its {FILE} cannot be read ({type(error).__name__})")
     return Block(row, row_style, point, tuple(queries), tuple(remarks))
 

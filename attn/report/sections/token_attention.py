@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from attn.report.analyse.table import Row
-from attn.report.draw import maps, pictures, words
+from attn.report.draw import pictures, words
 from attn.report.draw.style import Drawn, Style
+from attn.report.read.damages import DAMAGES
 from attn.report.read.results import Point
 from attn.report.sections import budget as budgets
 from attn.report.sections.budget import Budget, Picture, Shown
@@ -138,7 +139,7 @@ def _block(row: Row, row_style: Style, point: Point, budget: Budget) -> Block:
             lines=tuple(lines),
             caption=caption,
         )
-    except maps.DAMAGES as error:
+    except DAMAGES as error:
         remark = f"its {FILE} cannot be read ({type(error).__name__})"
         return Block(row, row_style, point, remarks=(remark,))
 

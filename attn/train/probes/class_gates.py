@@ -4,6 +4,7 @@ Hu et al. 2018 (https://arxiv.org/abs/1709.01507), section 6.4 and figure 6, dra
 excitations of a network so: the mean over the images of a class, at every place.
 """
 
+import collections
 import functools
 import json
 import pathlib
@@ -26,7 +27,7 @@ Batch = Mapping[str, Any]
 
 def sums(
     capture: Callable[[Any, Batch], Any], variables: Any, batch: Batch, *, classes: int
-) -> dict[str, jax.Array]:
+) -> collections.OrderedDict[str, jax.Array]:
     """Sums of the gates of one batch, by class.
 
     Args:
@@ -36,17 +37,16 @@ def sums(
         classes: how many classes there are.
 
     Returns:
-        By the path of each map of gates the sums of its gates, [classes, C] for C
-        channels, and as "" the number of examples, [classes].
+        By the path of each map of gates, from the input on, the sums of its gates,
+        [classes, C] for C channels, and as "" the number of examples, [classes].
     """
     of = jax.nn.one_hot(batch[LABEL], classes) * batch["weight"][:, None]
     _, maps = capture(variables, batch)
-    found = {
-        path: of.T @ entry.values.astype(jnp.float32)
-        for path, entry in maps.items()
-        if entry.kind == KIND
-    }
-    return {"": of.sum(axis=0), **found}
+    found = collections.OrderedDict({"": of.sum(axis=0)})
+    for path, entry in maps.items():
+        if entry.kind == KIND:
+            found[path] = of.T @ entry.values.astype(jnp.float32)
+    return found
 
 
 def write(

@@ -29,7 +29,8 @@ def write(
     Of the first images of the split that curves are of there is the square where the
     input is farthest from the truth: "degraded" as the model reads it, "bicubic" if it
     is enlarged, "restored", and the truth beside it; PSNR of the whole image; and, if
-    the model gates pixels, the last such gate, its mean over channels, on the square.
+    the model gates pixels, the last such gate, its mean over channels, on the square,
+    unless all attention of one of the images is larger than BYTES.
     """
     found: dict[int, dict[str, Any]] = {}
     count = min(EXAMPLES, dataset.size(program.curve_split))
@@ -44,7 +45,9 @@ def write(
     rows = [found[row] for row in sorted(found)]
     if any(len(one["truth"]) != sides for one in rows):
         return []  # photographs that are too small for a square of one size
-    arrays = {name: np.stack([one[name] for one in rows]) for name in rows[0]}
+    # the maps of a photograph that is too large are missing, and those of all then
+    shown = [name for name in rows[0] if all(name in one for one in rows)]
+    arrays = {name: np.stack([one[name] for one in rows]) for name in shown}
     files.write_npz(
         directory / "examples.npz",
         index=np.asarray(json.dumps(list(_fields(arrays)))),

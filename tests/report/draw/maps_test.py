@@ -56,6 +56,17 @@ def test_a_class_token_is_a_query_and_no_source():
     assert (token.query, centre.query) == (None, (0.75, 0.5))
 
 
+@pytest.mark.parametrize("targets", [24, 7])
+def test_targets_that_are_not_the_sources_have_no_ring_and_no_class_token(targets):
+    matrix = RNG.uniform(size=(2, 3, targets, 6))
+    found, _ = strips("token_matrix", matrix, grid=(2, 3))
+    for strip, target in zip(found, (0, targets // 2), strict=True):
+        assert strip.what.startswith(f"what query {target} of {targets} reads")
+        assert strip.query is None
+        wanted = matrix[:, :, target].mean(axis=1).reshape(2, 2, 3)
+        np.testing.assert_allclose(strip.values, wanted)
+
+
 def test_one_pooled_query_has_one_row_and_no_ring():
     matrix = RNG.uniform(size=(2, 1, 1, 6))
     (strip,), _ = strips("token_matrix", matrix, grid=(2, 3))

@@ -55,7 +55,9 @@ def test_an_example_that_is_tested_twice_counts_once(tmp_path):
     assert found.means == pytest.approx([0.0, 50.0, -50.0])
 
 
-@pytest.mark.parametrize("what", ["none", "other", "metric", "nan", "value", "cut"])
+@pytest.mark.parametrize(
+    "what", ["none", "other", "metric", "nan", "value", "cut", "empty"]
+)
 def test_what_does_not_fit_is_not_used(tmp_path, what):
     totals = np.array([0.0, 100.0, 0.0, 0.0], np.float32)
     index = np.arange(4)
@@ -76,8 +78,25 @@ def test_what_does_not_fit_is_not_used(tmp_path, what):
     if what == "cut":
         path = second / outcomes.FILE
         path.write_bytes(path.read_bytes()[:300])
+    if what == "empty":
+        (second / outcomes.FILE).write_bytes(b"")
     assert outcomes.read([first, second], "error", values) is None
     assert outcomes.read([], "error", []) is None
+
+
+def test_whatever_is_damaged_in_a_file_it_is_not_used(tmp_path):
+    index = np.arange(4)
+    place = write(tmp_path / "0", np.array([0.0, 1.0, 0.0, 0.0]), index)
+    path = place / outcomes.FILE
+    with np.load(path) as file:
+        np.savez_compressed(path, **file)
+    whole, lost = bytearray(path.read_bytes()), 0
+    for bit in range(0, 8 * len(whole), 11):
+        whole[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(whole)
+        lost += outcomes.read([place], "error", [0.25]) is None
+        whole[bit // 8] ^= 1 << bit % 8
+    assert lost > 50
 
 
 def test_a_file_of_results_keeps_what_differences_need():

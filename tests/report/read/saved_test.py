@@ -71,7 +71,7 @@ def test_the_file_is_stable_and_small(tmp_path):
     assert both[0]["published"] == both[1]["published"]
 
 
-def test_other_code_and_what_is_not_finished_are_kept(sweep, tmp_path):
+def test_other_code_and_what_is_not_finished_are_kept(sweep, tmp_path, capsys):
     root = tmp_path / "s"
     shutil.copytree(sweep, root)
     (root / "none-2" / "result.json").unlink()
@@ -83,6 +83,13 @@ def test_other_code_and_what_is_not_finished_are_kept(sweep, tmp_path):
     assert [p.seed for p in rows["cbam"].other_code] == [1]
     assert not rows["none"].other_code
     assert len(rows["none"].done) == 2
+    capsys.readouterr()
+    report.show_saved(path)
+    said = capsys.readouterr().out
+    count = len(saved.read(path).points) + 1
+    assert f"Not finished: 1 of {count} points" in said
+    assert "not finished when this was saved: none-2" in said
+    assert f"Not finished: 1 of {count} points." in markdown.text(saved.read(path))
 
 
 def test_a_split_of_one_example_is_compared_by_its_seeds(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -63,3 +64,24 @@ def test_a_model_without_gates_has_no_file(tmp_path):
     values = partition.fetch(small.start(program, 0).variables())
     class_gates.write(tmp_path, program, values, program.dataset)
     assert not list(tmp_path.iterdir())
+
+
+class Gates(nn.Module):
+    """Gates of channels whose order is not that of their names."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        del train
+        for name in ("second", "first"):
+            x = modules.find("squeeze_excite")(reduction=2, name=name)(x, train=False)
+        return nn.Dense(10)(x.mean(axis=(1, 2)))
+
+
+def test_gates_are_in_the_order_of_the_network(tmp_path):
+    model = {"name": "tests.train.probes.class_gates_test:Gates"}
+    program = Program(small.config(model=model), jax.devices()[:1])
+    values = partition.fetch(small.start(program, 0).variables())
+    class_gates.write(tmp_path, program, values, program.dataset)
+    with np.load(tmp_path / "gates.npz") as file:
+        index = json.loads(str(file["index"]))
+    assert [entry["path"].split("/")[0] for entry in index] == ["second", "first"]

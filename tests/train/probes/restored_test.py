@@ -90,3 +90,22 @@ def test_maps_that_are_too_large_are_not_made(folder, tmp_path, monkeypatch):
     restored.write(tmp_path, program, state.variables(), program.dataset)
     with np.load(tmp_path / "examples.npz") as file:
         assert "gate" not in file and "restored" in file
+
+
+def test_maps_of_a_few_photographs_are_not_shown(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(restored, "DETAIL", 16)
+    program = opened(folder, scale=2)
+    state, seen = program.init_state(0), restored._seen
+    rows = []
+
+    def cut(*given):  # of the second one the maps are too large
+        rows.append(seen(*given))
+        if len(rows) == 2:
+            del rows[-1]["gate"], rows[-1]["place"]
+        return rows[-1]
+
+    monkeypatch.setattr(restored, "_seen", cut)
+    restored.write(tmp_path, program, state.variables(), program.dataset)
+    with np.load(tmp_path / "examples.npz") as file:
+        assert len(file["restored"]) == len(rows) > 1
+        assert not {"gate", "place"} & {*file}

@@ -1,0 +1,19 @@
+"""What reading a file of arrays raises that was cut off or is not what it should be."""
+
+import struct
+import tokenize
+import zipfile
+import zlib
+
+DAMAGES = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    RuntimeError,  # an archive that says it is encrypted, or of a method unknown
+    struct.error,
+    tokenize.TokenError,  # the head of an array
+    zipfile.BadZipFile,
+    zlib.error,
+)
