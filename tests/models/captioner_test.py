@@ -275,6 +275,14 @@ def test_an_attention_without_values_needs_a_map_as_wide_as_the_layers():
         drawn_by(**TEXT, slots={"decoder.cross": "additive_soft"})
 
 
+@pytest.mark.parametrize(
+    "slots", [{"decoder.cross": "linear"}, {"decoder1/decoder.cross": "none"}]
+)
+def test_what_words_read_of_each_other_is_not_taken_for_the_image(slots):
+    drawn, _ = drawn_by(**TEXT, slots=slots)
+    assert set(drawn) == {"logits"}
+
+
 def test_gumbel_needs_no_reward():
     *_, drawn = whole(estimator="gumbel", expectation=0.0)
     assert set(drawn) == {"logits", "attention"}

@@ -70,7 +70,9 @@ class LabelledText:
     budget: Literal["tokens", "examples"] = "tokens"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "packages", tuple(self.packages))  # to be hashed
+        packages = tuple(dict.fromkeys(self.packages))  # to be hashed, each one class
+        object.__setattr__(self, "packages", packages)
+        check_tokenizer(self)
         if self.length < 3:
             raise settings.Invalid(f"length must be at least 3, got {self.length}")
 
@@ -107,6 +109,14 @@ def _opened(
         for name, some in texts.texts.items()
     }
     return words, found, texts
+
+
+def check_tokenizer(config: Any) -> None:
+    """Refuses the path of a tokenizer where tokens are bytes."""
+    if config.tokenizer and config.units == "bytes":
+        raise settings.Invalid(
+            f"tokenizer={config.tokenizer!r} needs units='words', got 'bytes'"
+        )
 
 
 def vocabulary(config: Any, texts: Iterable[str]) -> Bytes | Tokenizer:
@@ -151,15 +161,13 @@ def _texts(config: LabelledText) -> Texts:
         return _docstrings(config)
     if documents.is_path(config.source):
         return _files(pathlib.Path(config.source).expanduser())
-    rows = prepared.columns(
-        config.source, config.directory, ("text", "label"), config.most
+    known, names = prepared.labelled(
+        config.source, config.directory, ("text",), config.most
     )
-    # -1 is TFDS's label of what has none
-    known = {name: one for name, one in rows.items() if -1 not in one["label"]}
     return Texts(
         {name: one["text"] for name, one in known.items()},
         {name: np.array(one["label"], np.int32) for name, one in known.items()},
-        prepared.class_names(config.source, config.directory, "label"),
+        names,
         {"split": "as in TensorFlow Datasets"},
     )
 

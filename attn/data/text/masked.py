@@ -41,7 +41,7 @@ from attn.data.text.tokenizer import Tokenizer
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
 ENDS = 3  # [CLS] and two [SEP]
 MULTIPLE = 8  # of which every padded length is one
-TRIES = 8  # texts of other documents of which the one of the nearest length is taken
+TRIES = 64  # texts of other documents of which the one of the nearest length is taken
 
 Share = Annotated[float, settings.Range("a number from 0 to 1", 0, 1)]
 
@@ -71,7 +71,7 @@ class MaskedText:
     Attributes:
         source: "docstrings"; "babel", phrases with their translations; the path of a
             text file or of a folder of them; or the name of a set of TensorFlow
-            Datasets with a "text", such as "lm1b".
+            Datasets with a "text" of several sentences, such as "imdb_reviews".
         packages: whose docstrings are read.
         directory: where sets of TFDS lie; "" for its usual place.
         most: documents read of each split; None for all.
@@ -213,7 +213,8 @@ def _runs(config: MaskedText) -> tuple[Tokenizer, dict[str, Runs], dict[str, Any
         notes = {**notes, "left out": {"runs of a single sentence": alone}}
     if not len(runs["train"].starts):
         raise settings.Invalid(
-            f"the text {config.source!r} has no two sentences that follow each other"
+            f"the text {config.source!r} has no two sentences that follow each other,"
+            " and rows are runs of at least two, with next_sentence or without"
         )
     return words, {name: one for name, one in runs.items() if len(one.starts)}, notes
 

@@ -113,6 +113,7 @@ class TextPairs:
     def __post_init__(self) -> None:
         for name in ("packages", "columns"):  # to be hashed
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        labelled.check_tokenizer(self)
         if self.length < 8:
             raise settings.Invalid(f"length must be at least 8, got {self.length}")
         if self.form == "joined" and self.units == "bytes":
@@ -213,15 +214,13 @@ def _pairs(config: TextPairs) -> Pairs:
     if documents.is_path(config.source):
         found = _files(pathlib.Path(config.source).expanduser())
         return Pairs(found, ("0", "1"), {"split": "by file"}, _all(found))
-    rows = prepared.columns(
-        config.source, config.directory, (*config.columns, "label"), config.most
+    rows, names = prepared.labelled(
+        config.source, config.directory, config.columns, config.most
     )
     found = {
         name: Texts(*(one[c] for c in config.columns), np.array(one["label"], np.int32))
         for name, one in rows.items()
-        if -1 not in one["label"]  # TFDS's label of what has none
     }
-    names = prepared.class_names(config.source, config.directory, "label")
     return Pairs(found, names, {"split": "as in TensorFlow Datasets"}, _all(found))
 
 

@@ -112,6 +112,7 @@ class Translation(Pairs):
             raise settings.unknown(f"language of {self.name!r}", source, languages)
         (target,) = (language for language in languages if language != source)
         rows = prepared.columns(self.name, self.directory, (source, target), self.most)
+        prepared.check_train(self.name, rows)
         found = {name: Texts(one[source], one[target]) for name, one in rows.items()}
         return found, {"split": "as in TensorFlow Datasets"}
 

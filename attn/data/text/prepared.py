@@ -1,6 +1,6 @@
 """Texts of prepared sets of TensorFlow Datasets, read without TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from attn import settings
@@ -41,6 +41,33 @@ def columns(
                 )
         found[split] = rows
     return found
+
+
+def labelled(
+    name: str, directory: str, fields: Sequence[str], most: int | None = None
+) -> tuple[dict[str, dict[str, list[Any]]], tuple[str, ...]]:
+    """Some fields and the "label" of each split that has labels, and their names.
+
+    Args:
+        name, directory, fields, most: as of `columns`.
+
+    Raises:
+        Invalid: as `columns` and `class_names`, or there are none to train on.
+    """
+    found = columns(name, directory, (*fields, "label"), most)
+    # -1 is TFDS's label of what has none
+    known = {split: rows for split, rows in found.items() if -1 not in rows["label"]}
+    check_train(name, known)
+    return known, class_names(name, directory, "label")
+
+
+def check_train(name: str, found: Collection[str]) -> None:
+    """Refuses a set among whose splits there is none to train on."""
+    if "train" not in found:
+        raise settings.Invalid(
+            f"data set {name!r} has no split 'train' to train on, but"
+            f" {', '.join(sorted(found)) or 'none'}"
+        )
 
 
 def class_names(name: str, directory: str, field: str) -> tuple[str, ...]:

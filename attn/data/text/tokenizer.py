@@ -70,9 +70,9 @@ class Tokenizer:
         self.file = file
         self.vocab_size = self._inner.get_vocab_size()
         form = json.loads(file)
-        self._names = {
-            token["content"] for token in form["added_tokens"] if token["special"]
-        }
+        added = form["added_tokens"]
+        self._names = {token["content"] for token in added if token["special"]}
+        self._whole = {token["content"] for token in added}  # not made of bytes
         self._bytes = _letters() if _is_byte_level(form) else {}
 
     def __eq__(self, other: object) -> bool:
@@ -144,11 +144,13 @@ class Tokenizer:
             return f"<{number}>"
         if not self._bytes or piece in self._names:
             return piece
-        raw = bytes(self._bytes[letter] for letter in piece)
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError:
-            return "".join(f"<{byte:02X}>" for byte in raw)
+        text = piece
+        if piece not in self._whole:
+            raw = bytes(self._bytes[letter] for letter in piece)
+            try:
+                text = raw.decode()
+            except UnicodeDecodeError:
+                return "".join(f"<{byte:02X}>" for byte in raw)
         shown = text.replace(" ", "▁")
         return shown if shown.isprintable() else shown.encode("unicode_escape").decode()
 

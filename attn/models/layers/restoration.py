@@ -26,7 +26,10 @@ def conv(
     *,
     bias: bool = True,
 ) -> jax.Array:
-    """A convolution that keeps the size of its map and starts as PyTorch's does."""
+    """A convolution that keeps the size of its map.
+
+    Its kernel starts as PyTorch's does, and its bias at zero.
+    """
     return Conv(
         features,
         (size, size),

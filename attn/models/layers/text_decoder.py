@@ -74,8 +74,8 @@ class TextDecoder(Slotted):
         x = drop(self, x, train)
         tokens = None if grid_map is None else as_tokens(grid_map)
         blocks = [self._block(f"decoder{k}", x) for k in range(self.depth)]
-        with listening() as heard:
-            for block in blocks:
+        for block in blocks:
+            with listening() as heard:  # of the last one it counts
                 x = block(x, tokens, decode=decode, train=train)
         choice = choices.of(*blocks) if train else None
         return text.word_logits(table, x), Step(None, None, attended(heard), choice)

@@ -13,6 +13,7 @@ an example: Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016,
 https://arxiv.org/abs/1603.09382.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
@@ -25,6 +26,7 @@ from flax.core import FrozenDict
 from attn.models import slots
 from attn.models.base import Slotted
 from attn.models.layers.dense import NORMAL, dense, drop
+from attn.modules.capture import listening
 from attn.settings import Invalid
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -246,7 +248,10 @@ class DecoderBlock(Residual):
         **options: Any,
     ) -> jax.Array:
         """The branch of one slot."""
-        y = slots.attend_tokens(self, place, x, kv, train=train, **options)
+        # whoever listens is told of the memory, and not what tokens read of each other
+        unheard = contextlib.nullcontext() if place == "decoder.cross" else listening()
+        with unheard:
+            y = slots.attend_tokens(self, place, x, kv, train=train, **options)
         if y.shape != x.shape:
             raise Invalid(
                 f"what fills {place!r} returns {y.shape[-1]} channels, those of what it"

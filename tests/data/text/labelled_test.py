@@ -5,6 +5,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from attn import data, settings
+from attn.data.text import prepared
 from attn.data.text.symbols import Bytes
 from tests.data.streams import taken
 
@@ -138,6 +139,17 @@ def test_a_set_of_tfds_by_name(reviews):
     assert opened("test_reviews", directory=reviews, most=4).size("train") == 4
 
 
+def test_a_set_of_tfds_without_a_split_to_train_on(reviews, monkeypatch):
+    columns = prepared.columns
+
+    def tested(*given):
+        return {k: v for k, v in columns(*given).items() if k != "train"}
+
+    monkeypatch.setattr(prepared, "columns", tested)
+    with pytest.raises(settings.Invalid, match=r"no split 'train' .*, but test$"):
+        opened("test_reviews", directory=reviews, most=3)
+
+
 def test_a_set_of_tfds_as_masked_text(reviews):
     config = {"name": "masked_text", "source": "test_reviews", "directory": reviews}
     dataset = data.open({**config, "vocab_size": 300, "train": "unsupervised"})
@@ -158,6 +170,7 @@ def test_a_set_of_tfds_as_masked_text(reviews):
         ("./nowhere", {}, "folder of texts 'nowhere' does not exist"),
         ("{place}/train/good", {}, "has no texts to train on: they are looked for as"),
         ("{place}", {"length": 2}, "length must be at least 3, got 2"),
+        ("docstrings", {"tokenizer": "a.json"}, "needs units='words', got 'bytes'"),
         ("mnist_5k", {}, "'mnist_5k' has no field 'text', but image, label"),
     ],
 )

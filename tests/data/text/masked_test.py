@@ -83,6 +83,26 @@ def test_b_follows_a_every_other_time(place):
         assert abs(statistic(lengths[0]) - statistic(lengths[1])) < 4
 
 
+def test_what_does_not_follow_is_as_long_as_what_does(tmp_path):
+    follows = lambda n: f"It {'is ' * (1 + n * n % 19)}at {n}-1."
+    both = (f"Here at {n}-0.\n{follows(n)}" for n in range(400))
+    (tmp_path / "train.txt").write_text("\n\n".join(both))
+    (tmp_path / "test.txt").write_text(corpus(3))
+    dataset = opened(str(tmp_path))
+    words, sep = dataset.facts["tokenizer"], dataset.facts["sep"]
+    alike = []
+    for one in examples(taken(dataset.train(16, seed=0), 20)):
+        if not one["is_next"]:
+            first, second = np.split(one["whole"], [np.flatnonzero(one["segments"])[0]])
+            found = names(words, first)
+            if not found:  # what is random hides the name
+                continue
+            document = int(found[0].split("-")[0])
+            right = len(words.encode(f" {follows(document)}"))
+            alike.append(right == np.sum(second != sep))
+    assert len(alike) > 100 and np.mean(alike) > 0.8
+
+
 def test_a_pair_that_is_too_long_keeps_what_meets(place):
     dataset = opened(place, length=24)
     words = dataset.facts["tokenizer"]

@@ -142,6 +142,11 @@ def test_batches_resume_and_are_cut_alike(place):
         ("{place}/two", {}, "two files of pairs, a.train.tsv and b.train.tsv"),
         ("docstrings", {"packages": ["flax"]}, "need two packages .*, got flax"),
         ("docstrings", {"units": "bytes"}, "form='joined' needs units='words'"),
+        (
+            "docstrings",
+            {"form": "apart", "units": "bytes", "tokenizer": "a.json"},
+            "tokenizer='a.json' needs units='words', got 'bytes'",
+        ),
         ("docstrings", {"length": 7}, "length must be at least 8, got 7"),
     ],
 )

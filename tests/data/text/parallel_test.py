@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from attn import data, settings
 from attn.data.text import pairs as parallel_pairs
-from attn.data.text import parallel
+from attn.data.text import parallel, prepared
 from tests.data.streams import taken
 
 PAIRS = pathlib.Path(__file__).parent / "pairs"
@@ -179,6 +179,14 @@ def test_a_set_of_tfds_by_name(talks):
     assert opened(**talks, most=2).size("test") == 2
     with pytest.raises(settings.Invalid, match=r"'fr'.*valid: de, en"):
         opened(**talks, source="fr")
+
+
+def test_a_set_of_tfds_without_a_split_to_train_on(talks, monkeypatch):
+    columns = prepared.columns
+    tested = lambda *given: {"test": columns(*given)["test"]}
+    monkeypatch.setattr(prepared, "columns", tested)
+    with pytest.raises(settings.Invalid, match="no split 'train' to train on, but te"):
+        opened(**talks, most=3)
 
 
 def test_names_of_tfds_that_are_translations(tmp_path):

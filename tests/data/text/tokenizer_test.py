@@ -1,5 +1,6 @@
 """Sub-words: lossless, reproducible to the byte, and published files by path."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -102,6 +103,15 @@ def test_words_can_be_shown(words):
     assert words.words([0, 3, 9999]) == ["[PAD]", "[MASK]", "<9999>"]
     assert words.words(words.encode("\n日")) == ["\\n", "<E6>", "<97>", "<A5>"]
     assert "".join(words.words(words.encode("the dog."))) == "the▁dog."
+
+
+def test_words_that_were_added_are_not_made_of_bytes(words):
+    form = json.loads(words.file)
+    last = {**form["added_tokens"][0], "id": words.vocab_size, "special": False}
+    form["added_tokens"].append({**last, "content": "  \u20ac"})
+    longer = tokenizer.Tokenizer(json.dumps(form).encode())
+    assert longer.decode([words.vocab_size]) == "  \u20ac"
+    assert longer.words([words.vocab_size]) == ["▁▁\u20ac"]
 
 
 def test_special_tokens_in_a_text_on_demand(words):
