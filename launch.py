@@ -240,6 +240,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     if FLAGS.match is not None:
         experiment = dataclasses.replace(experiment, match=match.parse(FLAGS.match))
     points = experiment.select(FLAGS.only)
+    check(points)
     workdir = FLAGS.workdir or f"runs/{experiment.name}"
     directory = command.directory(workdir, FLAGS.token)
     how = {"parallel": FLAGS.parallel}
@@ -369,6 +370,25 @@ def given(overrides: Sequence[tuple[str, str]], *but: str) -> list[str]:
     return words + [f"--config.{path}={text}" for path, text in overrides]
 
 
+def check(points: Sequence) -> None:
+    """Refuses what is wrong with a run, as far as this machine can know it."""
+    from attn.train import interruption, machines, program
+    from attn.train.budget import match
+    from attn.train.store import tracking
+    from attn.train.sweep import plan
+
+    if FLAGS.match is not None:
+        match.parse(FLAGS.match)
+    machines.parse(FLAGS.distributed)
+    for name in FLAGS.stop_on:
+        interruption.signal_of(name)
+    plan.check_name(FLAGS.parallel)
+    for name in FLAGS.log_to:
+        tracking.check(name)
+    for point in points:
+        program.check(point.config)
+
+
 def submit(overrides: Sequence[tuple[str, str]], *engine: tuple[str, str]) -> None:
     """Hands a run to a scheduler, or shows what it would get."""
     from attn import launchers
@@ -376,8 +396,8 @@ def submit(overrides: Sequence[tuple[str, str]], *engine: tuple[str, str]) -> No
 
     file = files.local(FLAGS.launch) if FLAGS.launch else None
     launcher = launchers.build(FLAGS.to, file, engine)
-    experiment = load(overrides)  # a mistake is found now, not once it is started
-    experiment.select(FLAGS.only)
+    experiment = load(overrides)
+    check(experiment.select(FLAGS.only))
     words = given(overrides, "to", "launch", "dry_run", "traceback", "token")
     if launcher.shares and not FLAGS.dry_run:
         workdir = files.path(FLAGS.workdir or f"runs/{experiment.name}")

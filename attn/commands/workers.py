@@ -143,7 +143,7 @@ class _Group:
         if self._asked:
             return
         k = self.started + 1
-        with self._log(k).open("w") as log, _on(cores):
+        with self._log(k).open("w") as log, _on(cores), _held(self._signals):
             self.running[k] = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -181,9 +181,11 @@ class _Group:
 
 def _places(count: int) -> list[tuple[set[int] | None, dict[str, str]]]:
     """The cores of each worker, and the variables that give it a GPU of its own."""
-    probe = subprocess.run(
-        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", PROBE]
+    probe = subprocess.run(command, capture_output=True, text=True)
+    if probe.returncode:
+        said = probe.stderr.strip().rpartition("\n")[-1]
+        raise settings.Invalid(f"--workers finds no devices: {said}")
     platform, number = probe.stdout.split()[-2:]
     if platform not in ("cpu", "gpu"):
         raise settings.Invalid(
@@ -211,6 +213,20 @@ def _cores(count: int) -> list[set[int] | None]:
         return [{cores[k % len(cores)]} for k in range(count)]
     ends = [k * len(cores) // count for k in range(count + 1)]
     return [{*cores[a:b]} for a, b in itertools.pairwise(ends)]
+
+
+@contextlib.contextmanager
+def _held(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Holds signals back, in what is started meanwhile until it listens.
+
+    A process that imports its packages may lose one: what Python raises for it is
+    ignored where it comes in a callback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ def build(
     if engine is None:
         known = ", ".join(LAUNCHERS)
         raise settings.Invalid(f"submit needs --to=ENGINE (valid: {known})")
-    if engine not in LAUNCHERS:
+    if not isinstance(engine, str) or engine not in LAUNCHERS:
         raise settings.unknown("launcher", engine, LAUNCHERS)
     target = LAUNCHERS[engine]
     hints = typing.get_type_hints(target)
@@ -93,6 +93,8 @@ def _read(text: str, hint: Any) -> Any:
     """The value that a flag names: a text stays one where the setting is a text."""
     if hint is str:
         return text
+    if text.lower() == "none":
+        return None
     try:
         return json.loads(text.lower())
     except ValueError:

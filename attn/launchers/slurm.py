@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 import sys
 
+from attn import settings
 from attn.launchers import base
 from attn.settings import Positive
 
@@ -18,7 +19,7 @@ class Slurm:
         partition, account, time, memory: as sbatch takes them.
         gpus, cpus: of each node.
         grace: seconds before the time is up at which a worker is told to save.
-        options: more options of sbatch, separated by spaces.
+        options: more options of sbatch, as a command line has them.
         setup: shell commands before the run, such as "module load cuda".
         python: the interpreter, on the nodes.
     """
@@ -37,6 +38,15 @@ class Slurm:
     options: str = ""
     setup: str = ""
     python: str = sys.executable
+
+    def __post_init__(self):
+        """Raises Invalid for options that are no command line."""
+        try:
+            shlex.split(self.options)
+        except ValueError as error:
+            raise settings.Invalid(
+                f"options of slurm are no command line, {self.options!r}: {error}"
+            ) from error
 
     def render(self, command: base.Command) -> str:
         """The script for sbatch.
@@ -64,13 +74,15 @@ class Slurm:
             for name, value in given.items()
             if value != ""
         ]
+        # in one line, for a value may be the word behind its option
+        more = shlex.join(shlex.split(self.options))
         step = "srun --kill-on-bad-exit=1"
         if self.cpus:
             step += f" --cpus-per-task={self.cpus}"
         return "\n".join(
             [
                 "#!/bin/bash",
-                *(f"#SBATCH {o}" for o in options + shlex.split(self.options)),
+                *(f"#SBATCH {o}" for o in [*options, *filter(None, [more])]),
                 *([self.setup] if self.setup else []),
                 f"{step} {command.here(self.python, alone=self.nodes == 1)}",
                 "status=$?",

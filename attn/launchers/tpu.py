@@ -17,6 +17,11 @@ QUEUED = """\
 state() { tpu queued-resources describe --format='value(state.state)' 2>/dev/null; }
 make() { tpu queued-resources create --node-id=@NAME @OPTIONS; }
 remove() { tpu queued-resources delete --force --quiet 2>/dev/null; }"""
+# Of a TPU that must exist: where it was known, no answer says nothing.
+MADE_BY_OTHERS = (
+    """make() { [ "$known" ] || echo 'there is no such TPU' >&2; return 1; }""",
+    "remove() { :; }",
+)
 SCRIPT = """\
 #!/bin/bash
 # Runs until done, on a TPU that is made again whenever it is gone.
@@ -50,7 +55,7 @@ class Tpu:
 
     Attributes:
         zone: where it is.
-        name: of the TPU, that of the experiment if "".
+        tpu_name: that of the experiment if "".
         project: of Google Cloud, gcloud's own if "".
         accelerator: such as "v5litepod-8"; if "" the TPU must exist.
         version: of its software, such as "v2-alpha-tpuv5-lite".
@@ -65,7 +70,7 @@ class Tpu:
     shares = False
 
     zone: str
-    name: str = ""
+    tpu_name: str = ""
     project: str = ""
     accelerator: str = ""
     version: str = ""
@@ -105,12 +110,10 @@ class Tpu:
         ]
         verbs = QUEUED if self.queued else AT_ONCE
         if not self.accelerator:
-            verbs = verbs.split("\n")[0] + (
-                "\nmake() { echo 'there is no such TPU' >&2; exit 1; }\nremove() { :; }"
-            )
+            verbs = "\n".join([verbs.split("\n")[0], *MADE_BY_OTHERS])
         marks = {
             "@VERBS": verbs,  # first, for there are others in it
-            "@NAME": shlex.quote(self.name or command.name),
+            "@NAME": shlex.quote(self.tpu_name or command.name),
             "@WHERE": shlex.join(where),
             "@OPTIONS": shlex.join(options),
             "@COMMAND": shlex.quote(remote),

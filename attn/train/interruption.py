@@ -57,8 +57,9 @@ class Interruption:
 def watch(signals: Sequence[str] = SIGNALS) -> Iterator[Interruption]:
     """Turns the first of each of these signals into a request; the next is as before.
 
-    On several machines JAX's own service takes SIGTERM, on any of them, and tells all;
-    the other signals become a SIGTERM there.
+    A signal that came before, while it was held back, is heard now. On several machines
+    JAX's own service takes SIGTERM, on any of them, and tells all; the other signals
+    become a SIGTERM there.
 
     Args:
         signals: their names, without "SIG".
@@ -82,6 +83,8 @@ def watch(signals: Sequence[str] = SIGNALS) -> Iterator[Interruption]:
         for number in map(signal_of, signals):
             if not (several and number == signal.SIGTERM):
                 before[number] = signal.signal(number, answer)
+        # those that were held back until somebody listens
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
         yield interruption
     finally:
         for number, handler in before.items():

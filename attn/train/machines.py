@@ -35,11 +35,21 @@ def join(where: str, timeout: int = 20) -> None:
             together and JAX does not know by what.
         RuntimeError, ValueError: as JAX says, of a cluster that cannot be joined.
     """
-    if where == "off":
-        return
+    place = parse(where)
     if where == "auto":
         _join_cluster(timeout)
-        return
+    elif place is not None:
+        ending.initialize(*place, initialization_timeout=timeout)
+
+
+def parse(where: str) -> tuple[str, int, int] | None:
+    """The address, number of machines and index in a `where` of `join`, if it has them.
+
+    Raises:
+        Invalid: it is none.
+    """
+    if where in ("off", "auto"):
+        return None
     address, *numbers = where.split(",")
     if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
         raise settings.Invalid(
@@ -51,7 +61,7 @@ def join(where: str, timeout: int = 20) -> None:
         raise settings.Invalid(
             f"--distributed: INDEX must be less than MACHINES, {count}, got {index}"
         )
-    ending.initialize(address, count, index, initialization_timeout=timeout)
+    return address, count, index
 
 
 def _join_cluster(timeout: int) -> None:

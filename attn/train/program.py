@@ -101,6 +101,41 @@ def _check_sections(config: Mapping[str, Any]) -> None:
         )
 
 
+def check(config: Mapping[str, Any]) -> Train:
+    """Refuses a config that is wrong whatever the data and the devices are.
+
+    Returns:
+        Its section `train`.
+
+    Raises:
+        settings.Invalid: as of `Program`.
+    """
+    _check_sections(config)
+    with _section("train"):
+        train = settings.build(Train, "section", "train", config["train"])
+    _optimizer(config, train)
+    with _section("data"):
+        data.check(config["data"])
+    with _section("task"):
+        settings.choose(tasks.TASKS, "task", config["task"].get("name"))
+    with _section("model"):
+        models.find(config["model"].get("name"))
+    return train
+
+
+def _optimizer(
+    config: Mapping[str, Any], train: Train, held: Sequence[str] = ()
+) -> Any:
+    with _section("schedule"):
+        rate = optimizers.schedule(
+            config["schedule"], train.steps, accumulate=train.accumulate
+        )
+    with _section("optimizer"):
+        return optimizers.create(
+            config["optimizer"], rate, accumulate=train.accumulate, held=held
+        )
+
+
 class Program:
     """What the training of one config consists of, but for its seed.
 
@@ -133,9 +168,8 @@ class Program:
         """
         self._config = config
         self._compiled: dict[str, Any] = {}
-        _check_sections(config)
+        self.train = check(config)  # what is wrong is said before data are read
         with _section("train"):
-            self.train = settings.build(Train, "section", "train", config["train"])
             self._average = averaging.create(
                 moving=self.train.average,
                 last=self.train.average_last,
@@ -150,7 +184,6 @@ class Program:
             self.eval_batch_size = self.partition.rounded(
                 self.train.eval_batch_size or self.train.batch_size
             )
-        self._make_optimizer(config)  # what is wrong is said before data are read
         with _section("data"):
             self.dataset = data.open(config["data"])
         with _section("task"):
@@ -164,7 +197,8 @@ class Program:
                 )
         with _section("model"):
             self.model = self.build(config["model"])
-        self._optimizer = self._make_optimizer(config, getattr(self.model, "held", ()))
+        held = getattr(self.model, "held", ())
+        self._optimizer = _optimizer(config, self.train, held)
         self._check_fields()
         self.fields = tuple(dict.fromkeys((*self.inputs, *self.task_fields)))
         with _section("model"):
@@ -179,21 +213,6 @@ class Program:
         self._abstract = jax.eval_shape(self._start, self._seed(0), variables)
         with _section("optimizer"):
             optimizers.check(config["optimizer"], self._abstract.params)
-
-    def _make_optimizer(
-        self, config: Mapping[str, Any], held: Sequence[str] = ()
-    ) -> Any:
-        with _section("schedule"):
-            rate = optimizers.schedule(
-                config["schedule"], self.train.steps, accumulate=self.train.accumulate
-            )
-        with _section("optimizer"):
-            return optimizers.create(
-                config["optimizer"],
-                rate,
-                accumulate=self.train.accumulate,
-                held=held,
-            )
 
     def build(self, section: Mapping[str, Any]) -> Any:
         """A model for the data and devices of this program, from a section `model`.

@@ -41,7 +41,11 @@ def wait(over):
 def stop(*_):
     (here / f"{os.getpid()}.stopped").write_text("")
     sys.exit(75)
+if how == "starts slowly":
+    (here / f"{os.getpid()}.begun").write_text("")
+    wait(lambda: list(here.glob("asked")))
 signal.signal(signal.SIGTERM, stop)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 (here / f"{os.getpid()}.said").write_text(json.dumps([*os.sched_getaffinity(0)]))
 if how == "measures":
     time.sleep(1)
@@ -77,7 +81,7 @@ def play(tmp_path, monkeypatch):
 
 
 def machine(monkeypatch, platform, number):
-    answer = types.SimpleNamespace(stdout=f"{platform} {number}\n")
+    answer = types.SimpleNamespace(stdout=f"{platform} {number}\n", returncode=0)
     monkeypatch.setattr(workers.subprocess, "run", lambda *_, **__: answer)
 
 
@@ -141,6 +145,12 @@ def test_more_workers_than_gpus_and_other_devices_are_refused(monkeypatch):
         workers._places(2)
 
 
+def test_devices_that_cannot_be_had_are_one_sentence(monkeypatch):
+    monkeypatch.setattr(workers, "PROBE", "import sys; sys.exit('no\\nsuch backend')")
+    with pytest.raises(settings.Invalid, match=r"finds no devices: such backend$"):
+        workers._places(2)
+
+
 def test_what_is_wrong_is_said_once(play):
     with pytest.raises(settings.Invalid, match=r"^the last line$"):
         play("wrong")
@@ -168,6 +178,18 @@ def test_the_first_signal_asks_and_the_second_kills(play, tmp_path):
     status, _ = play("until told")
     assert status == 75
     assert len(list(tmp_path.glob("*.stopped"))) == 2
+
+
+def test_a_signal_while_a_worker_imports_is_kept_for_it(play, tmp_path):
+    def send():
+        while not list(tmp_path.glob("*.begun")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+        (tmp_path / "asked").write_text("")
+
+    threading.Thread(target=send).start()
+    assert play("starts slowly", count=1)[0] == 75
+    assert len(list(tmp_path.glob("*.stopped"))) == 1
 
 
 @pytest.mark.parametrize("during", [1, 2])

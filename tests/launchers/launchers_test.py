@@ -36,7 +36,13 @@ CASES = {
     ),
     "tpu": (
         {"zone": "z", "accelerator": "a", "version": "v"},
-        {"zone": "y", "name": "n", "project": "p", "accelerator": "b", "version": "w"}
+        {
+            "zone": "y",
+            "tpu_name": "n",
+            "project": "p",
+            "accelerator": "b",
+            "version": "w",
+        }
         | {"queued": True, "spot": True, "setup": "true", "directory": "d"}
         | {"python": "py"},
     ),
@@ -55,8 +61,8 @@ def test_every_setting_changes_what_is_rendered(name, key, tmp_path):
     needs, others = CASES[name]
     run = command(tmp_path, "--workdir=w")
     plain = launchers.LAUNCHERS[name](**needs).render(run)
-    changed = launchers.LAUNCHERS[name](**needs | {key: others[key]}).render(run)
-    assert changed != plain
+    given = [(k, str(value)) for k, value in (needs | {key: others[key]}).items()]
+    assert launchers.build(name, None, given).render(run) != plain
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -91,6 +97,9 @@ def test_flags_go_over_the_section_of_a_file(tmp_path):
     given = [("partition", "7"), ("gpus", "2")]
     slurm = launchers.build(None, file, given)
     assert slurm == launchers.LAUNCHERS["slurm"](workers=8, partition="7", gpus=2)
+    file.write_text("[launch]\ngpus = 2\n")
+    slurm = launchers.build("slurm", file, [("gpus", "None")])
+    assert slurm == launchers.LAUNCHERS["slurm"]()
 
 
 @pytest.mark.parametrize(
@@ -105,6 +114,7 @@ def test_flags_go_over_the_section_of_a_file(tmp_path):
         ("tpu", "[launch]\nzone='z'\nspot=true", [], "needs 'accelerator' and"),
         ("tpu", "[launch]\nzone='z'\nversion='v'", [], "together, got '' and 'v'"),
         ("slurm", "[start]\n", [], "has no section [launch]"),
+        (None, "[launch]\nto=['slurm']", [], "unknown launcher ['slurm']"),
         ("slurm", "launch = 3", [], "must be a section, got 3"),
         ("slurm", "[launch", [], "is no TOML"),
         ("slurm", "", None, "cannot be read: No such file"),
@@ -159,6 +169,14 @@ def test_the_command_line_keeps_the_flags_of_the_run_only(tmp_path):
     [
         (["--config.trian.steps=3"], "did you mean 'config.train.steps'"),
         (["--only=nothing"], "nothing"),
+        (["--config.train.stepz=3"], "config.train: unknown setting"),
+        (["--config.data.depth=9"], "config.data: unknown setting"),
+        (["--config.optimizer.name=sdg"], "did you mean 'sgd'"),
+        (["--match=mac"], "did you mean 'macs'"),
+        (["--parallel=on"], "unknown parallel mode 'on'"),
+        (["--stop_on=TREM"], "--stop_on must be names of signals"),
+        (["--log_to=wand"], "did you mean 'wandb'"),
+        (["--distributed=on"], "--distributed must be auto, off or"),
     ],
 )
 def test_a_mistake_in_the_run_is_found_before_it_waits_in_a_queue(words, says):

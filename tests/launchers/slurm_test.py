@@ -53,3 +53,12 @@ def test_nodes_that_train_together_find_each_other(tmp_path):
     together = Slurm(nodes=2).render(command(tmp_path))
     assert "#SBATCH --nodes=2\n" in together
     assert "--distributed" not in together
+
+
+def test_options_go_to_sbatch_as_a_command_line_has_them(tmp_path):
+    given = "-C a100 --comment='two words' --qos=low"
+    script = Slurm(options=given).render(command(tmp_path))
+    lines = [line for line in script.splitlines() if line.startswith("#SBATCH -")]
+    assert lines[-1] == "#SBATCH -C a100 '--comment=two words' --qos=low"
+    with pytest.raises(settings.Invalid, match="options of slurm are no command line"):
+        Slurm(options="--comment='abc")

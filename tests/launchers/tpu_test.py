@@ -78,6 +78,18 @@ def test_a_tpu_that_should_exist_is_not_made(gcloud, tmp_path, capfd):
     assert "there is no such TPU" in capfd.readouterr().err
 
 
+def test_one_call_without_an_answer_does_not_give_up_a_tpu(gcloud, programs, tmp_path):
+    # the connection is lost, and then the first call that asks for the state
+    silent = GCLOUD.replace(
+        "[ -f $HOME_OF/state ]",
+        "[ -f $HOME_OF/state ] && [ $(cat $HOME_OF/state) = SILENT ]"
+        " && echo READY > $HOME_OF/state && exit 1; [ -f $HOME_OF/state ]",
+    )
+    programs.add("gcloud", silent)
+    found = gcloud(Tpu("z"), command(tmp_path), ["255 SILENT", "0 READY"], "READY")
+    assert found == (0, ["ssh", "ssh"])
+
+
 def test_queued_resources_have_options_of_their_own(tmp_path):
     run = command(tmp_path)
     queued = Tpu("z", queued=True, project="p", **SPOT).render(run)

@@ -21,6 +21,18 @@ def test_a_signal_asks_and_the_next_one_is_as_before(number):
     assert signal.getsignal(number) == before
 
 
+def test_a_signal_that_was_held_back_is_heard():
+    held = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        with interruption.watch() as asked:
+            assert asked.at(1)
+        assert not held & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def test_only_the_signals_that_are_named_are_heard():
     before = signal.getsignal(signal.SIGTERM)
     with interruption.watch(["USR2"]) as asked:

@@ -89,13 +89,18 @@ class Part:
 
 def check(parallel: str, machines: Machines) -> None:
     """Raises settings.Invalid for a name that is none, or for several machines."""
-    if parallel not in get_args(Parallel):
-        raise settings.unknown("parallel mode", parallel, get_args(Parallel))
+    check_name(parallel)
     if parallel in get_args(Mode) and machines.count > 1:
         raise settings.Invalid(
             f"parallel={parallel!r} works on a single machine, and there are"
             f" {machines.count} (valid: auto, off)"
         )
+
+
+def check_name(parallel: str) -> None:
+    """Raises settings.Invalid for a name that is none."""
+    if parallel not in get_args(Parallel):
+        raise settings.unknown("parallel mode", parallel, get_args(Parallel))
 
 
 def plan(shapes: Sequence[Shape], parallel: Parallel, machines: Machines) -> list[Part]:

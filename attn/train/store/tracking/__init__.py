@@ -74,8 +74,7 @@ class Tracking:
         self._group = group
         self._begin: dict[str, Callable[[About], Tracker]] = {}
         for name in names:
-            if name not in SERVICES:
-                raise settings.unknown("service of --log_to", name, SERVICES)
+            check(name)
             module = importlib.import_module(f"{__name__}.{name}")
             module.check()
             self._begin[name] = module.begin
@@ -142,6 +141,12 @@ class Tracked:
             except Exception as error:  # a training outlives its service
                 del self._trackers[name]
                 log.warning(f"no longer logging to {name}: {error}")
+
+
+def check(name: str) -> None:
+    """Raises settings.Invalid for the name of no service."""
+    if name not in SERVICES:
+        raise settings.unknown("service of --log_to", name, SERVICES)
 
 
 def package(name: str, needs: str) -> Any:
