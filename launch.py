@@ -234,13 +234,15 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     if not shared:  # else each of the workers begins for itself
         begin()
     from attn.commands import run as command
+    from attn.train import ending
     from attn.train.budget import match
 
     experiment = load(overrides)
     if FLAGS.match is not None:
         experiment = dataclasses.replace(experiment, match=match.parse(FLAGS.match))
     points = experiment.select(FLAGS.only)
-    check(points)
+    with ending.together():
+        check(experiment, points)
     workdir = FLAGS.workdir or f"runs/{experiment.name}"
     directory = command.directory(workdir, FLAGS.token)
     how = {"parallel": FLAGS.parallel}
@@ -370,12 +372,12 @@ def given(overrides: Sequence[tuple[str, str]], *but: str) -> list[str]:
     return words + [f"--config.{path}={text}" for path, text in overrides]
 
 
-def check(points: Sequence) -> None:
-    """Refuses what is wrong with a run, as far as this machine can know it."""
+def check(experiment, points: Sequence) -> None:
+    """Refuses what is wrong with a run of these points, as far as is known here."""
     from attn.train import interruption, machines, program
     from attn.train.budget import match
     from attn.train.store import tracking
-    from attn.train.sweep import plan
+    from attn.train.sweep import plan, tuning
 
     if FLAGS.match is not None:
         match.parse(FLAGS.match)
@@ -385,6 +387,8 @@ def check(points: Sequence) -> None:
     plan.check_name(FLAGS.parallel)
     for name in FLAGS.log_to:
         tracking.check(name)
+    if experiment.tune:  # what is trained has the settings that are tried
+        points = tuning.trials(experiment.tune, points)
     for point in points:
         program.check(point.config)
 
@@ -397,7 +401,7 @@ def submit(overrides: Sequence[tuple[str, str]], *engine: tuple[str, str]) -> No
     file = files.local(FLAGS.launch) if FLAGS.launch else None
     launcher = launchers.build(FLAGS.to, file, engine)
     experiment = load(overrides)
-    check(experiment.select(FLAGS.only))
+    check(experiment, experiment.select(FLAGS.only))
     words = given(overrides, "to", "launch", "dry_run", "traceback", "token")
     if launcher.shares and not FLAGS.dry_run:
         workdir = files.path(FLAGS.workdir or f"runs/{experiment.name}")

@@ -206,8 +206,8 @@ def _rows(choice: common.Choice):
 def _wmt(choice: common.Choice):
     """Two networks, each with both languages; the small form has them as well.
 
-    Of this table the paper tests the mean of the last checkpoints, and the big model
-    has less dropout for French.
+    For this table the paper tests the mean of the last checkpoints, and gives the big
+    model less dropout for French.
     """
     last = "train.average_last"
     networks = {"base": {last: 5}, "big": _sized({"size": "big"}) | {last: 20}}

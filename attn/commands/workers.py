@@ -185,7 +185,8 @@ def _places(count: int) -> list[tuple[set[int] | None, dict[str, str]]]:
     probe = subprocess.run(command, capture_output=True, text=True)
     if probe.returncode:
         said = probe.stderr.strip().rpartition("\n")[-1]
-        raise settings.Invalid(f"--workers finds no devices: {said}")
+        status = f"status {probe.returncode}"
+        raise settings.Invalid(f"--workers finds no devices: {said or status}")
     platform, number = probe.stdout.split()[-2:]
     if platform not in ("cpu", "gpu"):
         raise settings.Invalid(
@@ -217,10 +218,10 @@ def _cores(count: int) -> list[set[int] | None]:
 
 @contextlib.contextmanager
 def _held(signals: Sequence[signal.Signals]) -> Iterator[None]:
-    """Holds signals back, in what is started meanwhile until it listens.
+    """Blocks signals; a process started meanwhile keeps them blocked until it listens.
 
-    A process that imports its packages may lose one: what Python raises for it is
-    ignored where it comes in a callback.
+    While it imports its packages it might lose a Ctrl-C, for what Python raises then is
+    ignored in a callback, and end by others without a word.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:

@@ -130,7 +130,7 @@ def _like(picture: np.ndarray, image: np.ndarray) -> np.ndarray:
 def _middles(images: Sequence[np.ndarray]) -> Batch:
     """A box around the centre of each image, which no crop of the centre cuts off."""
     sizes = np.array([image.shape[1::-1] for image in images])
-    half = np.maximum(sizes * MIDDLE / 2, 0.5)
+    half = np.maximum(sizes.min(axis=1, keepdims=True) * MIDDLE / 2, 0.5)
     boxes = np.concatenate([sizes / 2 - half, sizes / 2 + half], axis=1)
     boxes = boxes.astype(np.float32)[:, None]
     return {"boxes": boxes, "boxes_mask": np.ones((len(images), 1), bool)}

@@ -185,8 +185,12 @@ class Dataset:
         """
         picture = image
         for entry in reversed(self.transforms):
-            if isinstance(entry.transform, normalise.Normalise):
-                picture = normalise.picture(picture, entry.transform.statistics)
+            transform = entry.transform
+            if (
+                isinstance(transform, normalise.Normalise)
+                and "image" in transform.fields
+            ):
+                picture = normalise.picture(picture, transform.statistics)
                 break
         return picture[..., [0, 1, 1]] if picture.shape[-1] == 2 else picture
 

@@ -117,6 +117,11 @@ def _not_prepared(name: str, directory: str) -> settings.Invalid:
     known = tfds.list_builders(with_community_datasets=False)
     base = name.partition(":")[0].partition("/")[0]
     looked = directory or os.path.expanduser(tfds.core.constants.DATA_DIR)
+    if name.partition(":")[0] in BUILDERS and base != name:
+        return settings.Invalid(
+            f"data set {name!r} is not prepared in {looked}: {base!r}, without a"
+            " version, prepares itself"
+        )
     if base not in known:
         ours = list(data.DATASETS)
         near = difflib.get_close_matches(base, [*ours, *known], n=1)

@@ -107,6 +107,16 @@ def listening() -> Iterator[list[Map]]:
         _heard.reset(token)
 
 
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Nobody listens inside, whoever does outside; what is captured stays so."""
+    token = _heard.set(None)
+    try:
+        yield
+    finally:
+        _heard.reset(token)
+
+
 def capture(
     module: nn.Module, variables: Any, *args: Any, **kwargs: Any
 ) -> tuple[jax.Array, collections.OrderedDict[str, Map]]:
@@ -122,7 +132,8 @@ def capture(
         for `module` itself, so that a bare mechanism has "channel_gate" and a model
         "stage2/block0/residual/channel_gate". A second record of one kind in one
         submodule is called "kind_1", and so on. They are in the order in which the
-        submodules were called, which an ordered dictionary keeps through `jax.jit`.
+        submodules were called, which an ordered dictionary keeps through `jax.jit`;
+        those of a function that Flax had traced before, as by `nn.jit`, come last.
     """
     kwargs.setdefault("train", False)
     called: dict[str, None] = {}
@@ -139,7 +150,6 @@ def capture(
         records.setdefault(name, []).append(leaf)
     maps: collections.OrderedDict[str, Map] = collections.OrderedDict()
     place = {name: number for number, name in enumerate(called)}
-    # what a function that was traced before has sown comes last
     for name in sorted(records, key=lambda name: place.get(name, len(place))):
         for number, leaf in enumerate(records[name]):
             maps[f"{name}_{number}" if number else name] = leaf

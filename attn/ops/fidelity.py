@@ -17,6 +17,7 @@ LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 FOOTROOM = 16 / 255
 WINDOW, DEVIATION = 11, 1.5
 K1, K2 = 0.01, 0.03
+LEAST_ERROR = 1e-10  # a mean square, of PSNR
 
 
 def luma(image: jax.Array) -> jax.Array:
@@ -49,13 +50,17 @@ def within(mask: jax.Array, border: int) -> jax.Array:
 def psnr(a: jax.Array, b: jax.Array, mask: jax.Array) -> jax.Array:
     """Peak signal-to-noise ratio, -10 log10 of the mean squared error: [B], in dB.
 
+    Of equal images it would be infinite, and one of them would make every mean so: it
+    is 100 dB at most.
+
     Args:
         a, b: images [B, H, W, C] in [0, 1].
         mask: bool [B, H, W], the pixels that count.
     """
     error = jnp.square(a - b).mean(axis=-1)
     total = jnp.sum(jnp.where(mask, error, 0.0), axis=(1, 2))
-    return -10 * jnp.log10(total / mask.sum(axis=(1, 2)))
+    mean = total / mask.sum(axis=(1, 2))
+    return -10 * jnp.log10(jnp.maximum(mean, LEAST_ERROR))
 
 
 def ssim(a: jax.Array, b: jax.Array, mask: jax.Array) -> jax.Array:

@@ -118,6 +118,10 @@ def _evaluation(
     whole = jax.tree.map(lambda array: array[real], whole)
     values = divide(whole["means"])
     values |= program.task.derive(values)
+    for metric in program.task.metrics[1:]:
+        mean = whole["means"].get(metric.name)
+        if mean is not None and not np.any(mean.weight):
+            del values[metric.name]  # no example of the split has it
     if score:
         scores = program.task.score(whole["predictions"], whole["batch"], dataset.facts)
         values |= {name: float(value) for name, value in scores.items()}

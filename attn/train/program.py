@@ -104,6 +104,9 @@ def _check_sections(config: Mapping[str, Any]) -> None:
 def check(config: Mapping[str, Any]) -> Train:
     """Refuses a config that is wrong whatever the data and the devices are.
 
+    Settings of model and task are looked at when they are built, with what the data
+    set tells them, as is a class at "package.file:Class".
+
     Returns:
         Its section `train`.
 
@@ -113,14 +116,26 @@ def check(config: Mapping[str, Any]) -> Train:
     _check_sections(config)
     with _section("train"):
         train = settings.build(Train, "section", "train", config["train"])
+    _averaging(train)
     _optimizer(config, train)
     with _section("data"):
         data.check(config["data"])
-    with _section("task"):
-        settings.choose(tasks.TASKS, "task", config["task"].get("name"))
-    with _section("model"):
-        models.find(config["model"].get("name"))
+    for section, known in (("task", tasks.TASKS), ("model", models.MODELS)):
+        name = config[section].get("name")
+        if name not in known and ":" not in str(name):
+            with _section(section):
+                raise settings.unknown(section, name, known)
     return train
+
+
+def _averaging(train: Train) -> Any:
+    with _section("train"):
+        return averaging.create(
+            moving=train.average,
+            last=train.average_last,
+            steps=train.steps,
+            save_every=train.save_every,
+        )
 
 
 def _optimizer(
@@ -169,13 +184,8 @@ class Program:
         self._config = config
         self._compiled: dict[str, Any] = {}
         self.train = check(config)  # what is wrong is said before data are read
+        self._average = _averaging(self.train)
         with _section("train"):
-            self._average = averaging.create(
-                moving=self.train.average,
-                last=self.train.average_last,
-                steps=self.train.steps,
-                save_every=self.train.save_every,
-            )
             if mode:
                 self.partition: Partition = Stacked(mode, devices)
             else:

@@ -311,12 +311,16 @@ def check_access(directory: pathlib.Path, what: str) -> None:
     """
     if stores.has(directory):
         return
-    if directory.exists() and not directory.is_dir():
-        raise settings.Invalid(f"{what} {directory} is a file; name a directory")
     there = directory
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    try:
+        if directory.exists() and not directory.is_dir():
+            raise settings.Invalid(f"{what} {directory} is a file; name a directory")
+        while not there.exists():
+            there = there.parent
+        ours = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except PermissionError:  # a parent that may not even be searched
+        ours = False
+    if not ours:
         raise settings.Invalid(
             f"{what} {directory} cannot be written: no access to {there}"
         )

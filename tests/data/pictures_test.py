@@ -60,7 +60,7 @@ def test_pictures_of_a_detection_set_are_resized_and_padded_alike(sets):
     assert count > 3 and len(SIZES) > count
 
 
-@pytest.mark.parametrize("size", [(90, 30), (31, 200), (48, 48), (20, 11)])
+@pytest.mark.parametrize("size", [(90, 30), (31, 200), (48, 48), (20, 11), (30, 1500)])
 def test_a_place_of_a_picture_is_found_in_its_image(directory, size):
     """A bright square, that is neither in the centre nor cut off."""
     dataset = data.open({**PHOTOS, "directory": directory})

@@ -112,6 +112,11 @@ def test_imagenet_names_the_download_by_hand(tmp_path):
         prepare.builder("imagenet2012", str(tmp_path))
 
 
+def test_a_version_of_a_set_of_ours_is_not_prepared_by_itself(tmp_path):
+    with pytest.raises(ValueError, match="'photos', without a version, prepares itsel"):
+        prepare.builder("photos:0.0.1", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "name, nearest", [("mnist5k", "mnist_5k"), ("cifar_10", "cifar10")]
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax.core import FrozenDict
 
-from attn import settings
+from attn import capture, settings
 from attn.models import slots
 from attn.models.base import Slotted
 from attn.modules import find
@@ -183,6 +183,22 @@ def test_a_token_attention_gets_all_tokens_and_their_grid_if_they_have_one(prefi
     if prefix == 0:
         place = place // 5 + 10 * (place % 5)
     np.testing.assert_allclose(got, (1 + place)[None, :, None] * np.ones((2, 1, 4)))
+
+
+def test_with_sources_of_its_own_the_grid_is_theirs():
+    x, sources = jnp.ones((2, 4, 8)), jnp.ones((2, 6, 8))
+    host = place({"name": "cross_attention", "num_heads": 2})
+    variables = host.init(jax.random.key(0), x, sources, grid=(2, 3))
+
+    class Whole(nn.Module):
+        @nn.compact
+        def __call__(self, x, kv, *, train):
+            del train
+            return host.clone(parent=self, name="host")(x, kv, grid=(2, 3))
+
+    inside = {"params": {"host": variables["params"]}}
+    _, maps = capture(Whole(), inside, x, sources)
+    assert [found.grid for found in maps.values()] == [(2, 3)]
 
 
 def test_a_map_attention_on_tokens_must_keep_the_map():

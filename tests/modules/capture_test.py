@@ -10,7 +10,7 @@ import pytest
 
 import attn
 from attn.modules import Map, sow
-from attn.modules.capture import listening
+from attn.modules.capture import listening, unheard
 
 
 class Gate(nn.Module):
@@ -87,6 +87,23 @@ def test_is_the_same_when_compiled_and_called_again():
             found.values,
             eager[name].values,
         )
+
+
+def test_where_nobody_is_to_hear_nothing_is_made():
+    calls = []
+
+    class Costly(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            with unheard():
+                sow(self, "channel_gate", lambda: calls.append(1) or x[:, 0])
+            return x
+
+    x = setup(Gate())[1]
+    with listening() as heard:
+        Costly().apply({}, x, train=False)
+    assert heard == [] and calls == []
+    assert list(attn.capture(Costly(), {}, x)[1]) == ["channel_gate"] and calls == [1]
 
 
 class Deep(nn.Module):

@@ -73,6 +73,14 @@ def test_all_channels_count_alike():
     np.testing.assert_allclose(found[1][0], expected, atol=1e-4)
 
 
+def test_equal_images_have_a_hundred_decibels():
+    a, _, mask = batch()
+    near = a.at[:, 3, 3].add(1 / 255)
+    found = np.asarray([fidelity.psnr(a, b, mask) for b in (a, near)])
+    np.testing.assert_allclose(found[0], 100, rtol=1e-6)
+    assert np.all(found[1] < 80)
+
+
 def test_quantised_images_are_those_of_files():
     image = jnp.array([-0.2, 0.0, 0.1, 0.5019, 1.7])
     files = np.array([0, 0, 26, 128, 255]) / 255

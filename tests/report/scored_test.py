@@ -91,6 +91,10 @@ def test_no_report_of_it_speaks_of_errors_or_images(sweep, tmp_path):
 
 def test_the_page_shows_validation_curves_and_the_direction(sweep):
     html = page.render([sweep])
+    rows = table.rows(sweep)
+    drawn = list(zip(rows, style.styles(rows), strict=True))
+    headings = [heading for heading, _ in page._plots(sweep, drawn)["learning"]]
+    assert headings[-1] == "Validation PSNR, dB"
     assert 'aria-label="validation psnr, dB over the steps"' in html.replace(
         "PSNR", "psnr"
     )

@@ -6,7 +6,8 @@ digit is odd by itself: whether an eight is the answer depends on what the other
 are. Something in the network has to bring the four together.
 
 A canvas of side S has one digit in each quarter, its ink 0.38 S along the longer side,
-anywhere in the quarter; the three are different images of their class. A batch has:
+anywhere in the quarter; the three are any images of their class, which may repeat. A
+batch has:
 
     image    float32 [B, S, S, 1] in 0..255
     label    int32 [B], class of the odd one, which is the row's own digit

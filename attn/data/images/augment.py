@@ -260,6 +260,8 @@ class Noise(Transform):
         """
         if self.field not in example:
             raise settings.unknown("field", self.field, example)
+        if len(example[self.field].shape) != 3:
+            raise settings.Invalid(f"the field {self.field!r} holds no images")
         shape = example[self.field].shape
         if None in shape:
             return 1
@@ -346,8 +348,8 @@ def random_part(
         left = int(column * (width - part[1] + 1))
     else:
         part = (
-            min(height, round(width / ratio[0])),
-            min(width, round(height * ratio[1])),
+            min(height, max(1, round(width / ratio[0]))),
+            min(width, max(1, round(height * ratio[1]))),
         )
         top, left = (height - part[0]) // 2, (width - part[1]) // 2
     return top, left, *part

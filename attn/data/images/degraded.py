@@ -2,7 +2,8 @@
 
 Images are shrunk by `attn.ops.imresize` as a whole and rounded to bytes, as the field
 makes its sets in MATLAB. Where the scale does not divide a side, rows at the bottom and
-columns at the right are cut off before. Noise and haze are transforms.
+columns at the right are cut off before. Noise and haze are transforms; for evaluation
+to have noise too it needs splits="all", which haze has by itself.
 """
 
 import dataclasses

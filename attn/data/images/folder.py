@@ -9,6 +9,7 @@ begin with a dot, and files other than .png, .jpg and .jpeg, are passed over.
 import concurrent.futures
 import functools
 import hashlib
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -82,16 +83,37 @@ def _open(root: pathlib.Path, split: str, skip_corrupt: bool) -> Images:
     paths = [files[chosen][row] for row in rows]
     number = {name: label for label, name in enumerate(class_names)}
     labels = [number[path.parent.name] for path in paths]
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        shapes = set(pool.map(_shape, paths))
+    # of all splits, so that every part has images of the same shape
+    heads = [_heads(tuple(found)) for found in files.values()]
+    for path in paths:
+        if any(path in wrong for _, wrong in heads):
+            _shape(path)  # which says what is wrong
+    shapes = set().union(*(found for found, _ in heads))
     channels = max(shape[-1] for shape in shapes)
-    size = (
-        shapes.pop()[:2] if len({shape[:2] for shape in shapes}) == 1 else (None,) * 2
-    )
+    sizes = {shape[:2] for shape in shapes}
+    size = sizes.pop() if len(sizes) == 1 else (None, None)
     records = Files(paths, labels)
     return Images(
         (*size, channels), class_names, len(paths), records, None, None
     ).kept()
+
+
+@functools.lru_cache(maxsize=8)
+def _heads(
+    paths: tuple[pathlib.Path, ...],
+) -> tuple[frozenset[tuple[int, int, int]], frozenset[pathlib.Path]]:
+    """The shapes of some files, and those that have none that can be read."""
+
+    def shape(path: pathlib.Path) -> tuple[int, int, int] | None:
+        try:
+            return _shape(path)
+        except settings.Invalid:
+            return None
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        found = list(pool.map(shape, paths))
+    wrong = (path for path, one in zip(paths, found, strict=True) if one is None)
+    return frozenset(filter(None, found)), frozenset(wrong)
 
 
 def class_folders(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
@@ -117,7 +139,7 @@ def _images(place: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def hash_of(path: pathlib.Path) -> bytes:
     """By which files are put in order."""
-    return hashlib.blake2b(f"{path.parent.name}/{path.name}".encode()).digest()
+    return hashlib.blake2b(os.fsencode(f"{path.parent.name}/{path.name}")).digest()
 
 
 def _shape(path: pathlib.Path) -> tuple[int, int, int]:

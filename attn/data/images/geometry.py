@@ -11,6 +11,7 @@ parts of these images, and of canvases.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -41,10 +42,30 @@ def planes(batch: Batch, fields: Sequence[str]) -> list[str]:
 
 
 def present(batch: Batch, fields: Sequence[str]) -> None:
-    """Refuses a field that is not there."""
+    """Refuses a field that is not there, or is no images, and no field at all."""
+    if not fields:
+        raise settings.Invalid("fields must name images, got ()")
     for name in fields:
         if name not in batch:
             raise settings.unknown("field", name, batch)
+        if not _are_images(batch[name]):
+            raise settings.Invalid(f"the field {name!r} holds no images")
+
+
+def _are_images(values: Any) -> bool:
+    """Whether values are images of one size, or several of unlike size."""
+    if isinstance(values, np.ndarray):
+        return values.ndim == 4
+    return not isinstance(values, list) or np.ndim(values[0]) == 3
+
+
+def _refuse_apart(batch: Batch, fields: Sequence[str]) -> None:
+    """Refuses to move images and not what is to be made of them."""
+    if "target" in batch and "target" not in fields and _are_images(batch["target"]):
+        raise settings.Invalid(
+            "this transform would move the images and not their 'target': give it"
+            ' fields=("image", "target"), or leave it out'
+        )
 
 
 def kept(images: Iterable[np.ndarray]) -> np.ndarray | list[np.ndarray]:
@@ -64,6 +85,7 @@ def crop(
         size: of the crops.
         padding: black pixels on each side.
     """
+    _refuse_apart(batch, fields)
     found = off_disk(batch)
     for name in planes(batch, fields):
         images = batch[name]
@@ -109,6 +131,7 @@ def mirror(
     if joints is None:
         _refuse_keypoints(batch)
     present(batch, fields)
+    _refuse_apart(batch, fields)
     objects = ["objects"] if "objects" in batch else []
     batch = {**batch, **{name: kept(batch[name]) for name in (*fields, *objects)}}
     for name in (*fields, *objects):

@@ -56,6 +56,8 @@ class Haze(Transform):
         """Density and airlight."""
         if self.field not in example:
             raise settings.unknown("field", self.field, example)
+        if len(example[self.field].shape) != 3:
+            raise settings.Invalid(f"the field {self.field!r} holds no images")
         return 2
 
     def apply(self, batch: Batch, draws: np.ndarray) -> Batch:

@@ -49,14 +49,15 @@ class Images(NamedTuple):
         """Images of some rows, and their labels, int32 [B].
 
         The images are uint8 [B, H, W, C], or an iterable that decodes one after the
-        other where they are not kept. Threads may call this at the same time.
+        other where they have no one size. Threads may call this at the same time.
         """
         if self.pixels is not None:
             return self.pixels[rows], self.labels[rows]
         records = self.records.__getitems__(rows.tolist())
         labels = np.array([record["label"] for record in records], np.int32)
         _check_labels(labels, self.class_names)
-        return (decoded(record, self.shape[-1]) for record in records), labels
+        images = (decoded(record, self.shape[-1]) for record in records)
+        return images if None in self.shape else np.stack(list(images)), labels
 
     def source(self, statistics: Statistics, side: int | None = None) -> Source:
         """The split as fields "image", uint8, and "label".

@@ -114,6 +114,14 @@ class Normalise(Transform):
         return {**batch, **found}
 
     def _normalised(self, images: Any) -> Any:
+        images = geometry.kept(images)
+        channels = images[0].shape[-1]
+        for name, values in zip(("mean", "deviation"), self.statistics, strict=True):
+            if len(values) not in (1, channels):
+                raise settings.Invalid(
+                    f"{name} of normalise must have one number, or one for each of the"
+                    f" {channels} channels, got {values}"
+                )
         if isinstance(images, np.ndarray):
             return normalise(images, self.statistics)
         return [normalise(image, self.statistics) for image in images]

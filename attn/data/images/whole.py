@@ -146,7 +146,8 @@ def _prepared(source: str, split: str, path: Any) -> Photographs:
     }
     records = builder.as_data_source(split, decoders=skipped)
     names = tuple(f"{source} {split} {row}" for row in range(size))
-    state = [(f.name, f.stat().st_size) for f in pathlib.Path(path).iterdir()]
+    stats = [(f.name, f.stat()) for f in pathlib.Path(path).iterdir()]
+    state = [(name, one.st_size, one.st_mtime_ns) for name, one in stats]
     key = (str(path), split, feature, repr(sorted(state)))
     return _photographs(names, lambda row: records[row][feature], key)
 

@@ -26,7 +26,7 @@ from flax.core import FrozenDict
 from attn.models import slots
 from attn.models.base import Slotted
 from attn.models.layers.dense import NORMAL, dense, drop
-from attn.modules.capture import listening
+from attn.modules.capture import unheard
 from attn.settings import Invalid
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -249,8 +249,7 @@ class DecoderBlock(Residual):
     ) -> jax.Array:
         """The branch of one slot."""
         # whoever listens is told of the memory, and not what tokens read of each other
-        unheard = contextlib.nullcontext() if place == "decoder.cross" else listening()
-        with unheard:
+        with contextlib.nullcontext() if place == "decoder.cross" else unheard():
             y = slots.attend_tokens(self, place, x, kv, train=train, **options)
         if y.shape != x.shape:
             raise Invalid(

@@ -13,7 +13,8 @@ DAMAGES = (
     EOFError,
     RuntimeError,  # an archive that says it is encrypted, or of a method unknown
     struct.error,
-    tokenize.TokenError,  # the head of an array
+    SyntaxError,  # the head of an array, as is the next
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )

@@ -169,7 +169,7 @@ def load(
         if points.setdefault(point.name, point).config != config:
             message = f"{path}: two different points are both called {point.name!r}"
             raise settings.Invalid(message)
-    if tried and not all(_validates(p.config["data"]) for p in points.values()):
+    if tried and not all(_validates(p.config.get("data")) for p in points.values()):
         raise settings.Invalid(
             "tuning needs a validation split, as the test split must not choose; set"
             " config.data.validation, or --tune=none"

@@ -1,5 +1,7 @@
 """Augmentations against what torchvision and the papers describe."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -232,6 +234,45 @@ def test_what_does_not_fit_the_images_is_refused():
         applied(augment.Crop(size=9), {"image": images(2)})
     with pytest.raises(settings.Invalid, match="'imgae'; did you mean 'image'"):
         applied(augment.Flip(fields=("imgae",)), {"image": images(2)})
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [augment.Flip(probability=1.0), augment.Crop(size=4), augment.PadCropFlip()],
+)
+def test_a_target_does_not_stay_behind(transform):
+    alike = images(2)
+    batch = {"image": alike.copy(), "target": alike.copy()}
+    with pytest.raises(settings.Invalid, match="the images and not their 'target'"):
+        applied(transform, batch)
+    both = dataclasses.replace(transform, fields=("image", "target"))
+    found, _ = applied(both, batch)
+    np.testing.assert_array_equal(found["image"], found["target"])
+    words = {"image": alike.copy(), "target": np.zeros((2, 5), int)}
+    assert applied(transform, words)[0]["target"].shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("flip", {"fields": ()}, r"fields must name images, got \(\)"),
+        ("crop", {"fields": ("label",), "size": 4}, "the field 'label' holds no image"),
+        ("flip", {"fields": ("label",)}, "the field 'label' holds no images"),
+        ("normalise", {"fields": ("image", "label")}, "'label' holds no images"),
+        ("normalise", {"mean": (0.5, 0.5, 0.5)}, "one for each of the 1 channels, got"),
+        ("noise", {"field": "label"}, "the field 'label' holds no images"),
+        ("haze", {"field": "label"}, "the field 'label' holds no images"),
+    ],
+)
+def test_fields_that_are_no_images_are_refused(directory, name, given, says):
+    config = {"name": "mnist_5k", "directory": directory, "transforms": {name: given}}
+    with pytest.raises(settings.Invalid, match=says):
+        data.open(config)
+
+
+def test_a_part_of_an_extreme_ratio_has_a_pixel():
+    draws = np.full(22, 0.5)
+    assert augment.random_part(40, 3, draws, ratio=(0.001, 0.002))[2:] == (40, 1)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -90,6 +90,33 @@ def test_one_coloured_image_makes_all_of_three_channels(root):
     assert opened(root).example()["image"].shape == (6, 5, 3)
 
 
+def test_all_splits_have_one_shape(tmp_path):
+    for number in range(20):
+        save(tmp_path / "train" / "a" / f"{number}.png", number, mode="L")
+        save(tmp_path / "test" / "a" / f"{number}.png", number, mode="L")
+    for name, change in (("red", {}), ("wide", {"size": (6, 9), "mode": "L"})):
+        save(tmp_path / "test" / "a" / f"{name}.png", 9, **change)
+        where = {"train": "train[:50%]", "validation": "train[50%:]", "test": "test"}
+        config = {"name": str(tmp_path), **where}
+        if name == "wide":
+            with pytest.raises(settings.Invalid, match="set image_size"):
+                data.open(config)
+            config["image_size"] = 4
+        dataset = data.open(config)
+        for split in ("validation", "test"):
+            for batch in dataset.split(split, 4):
+                assert batch["image"].shape[1:] == dataset.example()["image"].shape
+        assert dataset.example()["image"].shape[-1] == 3
+        for cached in (folder._open, folder._heads):
+            cached.cache_clear()
+
+
+def test_names_may_be_of_any_bytes(tmp_path):
+    save(tmp_path / "a" / "caf\udce9.png", 1)
+    save(tmp_path / "a" / "b.png", 2)
+    assert folder.open_split(str(tmp_path), "train").size == 2
+
+
 @pytest.mark.parametrize("kept", [0, 60])
 def test_a_corrupt_file_is_named(root, kept):
     path = root / "dog" / "bad.png"

@@ -76,6 +76,23 @@ def test_images_are_normalised_behind_all_transforms_or_where_the_config_says(
         np.testing.assert_allclose(corner, 0.1309 if order == 2 else 0, atol=1e-5)
 
 
+def test_a_picture_is_of_what_normalises_images(directory):
+    two = {
+        "normalise": {"order": 1},
+        "other": {"name": "normalise", "mean": [0], "deviation": [1], "order": 2},
+    }
+    config = {"name": "photos", "directory": directory}
+    plain = data.open(config).first()["image"]
+    noisy = {"noise": {"order": 0, "into": "clean", "deviation": 0.0}}
+    two["other"]["fields"] = ["clean"]
+    dataset = data.open({**config, "transforms": noisy | two})
+    batch = next(iter(dataset.split("test", 1)))
+    first = data.open(config).sources["test"].read(batch["index"], None)["image"]
+    shown = dataset.picture(batch["image"])
+    np.testing.assert_allclose(shown, np.asarray(first) / 255, atol=1e-5)
+    assert plain.shape[1:] == shown.shape[1:]
+
+
 def test_picture_undoes_it_and_cuts_off():
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
     known = normalise.statistics("imagenet2012", 3)

@@ -85,6 +85,11 @@ def test_folders_without_splits_and_their_parts(place):
     assert [dataset.size(split) for split in ("train", "test")] == [3, 3]
 
 
+def test_a_package_named_twice_counts_once():
+    twice = data.DATASETS["labelled_text"](packages=["optax", "flax", "optax"])
+    assert twice.packages == ("optax", "flax")
+
+
 def test_docstrings_by_package():
     dataset = opened("docstrings", packages=["optax", "flax"], validation="validation")
     assert dataset.facts["class_names"] == ("flax", "optax")

@@ -211,6 +211,8 @@ def test_a_data_set_that_is_no_mapping_is_left_to_its_program(path):
     path.write_text(text)
     loaded = experiment_file.load(path, "")
     assert {point.config["data"] for point in loaded.points} == {"digits"}
+    path.write_text(text.replace('config["data"] = "digits"', 'del config["data"]'))
+    assert experiment_file.load(path, "").points
 
 
 @pytest.mark.parametrize(
