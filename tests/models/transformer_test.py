@@ -402,3 +402,20 @@ def test_more_words_than_a_learned_position_has_are_refused():
     words = np.zeros((1, 9), int)
     with pytest.raises(settings.Invalid, match="at most max_length=8 tokens, got 9"):
         run(model, variables, words, np.ones((1, 9), bool), words)
+
+
+def test_multiply_adds_are_those_of_the_layers_and_of_no_map():
+    source, target, width, mlp, words = 6, 5, 12, 10, 11
+    texts = [jax.ShapeDtypeStruct((1, n), jnp.int32) for n in (source, target)]
+    texts.insert(1, jax.ShapeDtypeStruct((1, source), bool))
+    start = functools.partial(tiny().init, train=False)
+    variables = jax.eval_shape(start, jax.random.key(0), *texts)
+
+    def attention(asks, asked):  # projections, scores and sums
+        return 2 * (asks + asked) * width**2 + 2 * asks * asked * width
+
+    layers = 2 * (source + target) * width * mlp + target * width * words
+    reads = attention(source, source) + attention(target, target)
+    reads += attention(target, source)
+    found = cost.macs(tiny().apply, variables, *texts, train=False)
+    assert found == reads + layers
