@@ -43,8 +43,8 @@ COLLECTION = "attention"
 _heard: contextvars.ContextVar[list["Map"] | None] = contextvars.ContextVar(
     "heard", default=None
 )
-# Names of what is captured, in the order of the calls.
-_called: contextvars.ContextVar[dict[str, None] | None] = contextvars.ContextVar(
+# The place of each name that is captured, in the order of the calls.
+_called: contextvars.ContextVar[dict[str, int] | None] = contextvars.ContextVar(
     "called", default=None
 )
 
@@ -87,7 +87,7 @@ def sow(
     if captured:
         called = _called.get()
         if called is not None:
-            called.setdefault("/".join([*module.path, kind]))
+            called.setdefault("/".join([*module.path, kind]), len(called))
         module.sow(COLLECTION, kind, found)
 
 
@@ -136,7 +136,7 @@ def capture(
         those of a function that Flax had traced before, as by `nn.jit`, come last.
     """
     kwargs.setdefault("train", False)
-    called: dict[str, None] = {}
+    called: dict[str, int] = {}
     token = _called.set(called)
     try:
         y, state = module.apply(variables, *args, mutable=[COLLECTION], **kwargs)
@@ -149,8 +149,7 @@ def capture(
         name = "/".join(entry.key for entry in path[:-1])
         records.setdefault(name, []).append(leaf)
     maps: collections.OrderedDict[str, Map] = collections.OrderedDict()
-    place = {name: number for number, name in enumerate(called)}
-    for name in sorted(records, key=lambda name: place.get(name, len(place))):
+    for name in sorted(records, key=lambda name: called.get(name, len(called))):
         for number, leaf in enumerate(records[name]):
             maps[f"{name}_{number}" if number else name] = leaf
     return y, maps

@@ -122,7 +122,8 @@ def check(config: Mapping[str, Any]) -> Train:
         data.check(config["data"])
     for section, known in (("task", tasks.TASKS), ("model", models.MODELS)):
         name = config[section].get("name")
-        if name not in known and ":" not in str(name):
+        ours = isinstance(name, str) and (name in known or ":" in name)
+        if not ours:
             with _section(section):
                 raise settings.unknown(section, name, known)
     return train

@@ -120,6 +120,7 @@ def test_batches_of_an_evaluation_are_a_multiple_of_the_devices():
             " with save_every=3, got 4",
         ),
         ({"task__name": "clasification"}, "config.task: .*did you mean"),
+        ({"model": {"name": ["resnet"]}}, r"config.model: unknown model \['resnet'\]"),
         ({"task__label_smoothing": 1.0}, r"config.task: .* \[0, 1\), got 1.0"),
         ({"data__name": "mnist5k"}, "config.data: .*mnist_5k"),
         ({"data__distortion": "rt"}, "config.data: .*distortion 'rt'"),

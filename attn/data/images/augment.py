@@ -258,11 +258,7 @@ class Noise(Transform):
 
         Of images of unlike size there is one, by which those of its pixels are drawn.
         """
-        if self.field not in example:
-            raise settings.unknown("field", self.field, example)
-        if len(example[self.field].shape) != 3:
-            raise settings.Invalid(f"the field {self.field!r} holds no images")
-        shape = example[self.field].shape
+        shape = geometry.shape_of(example, self.field)
         if None in shape:
             return 1
         return -(-int(np.prod(shape)) // 2) * 2

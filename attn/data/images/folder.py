@@ -84,11 +84,12 @@ def _open(root: pathlib.Path, split: str, skip_corrupt: bool) -> Images:
     number = {name: label for label, name in enumerate(class_names)}
     labels = [number[path.parent.name] for path in paths]
     # of all splits, so that every part has images of the same shape
-    heads = [_heads(tuple(found)) for found in files.values()]
+    heads = {name: _heads(tuple(found)) for name, found in files.items()}
+    _, damaged = heads[chosen]
     for path in paths:
-        if any(path in wrong for _, wrong in heads):
+        if path in damaged:
             _shape(path)  # which says what is wrong
-    shapes = set().union(*(found for found, _ in heads))
+    shapes = set().union(*(found for found, _ in heads.values()))
     channels = max(shape[-1] for shape in shapes)
     sizes = {shape[:2] for shape in shapes}
     size = sizes.pop() if len(sizes) == 1 else (None, None)

@@ -10,14 +10,14 @@ whatever they say of left and right. Sizes and areas of images on disk are left 
 parts of these images, and of canvases.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from attn import settings
-from attn.data.source import Batch
+from attn.data.source import Batch, Field
 
 Size = tuple[int, int]  # height and width
 SIDES = ("left_", "right_")  # how names of paired joints begin
@@ -50,6 +50,20 @@ def present(batch: Batch, fields: Sequence[str]) -> None:
             raise settings.unknown("field", name, batch)
         if not _are_images(batch[name]):
             raise settings.Invalid(f"the field {name!r} holds no images")
+
+
+def shape_of(example: Mapping[str, Field], field: str) -> tuple[int | None, ...]:
+    """The shape of the images of an example, [H, W, C]; None for a side that varies.
+
+    Raises:
+        Invalid: a field that is not there, or is no images.
+    """
+    if field not in example:
+        raise settings.unknown("field", field, example)
+    shape = example[field].shape
+    if len(shape) != 3:
+        raise settings.Invalid(f"the field {field!r} holds no images")
+    return shape
 
 
 def _are_images(values: Any) -> bool:

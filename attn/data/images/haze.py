@@ -54,10 +54,7 @@ class Haze(Transform):
 
     def draws(self, example: Mapping[str, Field]) -> int:
         """Density and airlight."""
-        if self.field not in example:
-            raise settings.unknown("field", self.field, example)
-        if len(example[self.field].shape) != 3:
-            raise settings.Invalid(f"the field {self.field!r} holds no images")
+        geometry.shape_of(example, self.field)
         return 2
 
     def apply(self, batch: Batch, draws: np.ndarray) -> Batch:

@@ -119,10 +119,10 @@ def _regression(
 
 
 def _unfinished(sweep: Sweep, console: rich.console.Console) -> None:
-    missing = sum(map(len, sweep.unfinished.values()))
+    missing, there = sweep.counts
     if not missing:
         return
-    head = f"Not finished: {missing} of {missing + len(sweep.done)} points"
+    head = f"Not finished: {missing} of {there} points"
     console.print(head, style="bold yellow", markup=False, highlight=False)
     for problem, names in sweep.unfinished.items():
         line = f"{problem}: {', '.join(names)}"

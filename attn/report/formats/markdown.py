@@ -107,9 +107,9 @@ def _foot(sweep: Sweep, comparison: Comparison | None) -> str:
         rows = table.rows(sweep)
         told = [*verdicts.summary(rows), *verdicts.notes(sweep, rows)]
         said = " ".join([said, *told])
-    missing = sum(map(len, sweep.unfinished.values()))
+    missing, there = sweep.counts
     if missing:
-        said += f" Not finished: {missing} of {missing + len(sweep.done)} points."
+        said += f" Not finished: {missing} of {there} points."
     facts = settings.environment(sweep.points)
     machine = facts.get("device") or facts.get("platform") or ""
     held = facts.get("cores")

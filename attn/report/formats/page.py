@@ -148,7 +148,7 @@ def _sweep(sweep: Sweep, record: Sweep | None, sharers: int) -> dict[str, Any]:
         **_plots(sweep, drawn),
         "sections": sections.made(drawn, sharers),
         "open": sweep.unfinished,
-        "counts": (len(sweep.points) - len(sweep.done), len(sweep.points)),
+        "counts": sweep.counts,
         "varying": settings.listings(rows),
         "shared": settings.shared(sweep),
         "environments": [

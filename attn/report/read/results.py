@@ -196,6 +196,12 @@ class Sweep:
         return metrics.union(p.result.measures for p in self.done)
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """How many points are not done, and how many there are."""
+        there = len(self.points) + len(self.missing)
+        return there - len(self.done), there
+
+    @property
     def unfinished(self) -> dict[str, list[str]]:
         """The names of the points that are not done, by what is the matter."""
         found: dict[str, list[str]] = {}
