@@ -328,11 +328,9 @@ def _arrays(route: Route, learnt: dict, fixed: dict, moving: tuple, owner):
     )
 
 
-def _plan(route: Route, asked: Asked, q: jax.Array, *, backward: bool) -> blocks.Plan:
+def _plan(route: Route, asked: Asked, q: jax.Array) -> blocks.Plan:
     platform = jax.default_backend()
-    return blocks.plan(
-        q.shape, route.sources, asked, platform=platform, backward=backward
-    )
+    return blocks.plan(q.shape, route.sources, asked, platform=platform)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -342,7 +340,7 @@ def _visits(asked: Asked, route: Route, learnt: dict, fixed: dict) -> jax.Array:
 
 def _forward(asked, route, learnt, fixed):
     """What is read, and what the backward pass needs: O(T + S) numbers."""
-    plan = _plan(route, asked, learnt["q"], backward=False)
+    plan = _plan(route, asked, learnt["q"])
     run = functools.partial(blockwise.forward, asked=asked, plan=plan)
 
     def visit(state, moving, summed, owner):
@@ -374,7 +372,7 @@ def _merge(y, lse, more, of_more):
 
 def _backward(asked, route, kept, dy):
     learnt, fixed, y, lse = kept
-    plan = _plan(route, asked, learnt["q"], backward=True)
+    plan = _plan(route, asked, learnt["q"])
     run = functools.partial(blockwise.backward, asked=asked, plan=plan)
 
     def visit(state, moving, summed, owner):

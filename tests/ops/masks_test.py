@@ -18,9 +18,9 @@ from attn.ops.dot_product.blocks import Plan
 B, T, S, N, K, D, DV = 2, 42, 35, 4, 2, 5, 3
 TILE = 8
 SMALL = {
-    "loop": (Plan(8, 16, loop=True, wide=True), Plan(16, 8, loop=True, wide=True)),
-    "examples": (Plan(8, 16, True, True, 1), Plan(16, 8, True, True, 1)),
-    "at_once": (Plan(8, 16, loop=False, wide=False),) * 2,
+    "loop": Plan(8, 16, loop=True, wide=True),
+    "examples": Plan(8, 16, True, True, 1),
+    "at_once": Plan(16, 8, loop=False, wide=False),
 }
 DOCUMENTS = np.sort(np.random.default_rng(2).integers(0, 5, (B, T)), axis=1)
 OF_SOURCES = np.sort(np.random.default_rng(3).integers(1, 6, (B, S)), axis=1)
@@ -31,8 +31,8 @@ TABLE = np.random.default_rng(4).normal(size=(N, T + S)).astype(np.float32)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(skips, "TILE", TILE)
-    for name, plans in SMALL.items():
-        function = functools.partial(blockwise.attend, plans=plans)
+    for name, plan in SMALL.items():
+        function = functools.partial(blockwise.attend, plan=plan)
         monkeypatch.setitem(dot_product.IMPLEMENTATIONS, name, function)
 
 

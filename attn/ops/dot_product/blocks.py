@@ -2,7 +2,7 @@
 
 The only place where this is decided, from shapes and platform. The sizes for a CPU
 were measured (`benchmarks/dot_product.py`): the blocks of scores and what is made of
-them should stay in a cache, and what is done at once be large enough for two threads.
+them should stay in a cache, but whole rows and large products are worth more.
 """
 
 import math
@@ -13,11 +13,13 @@ from attn.ops.dot_product.problem import Asked
 
 SMALL = 128  # length of blocks of which many are left out
 ROUND = 8  # block lengths are multiples of it, where there is more than one block
-AT_ONCE = 2**18  # about how many scores are made at once on a CPU if heads are small
+AT_ONCE = 2**18  # about how many scores a CPU makes at once in a loop over examples
+MOST = 16 * AT_ONCE  # up to how many of one example, before it loops over heads
+WHOLE = 5 * AT_ONCE  # up to how many it makes without a loop, which keeps cores waiting
 
 
 class Plan(NamedTuple):
-    """How one pass goes through the matrix."""
+    """How a pass goes through the matrix, forward and backward."""
 
     q: int
     """targets in a block"""
@@ -37,7 +39,6 @@ def plan(
     asked: Asked,
     *,
     platform: str,
-    backward: bool,
 ) -> Plan:
     """How the logits of `queries` and `sources` are gone through on `platform`.
 
@@ -46,10 +47,9 @@ def plan(
         sources: S.
         asked: the settings; a window or a mask function makes the blocks smaller.
         platform: "cpu", "gpu" or "tpu".
-        backward: whether it is for the backward pass.
     """
     batch, targets, heads, _ = queries
-    q, k = _longest(platform, backward)
+    q, k = _longest(platform, asked)
     reach = SMALL if asked.mask_mod is not None else _reach(asked)
     if reach is not None:
         q = min(q, max(SMALL, reach))
@@ -58,13 +58,15 @@ def plan(
     loop = cpu and targets * sources >= 32 * 32
     examples = 0
     if loop and targets <= q and sources <= k:
-        examples = _together(shapes.known(batch), heads * targets * sources)
+        scores = heads * targets * sources
+        loop = not isinstance(batch, int) or batch * scores > WHOLE
+        examples = _together(shapes.known(batch), scores) if loop else 0
     return Plan(even(targets, q), even(sources, k), loop, cpu, examples)
 
 
 def _together(batch: int, scores: int) -> int:
     """How many examples, of `scores` each, go at once: a divisor of the batch, or 0."""
-    if scores > 2 * AT_ONCE:
+    if scores > MOST:
         return 0
     most = max(1, min(batch, AT_ONCE // max(1, scores)))
     return next(count for count in range(most, 0, -1) if batch % count == 0)
@@ -78,10 +80,13 @@ def even(length: int, longest: int) -> int:
     return math.ceil(length / count / ROUND) * ROUND
 
 
-def _longest(platform: str, backward: bool) -> tuple[int, int]:
-    if platform == "cpu":
-        return (512, 256) if backward else (512, 512)
-    return 512, 1024
+def _longest(platform: str, asked: Asked) -> tuple[int, int]:
+    """Targets and sources of a block; fewer where a causal order leaves blocks out."""
+    if platform != "cpu":
+        return 512, 1024
+    if (asked.left is None) != (asked.right is None):
+        return 640, 640
+    return 1024, 1024
 
 
 def _reach(asked: Asked) -> int | None:

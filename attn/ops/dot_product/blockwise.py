@@ -46,15 +46,13 @@ from attn.ops.dot_product.problem import Asked, Inputs
 from attn.ops.dot_product.tiles import Head
 
 
-def attend(
-    inputs: Inputs, asked: Asked, plans: tuple[Plan, Plan] | None = None
-) -> jax.Array:
+def attend(inputs: Inputs, asked: Asked, plan: Plan | None = None) -> jax.Array:
     """The read values [B, T, N, Dv], at least float32.
 
     Args:
         inputs: the arrays.
         asked: the settings.
-        plans: for the forward and the backward pass; None is what `blocks` says.
+        plan: how to go through the matrix; None is what `blocks` says.
 
     Raises:
         NotImplementedError: the weights are asked for, or normalized by sorting.
@@ -68,7 +66,7 @@ def attend(
             f"blockwise cannot normalize by {asked.normalize}, which needs whole rows;"
             " reference can"
         )
-    plans = plans or plans_for(inputs, asked)
+    plan = plan or plan_for(inputs, asked)
     seeds = None
     if asked.dropout_rate > 0:
         assert inputs.dropout_rng is not None
@@ -83,55 +81,49 @@ def attend(
     captured, given["score_captured"] = mods.split(inputs.score_captured)
     learnt = {name: getattr(inputs, name) for name in ("q", "k", "v", "bias", "sinks")}
     learnt["learnt"] = captured
-    return blockwise_attention(asked, plans, *varying.together((learnt, given)))
+    return blockwise_attention(asked, plan, *varying.together((learnt, given)))
 
 
-def plans_for(inputs: Inputs, asked: Asked) -> tuple[Plan, Plan]:
-    """How the forward and the backward pass go through the matrix on this platform."""
-    choose = functools.partial(
-        blocks.plan,
-        inputs.q.shape,
-        inputs.k.shape[1],
-        asked,
-        platform=jax.default_backend(),
-    )
-    return choose(backward=False), choose(backward=True)
+def plan_for(inputs: Inputs, asked: Asked) -> Plan:
+    """How to go through the matrix on this platform."""
+    platform = jax.default_backend()
+    return blocks.plan(inputs.q.shape, inputs.k.shape[1], asked, platform=platform)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def blockwise_attention(asked, plans, learnt, fixed):
+def blockwise_attention(asked, plan, learnt, fixed):
     """Both are parts of `heads.Arrays`; nobody differentiates by `fixed`."""
-    return _read(asked, plans, learnt, fixed)[0]
+    return _read(asked, plan, learnt, fixed)[0]
 
 
 @blockwise_attention.defjvp
-def _attend_and_differentiate(asked, plans, primals, tangents):
+def _attend_and_differentiate(asked, plan, primals, tangents):
     learnt, fixed = primals
-    y, lse = _read(asked, plans, learnt, fixed)
-    forward = functools.partial(_tangents, asked, plans)
-    transpose = functools.partial(_cotangents, asked, plans)
+    y, lse = _read(asked, plan, learnt, fixed)
+    forward = functools.partial(_tangents, asked, plan)
+    transpose = functools.partial(_cotangents, asked, plan)
     kept = (y, lse, learnt, fixed)
     return y, linear.call(forward, transpose, kept, tangents[0])
 
 
-def _read(asked, plans, learnt, fixed):
+def _read(asked, plan, learnt, fixed):
     arrays = heads.Arrays(**learnt, **fixed)
-    run = functools.partial(forward, asked=asked, plan=plans[0])
-    return heads.read(run, arrays, plans[0])
+    run = functools.partial(forward, asked=asked, plan=plan)
+    return heads.read(run, arrays, plan)
 
 
-def _tangents(asked, plans, kept, tangents):
+def _tangents(asked, plan, kept, tangents):
     """The derivative of what is read along `tangents`, as JAX makes it of the loops."""
     *_, learnt, fixed = kept
-    run = lambda learnt: _read(asked, plans, learnt, fixed)[0]
+    run = lambda learnt: _read(asked, plan, learnt, fixed)[0]
     return jax.jvp(run, (learnt,), (tangents,))[1]
 
 
-def _cotangents(asked, plans, kept, dy):
+def _cotangents(asked, plan, kept, dy):
     y, lse, learnt, fixed = kept
     arrays = heads.Arrays(**learnt, **fixed)
-    run = functools.partial(backward, asked=asked, plan=plans[1])
-    found = heads.differentiate(run, arrays, y, lse, dy, plans[1])
+    run = functools.partial(backward, asked=asked, plan=plan)
+    found = heads.differentiate(run, arrays, y, lse, dy, plan)
     grads = dict(zip(("q", "k", "v", "bias", "learnt"), found, strict=True))
     grads["sinks"] = None
     if arrays.sinks is not None:
@@ -165,6 +157,8 @@ def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Arr
     row = lambda number: jnp.full((1, plan.q), number, dtype)
     start = row(top), row(sink), jnp.zeros((head.v.shape[2], plan.q), dtype)
     start = varying.like(start, head.q)
+    if softmax and _is_plain(head, asked, plan):
+        add = _softmax_of_all
 
     def targets(j):
         first, last, at = _sources(head, asked, plan, j)
@@ -196,15 +190,44 @@ def _scaled(head: Head, asked: Asked, plan: Plan) -> tuple[Head, Asked, float]:
     return head, dataclasses.replace(asked, scale=1.0), asked.scale
 
 
+def _is_plain(head: Head, asked: Asked, plan: Plan) -> bool:
+    """Whether every target sees all sources, which are one block, and nothing beside.
+
+    No logit is -inf then.
+    """
+    if head.k.shape[0] > 1 or head.sink is not None or head.bias is not None:
+        return False
+    may = tiles.may_attend(head.sight, asked, plan, 0, 0, head.sizes)
+    return may is None and asked.score_mod is None
+
+
+def _softmax_of_all(start, x, values, keep):
+    """`_add_softmax` where there is nothing to add to, and no -inf.
+
+    XLA makes one program of product, maximum and exponential on a CPU if these are all.
+    """
+    del start
+    top = _top(x)
+    p = jnp.exp(x - top)
+    total = jnp.sum(p, axis=0, keepdims=True)
+    p = p if keep is None else p * keep.astype(p.dtype)
+    return top, total, tiles.dot_first(values, p)
+
+
 def _add_softmax(carry, x, values, keep):
     """One more block of logits [k, q] with values [k, Dv]: running max, sum, values."""
     top, total, read = carry
-    higher = jnp.maximum(top, jnp.max(x, axis=0, keepdims=True))
+    higher = jnp.maximum(top, _top(x))
     p = jnp.exp(x - higher)
     shrink = jnp.exp(top - higher)
     total = total * shrink + jnp.sum(p, axis=0, keepdims=True)
     p = p if keep is None else p * keep.astype(p.dtype)
     return higher, total, read * shrink + tiles.dot_first(values, p)
+
+
+def _top(x):
+    """The greatest logits, on which no result depends, and so no derivative."""
+    return jnp.max(lax.stop_gradient(x), axis=0, keepdims=True)
 
 
 def _add_sigmoid(carry, x, values, keep):

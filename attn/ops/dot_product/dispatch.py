@@ -48,28 +48,24 @@ class Explanation:
         platform: "cpu", "gpu" or "tpu".
         implementation: which one runs; None if the one that was named cannot.
         others: why each of the others does not, by name.
-        forward: block lengths of the forward pass, where we choose them.
-        backward: those of the backward pass.
-        visited: share of the blocks of the forward pass in which mask_mod allows
-            anything; None without it, or if that is known only in the run.
+        plan: the lengths of blocks and what goes at once, where we choose them.
+        visited: share of the blocks in which mask_mod allows anything; None without
+            it, or if that is known only in the run.
     """
 
     platform: str
     implementation: str | None
     others: dict[str, str]
-    forward: Plan | None = None
-    backward: Plan | None = None
+    plan: Plan | None = None
     visited: float | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.implementation or 'nothing'} runs on {self.platform}"]
-        for name in ("forward", "backward"):
-            plan = getattr(self, name)
-            if plan is not None:
-                heads = "one after another" if plan.loop else "all at once"
-                if plan.examples:
-                    heads = f"of {plan.examples} examples at once"
-                lines.append(f"  {name}: {plan.q} x {plan.k} blocks, heads {heads}")
+        if self.plan is not None:
+            heads = "one after another" if self.plan.loop else "all at once"
+            if self.plan.examples:
+                heads = f"of {self.plan.examples} examples at once"
+            lines.append(f"  {self.plan.q} x {self.plan.k} blocks, heads {heads}")
         if self.visited is not None:
             lines.append(f"  mask_mod leaves {self.visited:.1%} of the blocks")
         lines += [f"not {name}: {why}" for name, why in self.others.items()]
@@ -186,15 +182,13 @@ def _explain(inputs: Inputs, asked: Asked, implementation: str | None) -> Explan
     made = Explanation(jax.default_backend(), chosen, others)
     if chosen != "blockwise":
         return made
-    forward, backward = blockwise.plans_for(inputs, asked)
+    plan = blockwise.plan_for(inputs, asked)
     visited = None
     if inputs.seen is not None and not isinstance(inputs.seen, jax.core.Tracer):
         with jax.ensure_compile_time_eval():
             sizes = inputs.q.shape[1], inputs.k.shape[1]
-            visited = float(skips.of_blocks(inputs.seen, sizes, forward).mean())
-    return dataclasses.replace(
-        made, forward=forward, backward=backward, visited=visited
-    )
+            visited = float(skips.of_blocks(inputs.seen, sizes, plan).mean())
+    return dataclasses.replace(made, plan=plan, visited=visited)
 
 
 def _tried(

@@ -84,7 +84,7 @@ def test_what_is_hidden_is_not_visited(options, clean):
     settings |= {"return_weights": False, "normalize": "softmax"}
     inputs, asked = problem.check(q, k, v, **settings | options)
 
-    y = blockwise.attend(inputs, asked, (plan, plan))
+    y = blockwise.attend(inputs, asked, plan)
 
     spoilt = np.isnan(np.asarray(y[0, :, 0, 0]))
     assert not np.any(spoilt & clean(np.arange(64)))
@@ -105,21 +105,30 @@ def test_blocks_cover_any_length_evenly():
     ("sizes", "together"),
     [
         ((32, 197, 3), 2),
-        ((35, 49, 3), 35),
-        ((30, 197, 1), 6),
-        ((7, 197, 3), 1),  # two would fit, but do not divide seven
-        ((8, 197, 12), 1),  # one is more than it should be, but not by far
-        ((8, 400, 4), 0),
-        ((8, 20, 3), 0),  # all of them
+        ((560, 49, 3), 35),
+        ((90, 197, 1), 6),
+        ((17, 197, 3), 1),  # two would fit, but do not divide seventeen
+        ((8, 577, 12), 1),  # one is more than it should be, but not by far
+        ((2, 900, 6), 0),
     ],
 )
 def test_so_many_examples_go_at_once_that_their_scores_stay_small(sizes, together):
     batch, length, heads = sizes
     x = jax.ShapeDtypeStruct((batch, length, heads, 16), jnp.float32)
     found = dot_product.explain(x, x, x)
-    assert found.forward.examples == found.backward.examples == together
+    assert found.plan.examples == together
+    assert found.plan.loop
     said = f"197 x 197 blocks, heads of {together} examples at once"
     assert (said in str(found)) == (length == 197)
+
+
+@pytest.mark.parametrize("sizes", [(35, 49, 3), (11, 197, 3), (8, 20, 3)])
+def test_there_is_no_loop_where_all_scores_are_few(sizes):
+    batch, length, heads = sizes
+    x = jax.ShapeDtypeStruct((batch, length, heads, 16), jnp.float32)
+    found = dot_product.explain(x, x, x)
+    assert not found.plan.loop
+    assert found.plan.examples == 0
 
 
 @pytest.mark.parametrize("examples", [1, 6])
@@ -154,7 +163,7 @@ def test_what_an_example_reads_does_not_depend_on_those_beside_it(examples):
                 mask_mod=lambda b, n, t, s: (s + b + n) % 4 > 0,
                 score_mod=lambda x, b, n, t, s: x + slopes[b] * (t - s),
             )
-            return blockwise.attend(inputs, asked, (plan, plan))
+            return blockwise.attend(inputs, asked, plan)
 
         y, back = jax.vjp(read, q, k, v, bias[:1] if shared else bias, slopes)
         return y, back(dy)

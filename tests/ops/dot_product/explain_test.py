@@ -25,7 +25,7 @@ def test_every_implementation_is_explained():
     assert found.others["reference"] == "comes after blockwise"
     assert found.others["xla"] == "only by its name on cpu"
     assert found.others["cudnn"] == "cudnn needs a GPU, not a cpu"
-    assert str(found).startswith("blockwise runs on cpu\n  forward: 300 x 300 blocks")
+    assert str(found).startswith("blockwise runs on cpu\n  300 x 300 blocks")
     for name, why in found.others.items():
         assert f"\nnot {name}: {why}" in str(found)
 

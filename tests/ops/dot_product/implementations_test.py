@@ -1,6 +1,7 @@
 """Every implementation through one set of tests, against the reference.
 
-`loop` and `at_once` are `blockwise` in blocks so small that these sizes have many.
+Those of `SMALL` are `blockwise`: in blocks so small that these sizes have many, and in
+one, `whole`.
 """
 
 import functools
@@ -17,20 +18,18 @@ from attn.ops.dot_product.blocks import Plan
 
 B, T, S, N, K, D, DV = 2, 13, 21, 4, 2, 6, 5
 SMALL = {
-    "loop": (Plan(4, 8, loop=True, wide=True), Plan(8, 4, loop=True, wide=True)),
-    "examples": (
-        Plan(4, 8, True, True, examples=1),
-        Plan(8, 4, True, True, examples=1),
-    ),
-    "at_once": (Plan(5, 4, loop=False, wide=False), Plan(4, 7, loop=False, wide=False)),
+    "loop": Plan(4, 8, loop=True, wide=True),
+    "examples": Plan(8, 4, True, True, examples=1),
+    "at_once": Plan(5, 4, loop=False, wide=False),
+    "whole": Plan(T, S, loop=False, wide=True),
 }
 NAMES = (*SMALL, "xla", "tokamax", "pallas_tpu")
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    for name, plans in SMALL.items():
-        function = functools.partial(blockwise.attend, plans=plans)
+    for name, plan in SMALL.items():
+        function = functools.partial(blockwise.attend, plan=plan)
         monkeypatch.setitem(dot_product.IMPLEMENTATIONS, name, function)
 
 
@@ -80,6 +79,7 @@ CASES = {
         ("xla", "tokamax"),
     ),
     "cap, bias": ({"logits_cap": 0.8, "bias": normal(B, 1, T, S)}, ("tokamax",)),
+    "dropout": ({"dropout_rate": 0.4, "dropout_rng": 9}, ()),
     "dropout, bias": (
         {"dropout_rate": 0.4, "dropout_rng": 7, "bias": normal(1, 1, 1, S)},
         (),
@@ -179,7 +179,7 @@ def test_bfloat16_stays_near_float32(name):
         assert np.max(error) < 0.03 * np.max(np.abs(y))
 
 
-@pytest.mark.parametrize("name", ["reference", "loop", "at_once", "xla"])
+@pytest.mark.parametrize("name", ["reference", "loop", "at_once", "whole", "xla"])
 def test_who_sees_nothing_reads_zeros_and_passes_nothing_back(name):
     require(name)
     see = mask(B, N, T, S)
@@ -197,7 +197,7 @@ def test_who_sees_nothing_reads_zeros_and_passes_nothing_back(name):
         assert np.all(np.isfinite(x))
 
 
-@pytest.mark.parametrize("name", ["reference", "loop", "xla"])
+@pytest.mark.parametrize("name", ["reference", "loop", "whole", "xla"])
 def test_targets_whose_window_is_beyond_the_last_source_read_zeros(name):
     inputs = [x.copy() for x in arrays(targets=12, sources=5)]
     inputs[0][:, 7:] = np.nan
@@ -214,7 +214,7 @@ def in_clean_padding():
     return both("reference", arrays(), **lengths)
 
 
-@pytest.mark.parametrize("name", ["reference", "loop", "xla", "pallas_tpu"])
+@pytest.mark.parametrize("name", ["reference", "loop", "whole", "xla", "pallas_tpu"])
 def test_padding_has_no_influence_not_even_nan(name):
     lengths = {"q_lengths": np.array([5, 13]), "kv_lengths": np.array([21, 9])}
     dirty = [x.copy() for x in arrays()]
@@ -226,7 +226,7 @@ def test_padding_has_no_influence_not_even_nan(name):
     assert np.all(np.asarray(got[2][1, :9]) != 0)
 
 
-@pytest.mark.parametrize("name", ["reference", "loop"])
+@pytest.mark.parametrize("name", ["reference", "loop", "whole"])
 def test_a_bias_of_minus_infinity_is_a_mask(name):
     see = mask(1, 1, T, S)
     see[..., 3, :] = False
@@ -260,6 +260,14 @@ def test_scores_of_minus_infinity_are_a_mask_beside_another(name):
         got = both(name, arrays(), **given)
         want = both("reference", arrays(), mask=see[None, None], **options)
         close(got, want)
+
+
+@pytest.mark.parametrize("name", ["reference", *SMALL])
+def test_who_has_no_finite_score_reads_zeros(name):
+    hidden = lambda x, b, n, t, s: jnp.where(t < 3, -jnp.inf, x)
+    see = np.broadcast_to(np.arange(T)[:, None] >= 3, (T, S))
+    got = both(name, arrays(), score_mod=hidden)
+    close(got, both("reference", arrays(), mask=see[None, None]))
 
 
 def test_xla_adds_a_bias_of_more_places_than_its_queries_have():

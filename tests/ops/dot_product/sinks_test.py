@@ -1,6 +1,7 @@
 """A logit beside those of the sources, of which nothing is read.
 
-`loop` and `at_once` are `blockwise` in blocks so small that these sizes have many.
+Those of `SMALL` are `blockwise`: in blocks so small that these sizes have many, and in
+one, `whole`.
 """
 
 import functools
@@ -15,16 +16,17 @@ from attn.ops.dot_product.blocks import Plan
 
 B, T, S, N, K, D, DV = 2, 13, 21, 4, 2, 6, 5
 SMALL = {
-    "loop": (Plan(8, 8, loop=True, wide=True), Plan(8, 16, loop=True, wide=True)),
-    "examples": (Plan(8, 8, True, True, 1), Plan(8, 16, True, True, 1)),
-    "at_once": (Plan(8, 8, loop=False, wide=False),) * 2,
+    "loop": Plan(8, 8, loop=True, wide=True),
+    "examples": Plan(8, 16, True, True, 1),
+    "at_once": Plan(8, 8, loop=False, wide=False),
+    "whole": Plan(T, S, loop=False, wide=True),
 }
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    for name, plans in SMALL.items():
-        function = functools.partial(blockwise.attend, plans=plans)
+    for name, plan in SMALL.items():
+        function = functools.partial(blockwise.attend, plan=plan)
         monkeypatch.setitem(dot_product.IMPLEMENTATIONS, name, function)
 
 
@@ -71,7 +73,7 @@ def oracle(mask):
     return y, dq, dk, dv, dsinks
 
 
-@pytest.mark.parametrize("implementation", ["loop", "at_once", "reference"])
+@pytest.mark.parametrize("implementation", [*SMALL, "reference"])
 def test_is_the_formula(implementation):
     mask = np.random.default_rng(1).random((B, T, S)) < 0.6
     mask[0, 3] = False  # a target that sees the sink alone reads and learns nothing
@@ -81,9 +83,10 @@ def test_is_the_formula(implementation):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
-def test_dropout_and_cap_leave_the_sink_alone():
+@pytest.mark.parametrize("name", ["loop", "whole"])
+def test_dropout_and_cap_leave_the_sink_alone(name):
     options = {"dropout_rate": 0.3, "dropout_rng": jax.random.key(0), "logits_cap": 0.5}
-    got, want = (both(name, **options) for name in ("loop", "reference"))
+    got, want = (both(which, **options) for which in (name, "reference"))
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
