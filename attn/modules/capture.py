@@ -136,10 +136,12 @@ def capture(
         those of a function that Flax had traced before, as by `nn.jit`, come last.
     """
     kwargs.setdefault("train", False)
+    # Training moves averages, which are not kept.
+    mutable = [COLLECTION, *(name for name in variables if name != "params")]
     called: dict[str, int] = {}
     token = _called.set(called)
     try:
-        y, state = module.apply(variables, *args, mutable=[COLLECTION], **kwargs)
+        y, state = module.apply(variables, *args, mutable=mutable, **kwargs)
     finally:
         _called.reset(token)
     is_map = lambda leaf: isinstance(leaf, Map)

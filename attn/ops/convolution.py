@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from attn.ops import banded, im2col
@@ -68,15 +69,22 @@ def conv_general_dilated(
     exact = {"precision": precision, "preferred_element_type": preferred_element_type}
     common = all(n == 1 for n in jax.tree.leaves(options)) and x.ndim == 4
     name = program(x.shape, kernel.shape, strides) if common else "xla"
-    if name == "xla":
+    pads = padding
+    if isinstance(padding, str) and common:
+        pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    if name == "xla" or not _has_room(x.shape[1:3], kernel.shape[:2], pads):
         options |= exact | {"dimension_numbers": dimension_numbers}
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    padding = tuple((int(before), int(after)) for before, after in padding)
+    padding = tuple((int(before), int(after)) for before, after in pads)
     return fused_convolution(
         x, kernel, name, strides, padding, precision, preferred_element_type
     )
+
+
+def _has_room(size: Sequence[int], kernel: Sequence[int], pads: Any) -> bool:
+    """Whether a padded map is as large as the kernel."""
+    sides = zip(size, kernel, pads, strict=True)
+    return all(length + sum(pad) >= side for length, side, pad in sides)
 
 
 @functools.partial(jax.jit, static_argnums=range(2, 7))
@@ -131,5 +139,5 @@ def max_pool(x: jax.Array) -> jax.Array:
         return im2col.max_pool(x)
     odd = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
     window = (1, 2, 2, 1)
-    lowest = jnp.array(-jnp.inf, x.dtype)
+    lowest = np.array(-np.inf, x.dtype)  # traced, XLA's maximum had no gradient
     return lax.reduce_window(x, lowest, lax.max, window, window, odd)

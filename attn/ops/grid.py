@@ -31,7 +31,7 @@ def regular_grid(size: tuple[int, int], *, align_corners: bool) -> np.ndarray:
 
 def _places(length: int, align_corners: bool) -> np.ndarray:
     if align_corners:
-        return np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
+        return np.zeros(1) if length == 1 else np.linspace(-1, 1, length)
     return (2 * np.arange(length) + 1) / length - 1
 
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from attn.ops import varying
+
 
 def conv_general_dilated(
     x: jax.Array,
@@ -131,7 +133,8 @@ def fold(
         return there, None
 
     numbered = (jnp.arange(len(taps)), taps)
-    return lax.scan(add, jnp.zeros(shape, taps.dtype), numbered)[0]
+    start = varying.like(jnp.zeros(shape, taps.dtype), taps)
+    return lax.scan(add, start, numbered)[0]
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -137,6 +137,7 @@ def keypoint_similarity(
         sigmas: of each of the J joints, how far people's labels of it lie apart.
     """
     square = jnp.sum(jnp.square(points - truth), axis=-1)
+    square = square.astype(jnp.promote_types(square.dtype, jnp.float32))
     spread = jnp.asarray(2 * np.square(2 * np.asarray(sigmas)), square.dtype)
     area = (area + float(np.finfo(np.float64).eps))[..., None]
     room = jnp.broadcast_to(spread, square.shape) * area

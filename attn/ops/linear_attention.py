@@ -30,6 +30,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from attn.ops import varying
 from attn.ops.dot_product import masked_softmax
 from attn.ops.shapes import check_kv_mask, known
 
@@ -166,7 +167,8 @@ def empty_state(x: jax.Array, v: jax.Array, features: Features) -> LinearState:
     batch, heads, size = v.shape[0], *_feature_shape(x, features)
     total = jnp.zeros((batch, heads, size))
     values = jnp.zeros((batch, heads, size, v.shape[-1]))
-    return LinearState(jnp.full_like(total, LOWEST), total, values)
+    state = LinearState(jnp.full_like(total, LOWEST), total, values)
+    return varying.like(state, (x, v))
 
 
 def causal_step(

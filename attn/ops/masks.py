@@ -22,7 +22,7 @@ def causal() -> MaskMod:
 
 def sliding_window(left: int, right: int) -> MaskMod:
     """Target t sees the sources from t - left to t + right."""
-    return lambda b, n, t, s: (s >= t - left) & (s <= t + right)
+    return lambda b, n, t, s: (t - s <= left) & (s - t <= right)
 
 
 def prefix_lm(prefix: jax.Array) -> MaskMod:

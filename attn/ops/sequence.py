@@ -37,8 +37,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from attn.ops import dot_product
-from attn.ops.dot_product import blocks, blockwise, heads, mods, problem, skips, varying
+from attn.ops import dot_product, varying
+from attn.ops.dot_product import blocks, blockwise, heads, mods, problem, skips
 from attn.ops.dot_product.mods import MaskMod, ScoreMod
 from attn.ops.dot_product.problem import Asked, Inputs
 

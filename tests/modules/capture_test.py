@@ -137,6 +137,15 @@ def test_train_is_false_unless_it_is_given():
     np.testing.assert_array_equal(maps["channel_gate"].values, x[:, 0] + 100)
 
 
+def test_a_module_that_keeps_averages_is_heard_in_training():
+    module, x = attn.modules.create("cbam", reduction=2), jnp.ones((2, 5, 4, 8))
+    variables = module.init(jax.random.key(0), x, train=False)
+    assert "batch_stats" in variables
+    y, maps = attn.capture(module, variables, x, train=True)
+    assert y.shape == x.shape
+    assert maps
+
+
 def test_a_callable_is_called_only_when_somebody_captures():
     calls = []
 

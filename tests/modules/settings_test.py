@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import attn
+from attn import settings
 from attn.modules import MODULES
 from tests.modules.cases import CASES, GRID, SHAPES, on_grid
 
@@ -310,3 +311,48 @@ def test_another_program_has_the_same_numbers(name, field):
         for module in modules
     )
     assert one != other
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("multi_head", {"implementation": "foo"}, "unknown implementation 'foo'"),
+        ("multi_head", {"prefix": -1}, "'prefix' .* at least 0, got -1"),
+        (
+            "multi_head",
+            {"position": {"name": "conditional", "kernel_size": 0}},
+            "got 0",
+        ),
+        ("multi_head", {"position": {"name": "sinusoidal", "temperature": 0}}, "got 0"),
+        ("multi_head", {"position": {"name": "rotary", "temperature": -2}}, "got -2"),
+        ("multi_head", {"position": {"name": "log_relative", "hidden": 0}}, "got 0"),
+        ("spatial_transformer", {"widths": (4, 0)}, r"got \(4, 0\)"),
+        ("spatial_transformer", {"output_size": (0, 3)}, r"got \(0, 3\)"),
+        ("spatial_transformer", {"downsample": 0}, "got 0"),
+        ("spatial_transformer", {"kernel_size": 0}, "got 0"),
+        ("spatial_transformer", {"control_points": 0}, "got 0"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(name, given, says):
+    with pytest.raises(settings.Invalid, match=says):
+        attn.modules.create(name, **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("multi_head", {"position": "rotary", "head_dim": 1}, "that 2 divides, got 1"),
+        (
+            "multi_head",
+            {"position": "rotary_2d", "head_dim": 2},
+            "that 4 divides, got 2",
+        ),
+        ("neighborhood", {"window": 5}, "larger than its grid of 4 x 3"),
+        ("neighborhood", {"window": 2, "stride": 3}, "stride of 3 is longer than"),
+    ],
+)
+def test_what_does_not_fit_the_tokens_is_a_mistake_of_the_config(name, given, says):
+    module = attn.modules.create(name, **given)
+    x = jnp.ones((2, 12, 16))
+    with pytest.raises(settings.Invalid, match=says):
+        module.init(jax.random.key(0), x, grid=(4, 3), train=False)

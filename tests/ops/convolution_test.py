@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
 from attn import ops
 from attn.models import cost
@@ -114,3 +115,38 @@ def test_pooling_is_the_same_everywhere(monkeypatch, platform):
     for row, column in np.ndindex(3, 3):
         window = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
         np.testing.assert_array_equal(y[:, row, column], window.max((1, 2)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_pooling_has_one_gradient_everywhere(monkeypatch, dtype):
+    x = jnp.round(2 * jnp.cos(7 * jnp.arange(2.0 * 5 * 6 * 3))).reshape(2, 5, 6, 3)
+    of = jax.grad(lambda x: jnp.sum(jnp.cos(convolution.max_pool(x))))
+    want = jax.jit(of)(x.astype(dtype))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    got = jax.jit(lambda x: of(x))(x.astype(dtype))
+    np.testing.assert_array_equal(got.astype(np.float32), want.astype(np.float32))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_map_without_room_for_the_kernel_becomes_an_empty_one(channels):
+    x, kernel = jnp.ones((2, 3, 9, channels)), jnp.ones((5, 5, channels, 2))
+    y = convolution.conv_general_dilated(x, kernel, (1, 1), "VALID")
+    assert y.shape == (2, 0, 5, 2)
+
+
+@pytest.mark.parametrize("channels", [2, 8])
+def test_gradients_differ_between_devices_as_what_they_are_of(channels):
+    x = jax.random.normal(jax.random.key(0), (8, 9, 10, channels))
+    kernel = jax.random.normal(jax.random.key(1), (7, 7, channels, 3))
+
+    def loss(kernel, x):
+        y = convolution.conv_general_dilated(x, kernel, (1, 1), "SAME")
+        return jnp.sum(jnp.sin(y))
+
+    of_both = jax.grad(loss, argnums=(0, 1))
+    mesh = Mesh(jax.devices(), ("data",))
+    whole, part = PartitionSpec(), PartitionSpec("data")
+    specs = {"in_specs": (whole, part), "out_specs": (whole, part)}
+    got = jax.jit(jax.shard_map(of_both, mesh=mesh, **specs))(kernel, x)
+    for ours, expected in zip(got, of_both(kernel, x), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)

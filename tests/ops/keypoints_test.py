@@ -149,3 +149,17 @@ def test_similarity_is_that_of_pycocotools():
     assert 0.1 < np.min(expected) < np.max(expected) < 0.9
     np.testing.assert_allclose(measure(truth, truth, visible, area), 1, atol=1e-6)
     assert not measure(points, truth, np.zeros_like(visible), area).any()
+
+
+def test_similarity_of_whole_numbers_is_that_of_numbers():
+    truth = np.array([[10, 20], [30, 40]])
+    visible, area = np.ones(2, bool), np.float32(900)
+    both = (
+        keypoints.keypoint_similarity(
+            (truth + 1).astype(dtype), truth, visible, area, sigmas=SIGMAS[:2]
+        )
+        for dtype in (np.int32, np.float32)
+    )
+    whole, number = both
+    assert 0.1 < number < 0.99
+    np.testing.assert_allclose(whole, number, rtol=1e-6)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
 from attn.ops import kernel_features
 from attn.ops.linear_attention import (
@@ -261,3 +262,22 @@ def test_the_gradient_of_elu_features_has_no_gap_at_zero():
     x = np.array([-1e-6, 0.0, 1e-6], np.float32)
     found = jax.grad(lambda x: kernel_features.elu_features(x).sum())(x)
     np.testing.assert_allclose(found, 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_differs_between_devices_as_its_arrays_do(causal):
+    rng = np.random.default_rng(8)
+    q, k, v = (rng.normal(size=(8, 40, 2, 4)).astype(np.float32) for _ in "qkv")
+
+    def loss(q, k, v):
+        y = linear_attention(
+            q, k, v, kernel_features.elu_features, causal=causal, block=8
+        )
+        return jnp.sum(jnp.sin(y))
+
+    of_all = jax.grad(loss, argnums=(0, 1, 2))
+    spec = (PartitionSpec("data"),) * 3
+    mesh = Mesh(jax.devices(), ("data",))
+    program = jax.shard_map(of_all, mesh=mesh, in_specs=spec, out_specs=spec)
+    for ours, expected in zip(jax.jit(program)(q, k, v), of_all(q, k, v), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)

@@ -322,3 +322,12 @@ def test_who_cannot_says_who_can(implementation, option, says):
     }
     with pytest.raises(NotImplementedError, match=says):
         both(implementation, inputs(), **{option: functions[option]})
+
+
+def test_a_window_may_reach_as_far_as_a_number_can():
+    far = 2**31 - 1
+    see = masks.sliding_window(1, far)
+    place = (jnp.int32(0), jnp.int32(0))
+    assert see(*place, jnp.int32(5), jnp.int32(9))
+    assert see(*place, jnp.int32(5), jnp.int32(4))
+    assert not see(*place, jnp.int32(5), jnp.int32(3))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
 from attn.ops.outlook import outlook_attention, outlook_matrix
 
@@ -63,3 +64,16 @@ def test_refuses_even_windows_and_other_centres():
         outlook_attention(weights[..., :4, :4], value)
     with pytest.raises(ValueError, match="4x5 has 2x3 centres with stride 2"):
         outlook_attention(weights, value, stride=2)
+
+
+def test_differs_between_devices_as_its_arrays_do():
+    weights = jax.random.normal(jax.random.key(0), (8, 5, 4, 2, 9, 9))
+    value = jax.random.normal(jax.random.key(1), (8, 5, 4, 2, 3))
+    loss = lambda *a: jnp.sum(jnp.sin(outlook_attention(*a)))
+    of_both = jax.grad(loss, argnums=(0, 1))
+    spec = (PartitionSpec("data"),) * 2
+    mesh = Mesh(jax.devices(), ("data",))
+    program = jax.shard_map(of_both, mesh=mesh, in_specs=spec, out_specs=spec)
+    pairs = zip(jax.jit(program)(weights, value), of_both(weights, value), strict=True)
+    for ours, expected in pairs:
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)

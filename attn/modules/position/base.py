@@ -33,7 +33,7 @@ class Position(nn.Module):
         param_dtype: type in which parameters are kept.
     """
 
-    prefix: int = 0
+    prefix: settings.Count = 0
     param_dtype: jnp.dtype = jnp.float32
 
     # Of "tokens", "rotate" and "bias".
@@ -140,6 +140,16 @@ class Position(nn.Module):
                     f" takes {self.prefix + height * width} tokens, got {x.shape[1]}"
                 )
         return height, width
+
+    def _divisible(self, x: jax.Array) -> int:
+        """The number of channels of tokens or heads, which `divisor` divides."""
+        channels = x.shape[-1]
+        if channels % self.divisor:
+            raise settings.Invalid(
+                f"{type(self).__name__} needs a number of channels that {self.divisor}"
+                f" divides, got {channels}"
+            )
+        return channels
 
     def _kept(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the parameter `name`: as it is, or else as it is to be made."""

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn import settings
 from attn.modules.position.base import Grid, Position
 
 
@@ -24,7 +25,7 @@ class Conditional(Position):
         prefix, param_dtype: as in Position; prefix tokens stay as they are.
     """
 
-    kernel_size: int = 3
+    kernel_size: settings.Positive = 3
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
     of_grid: ClassVar[bool] = True
     blocks_before: ClassVar[int] = 1

@@ -36,7 +36,7 @@ class Learned(Position):
     """
 
     max_length: settings.Positive | None = None
-    trained_grid: tuple[int, int] | None = None
+    trained_grid: tuple[settings.Positive, settings.Positive] | None = None
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
 
     def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn import settings
 from attn.modules.position.base import Grid, Position, widen
 from attn.ops import positions
 
@@ -32,9 +33,9 @@ class LogRelative(Position):
         prefix, param_dtype: as in Position.
     """
 
-    hidden: int = 512
-    ceiling: float = 16.0
-    trained_grid: tuple[int, int] | None = None
+    hidden: settings.Positive = 512
+    ceiling: settings.PositiveFloat = 16.0
+    trained_grid: tuple[settings.Positive, settings.Positive] | None = None
     acts: ClassVar[tuple[str, ...]] = ("bias",)
     of_grid: ClassVar[bool] = True
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attn import settings
 from attn.modules.position.base import Grid, Position, part
 from attn.ops import positions
 
@@ -26,7 +27,7 @@ class Rotary(Position):
         prefix, param_dtype: as in Position; prefix tokens are the first numbers.
     """
 
-    temperature: float = 1e4
+    temperature: settings.PositiveFloat = 1e4
     acts: ClassVar[tuple[str, ...]] = ("rotate",)
     divisor: ClassVar[int] = 2
 
@@ -34,7 +35,7 @@ class Rotary(Position):
         self, q: jax.Array, k: jax.Array, grid: Grid | None = None
     ) -> tuple[jax.Array, jax.Array]:
         del grid
-        angles = self._angles(max(q.shape[1], k.shape[1]), q.shape[-1])
+        angles = self._angles(max(q.shape[1], k.shape[1]), self._divisible(q))
         q, k = (positions.rotate(x, angles[: x.shape[1]]) for x in (q, k))
         return q, k
 
@@ -63,7 +64,7 @@ class Rotary2d(Position):
         prefix, param_dtype: as in Position; prefix tokens are not turned.
     """
 
-    temperature: float = 100.0
+    temperature: settings.PositiveFloat = 100.0
     acts: ClassVar[tuple[str, ...]] = ("rotate",)
     of_grid: ClassVar[bool] = True
     divisor: ClassVar[int] = 4
@@ -71,7 +72,7 @@ class Rotary2d(Position):
     def rotate(
         self, q: jax.Array, k: jax.Array, grid: Grid | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        grid, dim = self._grid(grid, q, k), q.shape[-1]
+        grid, dim = self._grid(grid, q, k), self._divisible(q)
         angles = positions.rotary_angles_2d(grid, dim, temperature=self.temperature)
         angles = np.pad(angles, ((self.prefix, 0), (0, 0)))
         return positions.rotate(q, angles), positions.rotate(k, angles)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attn import settings
 from attn.modules.position.base import Grid, Position, part
 from attn.ops import positions
 
@@ -27,7 +28,7 @@ class Sinusoidal(Position):
         prefix, param_dtype: as in Position; prefix tokens are the first numbers.
     """
 
-    temperature: float = 1e4
+    temperature: settings.PositiveFloat = 1e4
     order: Literal["interleaved", "halves"] = "interleaved"
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
     divisor: ClassVar[int] = 2
@@ -44,7 +45,7 @@ class Sinusoidal(Position):
 
     def _rows(self, x: jax.Array, length: int) -> jax.Array:
         """Of so many places, [1, T, C], for tokens such as x."""
-        channels = x.shape[-1]
+        channels = self._divisible(x)
         table = positions.sinusoidal(length, channels, temperature=self.temperature)
         if self.order == "halves":
             table = np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1)
@@ -62,16 +63,16 @@ class Sinusoidal2d(Position):
         prefix, param_dtype: as in Position; prefix tokens stay as they are.
     """
 
-    temperature: float = 1e4
+    temperature: settings.PositiveFloat = 1e4
     normalize: bool = True
-    scale: float = 2 * math.pi
+    scale: settings.PositiveFloat = 2 * math.pi
     acts: ClassVar[tuple[str, ...]] = ("tokens",)
     of_grid: ClassVar[bool] = True
     divisor: ClassVar[int] = 4
 
     def tokens(self, x: jax.Array, grid: Grid | None = None) -> jax.Array:
         grid = self._grid(grid, x)
-        channels = x.shape[-1]
+        channels = self._divisible(x)
         table = positions.sinusoidal_2d(
             grid,
             channels,

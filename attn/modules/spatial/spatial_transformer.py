@@ -74,12 +74,12 @@ class SpatialTransformer(nn.Module):
     scale: float | None = None
     count: Positive = 1
     localisation: Literal["conv", "dense"] = "conv"
-    widths: tuple[int, ...] | None = None
-    downsample: int = 2
-    kernel_size: int = 5
+    widths: tuple[Positive, ...] | None = None
+    downsample: Positive = 2
+    kernel_size: Positive = 5
     kernel_padding: Literal["VALID", "SAME"] = "VALID"
-    output_size: tuple[int, int] | None = None
-    control_points: int = 4
+    output_size: tuple[Positive, Positive] | None = None
+    control_points: Positive = 4
     align_corners: bool = False
     padding: Literal["zeros", "border", "reflection"] = "zeros"
     dtype: jnp.dtype | None = None

@@ -47,7 +47,11 @@ def find(module: Any, kv: jax.Array | None, q: jax.Array) -> State:
         )
     length = None
     if has(module, "kv_mask"):
-        length = get(module, "kv_mask").shape[1]
+        batch, length = get(module, "kv_mask").shape
+        if q.shape[0] != batch:
+            raise ValueError(
+                f"the cache of this {name} is for {batch} examples, got {q.shape[0]}"
+            )
     if not filled:
         if kv is not None and kv.shape[1] != length:
             raise ValueError(

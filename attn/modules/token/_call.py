@@ -104,8 +104,14 @@ def check(
         causal=causal,
         decode=decode,
     )
+    _check_tokens(q, kv)
     state = _cache.find(module, kv, q) if decode else _cache.NONE
     itself = kv is None and not state.cross
+    if causal and decode and not itself:
+        raise settings.Invalid(
+            f"{type(module).__name__} cannot be causal in cross-attention that decodes:"
+            " its targets have no places among the sources"
+        )
     sources = state.length or (q if kv is None else kv).shape[1]
     if causal and sources != q.shape[1] and not decode:
         raise ValueError(
@@ -123,7 +129,14 @@ def check(
     if kv_mask is not None:
         fresh = targets if itself else sources
         check_kv_mask(kv_mask, batch, fresh)
-        q, kv = _without_padding(q, kv, kv_mask, itself)
+        # "is" says that queries and keys are the same tokens, and stays true.
+        alike = q_position is k_position
+        k_position = _without_padding(k_position, kv_mask)
+        if itself:
+            q = _without_padding(q, kv_mask)
+            q_position = k_position if alike else _without_padding(q_position, kv_mask)
+        else:
+            kv = _without_padding(kv, kv_mask)
         if not decode or module.is_initializing():
             seen = kv_mask[:, None, None, :]
             mask = seen if mask is None else mask & seen
@@ -142,6 +155,14 @@ def check(
         q_position=q_position,
         k_position=k_position,
     )
+
+
+def _check_tokens(q: jax.Array, kv: jax.Array | None) -> None:
+    for name, tokens in (("q", q), ("kv", kv)):
+        if tokens is not None and tokens.ndim != 3:
+            raise ValueError(f"{name} must be tokens [B, T, C], got {tokens.shape}")
+    if kv is not None and kv.shape[0] != q.shape[0]:
+        raise ValueError(f"q has {q.shape[0]} examples and kv {kv.shape[0]}")
 
 
 def _supported(module: Any, **asked: bool) -> None:
@@ -183,11 +204,6 @@ def _check_position(name: str, position: jax.Array | None, x: jax.Array | None) 
         )
 
 
-def _without_padding(q, kv, kv_mask, itself):
+def _without_padding(x: jax.Array | None, kv_mask: jax.Array) -> jax.Array | None:
     """Zeros in place of padding, so that not even NaN there counts."""
-    real = kv_mask[:, :, None]
-    if itself:
-        return jnp.where(real, q, jnp.zeros((), q.dtype)), kv
-    if kv is None:
-        return q, kv
-    return q, jnp.where(real, kv, jnp.zeros((), kv.dtype))
+    return None if x is None else jnp.where(kv_mask[:, :, None], x, 0)

@@ -62,7 +62,7 @@ class MultiHead(Heads):
     qk_norm: bool = False
     gate: Literal["elementwise", "headwise"] | None = None
     position: str | Mapping[str, Any] | None = None
-    prefix: int = 0
+    prefix: settings.Count = 0
     normalize: Literal["softmax", "sigmoid", "sparsemax", "entmax15"] = "softmax"
     implementation: str | None = None
     attention_dropout: settings.Decay = 0.0
@@ -72,6 +72,9 @@ class MultiHead(Heads):
 
     def __post_init__(self):
         self.position = positions.check(self.position)
+        known, name = dot_product.IMPLEMENTATIONS, self.implementation
+        if name is not None and name not in known:
+            raise settings.unknown("implementation", name, known)
         super().__post_init__()
 
     def attend(self, call: Call) -> jax.Array:

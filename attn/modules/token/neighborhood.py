@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn import ops
+from attn import ops, settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.token._grid import Side, check_grid, pair
@@ -30,6 +30,7 @@ from attn.ops.neighborhood import (
     neighborhood_attention,
     neighborhood_mask,
     relative_places,
+    windows,
 )
 
 
@@ -73,6 +74,11 @@ class Neighborhood(Heads):
             name: pair(getattr(self, name))
             for name in ("window", "dilation", "stride", "causal")
         }
+
+        try:
+            windows(grid, **sizes)
+        except ValueError as error:
+            raise settings.Invalid(f"neighborhood: {error}") from error
 
         def matrix():
             return _matrix(query, key, bias, call.mask, grid, sizes)

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from attn.ops import varying
 from attn.ops.dot_product import (
     blocks,
     dropout,
@@ -39,7 +40,6 @@ from attn.ops.dot_product import (
     mods,
     skips,
     tiles,
-    varying,
 )
 from attn.ops.dot_product.blocks import Plan
 from attn.ops.dot_product.problem import Asked, Inputs

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn.ops.dot_product import mods, skips, tiles, varying
+from attn.ops import varying
+from attn.ops.dot_product import mods, skips, tiles
 from attn.ops.dot_product.blocks import Plan
 from attn.ops.dot_product.tiles import Head, Matrix, Sight
 

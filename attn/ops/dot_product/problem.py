@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from attn.ops.dot_product import mods
 
+FAR = 2**30  # a reach that is none: no sequence is as long
 NORMALIZATIONS = ("softmax", "sigmoid", "sparsemax", "entmax15")
 
 
@@ -107,8 +108,8 @@ def check(
         ValueError: something does not fit; the message has both numbers.
     """
     q, k, v = (jnp.asarray(x) for x in (q, k, v))
-    _check_shapes(q, k, v)
-    _check_settings(logits_cap, dropout_rate, dropout_rng, normalize)
+    _check_arrays(q, k, v)
+    _check_settings(scale, logits_cap, dropout_rate, dropout_rng, normalize)
     lead, sizes = q.shape[:-3], (q.shape[-2], q.shape[-3], k.shape[-3])
     left, right = _window(window)
     if is_causal:
@@ -118,7 +119,7 @@ def check(
     score, captured = mods.trace_score(score_mod, dtype) if score_mod else (None, ())
     inputs = Inputs(
         *(_flat(x) for x in (q, k, v)),
-        bias=None if bias is None else matrix("bias", bias, lead, sizes),
+        bias=None if bias is None else matrix("bias", _number(bias), lead, sizes),
         mask=None if mask is None else matrix("mask", _boolean(mask), lead, sizes),
         q_lengths=_lengths("q_lengths", q_lengths, lead),
         kv_lengths=_lengths("kv_lengths", kv_lengths, lead),
@@ -158,7 +159,10 @@ def broadcastable(name: str, array: jax.Array, shape: tuple[int, ...]) -> jax.Ar
     return array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
 
 
-def _check_shapes(q: jax.Array, k: jax.Array, v: jax.Array) -> None:
+def _check_arrays(q: jax.Array, k: jax.Array, v: jax.Array) -> None:
+    for name, x in (("queries", q), ("keys", k), ("values", v)):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{name} must be floating point, got {x.dtype}")
     if q.ndim < 3 or k.ndim != q.ndim or q.shape[:-3] != k.shape[:-3]:
         raise ValueError(
             "queries [B, T, N, D] and keys [B, S, K, D] must agree in B, got"
@@ -173,6 +177,8 @@ def _check_shapes(q: jax.Array, k: jax.Array, v: jax.Array) -> None:
         raise ValueError(
             f"heads of queries have {q.shape[-1]} channels, of keys {k.shape[-1]}"
         )
+    if q.shape[-1] < 1:
+        raise ValueError("heads of queries and keys have no channels")
     heads, groups = q.shape[-2], k.shape[-2]
     if groups < 1 or heads % groups:
         fit = [n for n in range(1, heads + 1) if heads % n == 0]
@@ -183,8 +189,10 @@ def _check_shapes(q: jax.Array, k: jax.Array, v: jax.Array) -> None:
 
 
 def _check_settings(
-    logits_cap: float | None, rate: float, rng: Any, normalize: str
+    scale: float | None, logits_cap: float | None, rate: float, rng: Any, normalize: str
 ) -> None:
+    if scale is not None and not math.isfinite(scale):
+        raise ValueError(f"scale must be a finite number, got {scale}")
     if normalize not in NORMALIZATIONS:
         raise ValueError(
             f"normalize must be one of {NORMALIZATIONS}, got {normalize!r}"
@@ -193,8 +201,10 @@ def _check_settings(
         raise ValueError(f"dropout_rate must be in [0, 1), got {rate}")
     if rate > 0 and rng is None:
         raise ValueError(f"dropout_rate={rate} needs a random key, dropout_rng")
-    if logits_cap is not None and not logits_cap > 0:
-        raise ValueError(f"logits_cap must be positive, got {logits_cap}")
+    if logits_cap is not None and not 0 < logits_cap < math.inf:
+        raise ValueError(
+            f"logits_cap must be None or positive and finite, got {logits_cap}"
+        )
 
 
 def _sinks(sinks: jax.Array | None, heads: int, normalize: str) -> jax.Array | None:
@@ -218,19 +228,29 @@ def _window(
     if window is None:
         return None, None
     pair = tuple(window) if isinstance(window, tuple | list) else (window, window)
-    if len(pair) != 2 or any(x is not None and (x != int(x) or x < 0) for x in pair):
+    whole = lambda x: math.isfinite(x) and x == int(x) and x >= 0
+    if len(pair) != 2 or not all(x is None or whole(x) for x in pair):
         raise ValueError(
             "window is a count of sources to each side, or a pair of counts (left,"
             f" right) of at least 0, got {window!r}"
         )
-    left, right = (None if x is None else int(x) for x in pair)
+    # Places are of 32 bits, so that a place and such a reach have no sum.
+    left, right = (None if x is None or x >= FAR else int(x) for x in pair)
     return left, right
 
 
 def _boolean(mask: jax.Array) -> jax.Array:
+    mask = jnp.asarray(mask)
     if mask.dtype != jnp.bool_:
         raise ValueError(f"mask must be boolean (True = may attend), got {mask.dtype}")
     return mask
+
+
+def _number(bias: jax.Array) -> jax.Array:
+    bias = jnp.asarray(bias)
+    if bias.dtype == jnp.bool_:
+        raise ValueError("bias is added to logits, and is boolean: is it a mask?")
+    return bias
 
 
 def _flat(x: jax.Array) -> jax.Array:

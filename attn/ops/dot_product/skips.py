@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from attn.ops.dot_product import tiles, varying
+from attn.ops import varying
+from attn.ops.dot_product import tiles
 from attn.ops.dot_product.blocks import SMALL, Plan
 from attn.ops.dot_product.problem import Asked, Inputs
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import attn
+from attn import settings
 from attn.modules.token import Token
 from tests.modules.cases import ALL, GRID, TOKEN, close, initialise, made, need, on_grid
 
@@ -123,6 +124,22 @@ def test_padding_changes_nothing(subject):
         close(y[:1, :5], short)
 
 
+def test_positions_of_padding_change_nothing(subject):
+    need(subject, "kv_mask")
+    place = jnp.cos(jnp.arange(subject.x.size)).reshape(subject.x.shape)
+
+    def loss(params, place):
+        variables = {**subject.variables, "params": params}
+        y = subject.plain(variables, subject.x, kv_mask=REAL, q_position=place)
+        return jnp.sum(jnp.sin(y), where=REAL[..., None])
+
+    run = jax.jit(jax.value_and_grad(loss))
+    want = run(subject.variables["params"], place)
+    junk = jnp.where(REAL[..., None], place, jnp.nan)
+    got = run(subject.variables["params"], junk)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
 def test_positions_count_for_queries_and_keys_and_not_for_values(subject):
     x, rng = subject.x, np.random.default_rng(5)
     place, of_q, of_kv = (
@@ -228,6 +245,22 @@ def test_cross_attention_keeps_its_sources(subject):
     for target in range(1, 4):
         y, cache = step(cache, q[:, target : target + 1])
         close(y, want[:, target : target + 1])
+
+
+def test_cross_attention_that_decodes_has_no_order(subject):
+    need(subject, "decode", "cross", "causal")
+    make = functools.partial(subject.module.init, jax.random.key(0))
+    asks = {"causal": True, "decode": True, "train": False}
+    with pytest.raises(settings.Invalid, match="cannot be causal in cross-attention"):
+        make(subject.x, subject.x, **asks)
+
+
+def test_examples_that_do_not_fit_are_refused(subject):
+    need(subject, "cross")
+    with pytest.raises(ValueError, match="q has 1 examples and kv 8"):
+        subject.plain(subject.variables, subject.x[:1], subject.x)
+    with pytest.raises(ValueError, match=r"q must be tokens \[B, T, C\], got"):
+        subject.plain(subject.variables, subject.x[0])
 
 
 def test_what_a_cache_cannot_do_is_said(subject):

@@ -237,7 +237,14 @@ def test_dropout_drops_each_weight_alone_and_keeps_the_mean():
         ({"window": (1, 2, 3)}, "a pair of counts"),
         ({"q_lengths": np.ones(B)}, "q_lengths must be whole numbers"),
         ({"kv_lengths": np.ones(3, int)}, r"\(3,\) does not broadcast to \[B\]"),
-        ({"logits_cap": 0.0}, "must be positive, got 0"),
+        ({"window": np.inf}, "at least 0, got inf"),
+        ({"window": (np.nan, 1)}, "at least 0, got"),
+        ({"logits_cap": 0.0}, "positive and finite, got 0"),
+        ({"logits_cap": np.inf}, "positive and finite, got inf"),
+        ({"scale": np.nan}, "scale must be a finite number, got nan"),
+        ({"bias": np.ones((T, S), bool)}, "is boolean: is it a mask"),
+        ({"v": np.ones((B, S, K, D), int)}, "values must be floating point, got int"),
+        ({"q": np.ones((B, T, N, 0)), "k": np.ones((B, S, K, 0))}, "no channels"),
         ({"dropout_rate": 1.0}, r"in \[0, 1\), got 1"),
         ({"dropout_rate": 0.5}, "needs a random key"),
         ({"normalize": "max"}, "one of .*sparsemax.* got 'max'"),
@@ -249,3 +256,13 @@ def test_says_what_does_not_fit(change, says):
     given = {"q": q, "k": k, "v": v} | change
     with pytest.raises(ValueError, match=says):
         dot_product.dot_product_attention(**given)
+
+
+@pytest.mark.parametrize("name", ["reference", "blockwise"])
+@pytest.mark.parametrize("far", [2**31 - 1, 2**31, 2**40])
+def test_a_reach_beyond_all_places_is_no_limit(name, far):
+    attend = functools.partial(
+        dot_product.dot_product_attention, *arrays(), implementation=name
+    )
+    np.testing.assert_array_equal(attend(window=(1, far)), attend(window=(1, None)))
+    np.testing.assert_array_equal(attend(window=(far, 0)), attend(window=(None, 0)))
