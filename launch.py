@@ -43,6 +43,7 @@ import os
 import pathlib
 import re
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import NoReturn
@@ -221,9 +222,11 @@ def load(overrides: Sequence[tuple[str, str]]):
     from attn.train.sweep import experiment_file
     from attn.workdir import files
 
-    file, _, arg = FLAGS.config.partition(":")
+    # a colon may be in the path, too
+    parts = re.fullmatch(r"(.*?\.py|[^:]*)(?::(.*))?", FLAGS.config, re.S)
+    file, arg = parts.groups("")
     path = files.local(file)
-    if not path.exists() and (HERE / path).exists():  # started from elsewhere
+    if not files.exists(path) and files.exists(HERE / path):  # started from elsewhere
         path = HERE / path
     return experiment_file.load(path, arg, overrides, add=FLAGS.add, tune=FLAGS.tune)
 
@@ -271,7 +274,7 @@ def evaluate(overrides: Sequence[tuple[str, str]]) -> None:
     from attn.commands import predict
     from attn.train import evaluation, machines
 
-    for path in predict.chosen(FLAGS.workdir, FLAGS.only):
+    for path in predict.with_checkpoint(FLAGS.workdir, FLAGS.only):
         program, step, values = evaluation.evaluate_checkpoint(
             path, FLAGS.checkpoint, overrides
         )
@@ -367,13 +370,21 @@ def given(overrides: Sequence[tuple[str, str]], *but: str) -> list[str]:
         word
         for flag in FLAGS.get_flags_for_module(sys.argv[0])
         if flag.present and flag.name not in but
-        for word in flag.serialize().split("\n")
+        for word in _words(flag)
     ]
     return words + [f"--config.{path}={text}" for path, text in overrides]
 
 
+def _words(flag: flags.Flag) -> list[str]:
+    """A flag as one word, or one for each value if it may be given several times."""
+    if isinstance(flag, flags.MultiFlag):
+        return [f"--{flag.name}={value}" for value in flag.value]
+    return [flag.serialize()]
+
+
 def check(experiment, points: Sequence) -> None:
     """Refuses what is wrong with a run of these points, as far as is known here."""
+    from attn import settings
     from attn.train import interruption, machines, program
     from attn.train.budget import match
     from attn.train.store import tracking
@@ -382,6 +393,11 @@ def check(experiment, points: Sequence) -> None:
     if FLAGS.match is not None:
         match.parse(FLAGS.match)
     machines.parse(FLAGS.distributed)
+    if not FLAGS.stale <= threading.TIMEOUT_MAX:  # nor is NaN
+        raise settings.Invalid(
+            f"--stale must be a number in 1..{threading.TIMEOUT_MAX:.0f}, got"
+            f" {FLAGS.stale}"
+        )
     for name in FLAGS.stop_on:
         interruption.signal_of(name)
     plan.check_name(FLAGS.parallel)

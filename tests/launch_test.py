@@ -9,8 +9,10 @@ import sys
 import types
 
 import pytest
+from absl import flags
 
 import launch as launcher
+from attn import settings
 from attn.commands import predict
 from attn.tasks import detection
 from attn.train import evaluation
@@ -146,13 +148,30 @@ def test_evaluate_leaves_out_what_no_example_has(monkeypatch, capsys):
     given = types.SimpleNamespace(workdir="w", only=[], checkpoint="last")
     monkeypatch.setattr(launcher, "FLAGS", given)
     monkeypatch.setattr(launcher, "begin", lambda: None)
-    monkeypatch.setattr(predict, "chosen", lambda *_: [pathlib.Path("w/point")])
+    monkeypatch.setattr(
+        predict, "with_checkpoint", lambda *_: [pathlib.Path("w/point")]
+    )
     monkeypatch.setattr(evaluation, "evaluate_checkpoint", lambda *_: found)
     launcher.evaluate([])
     assert capsys.readouterr().out == (
         "point: step 40, AP 12.50 %, AP50 25.00 %, APS 12.50 %,"
         " loss 3.0000, 4 examples\n"
     )
+
+
+def test_evaluates_the_points_that_have_a_checkpoint(tmp_path, capsys):
+    points = [{"name": name, "axes": {}} for name in ("a", "b", "c")]
+    (tmp_path / "experiment.json").write_text(json.dumps({"points": points}))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(settings.Invalid, match=f"no point of {tmp_path} has a checkpo"):
+        predict.with_checkpoint(str(tmp_path), [])
+    (tmp_path / "b" / "checkpoints" / "2").mkdir(parents=True)
+    assert predict.with_checkpoint(str(tmp_path), []) == [tmp_path / "b"]
+    assert capsys.readouterr().err == "a: no checkpoint yet\n"
+    # what is asked for by name is an error without one
+    assert predict.with_checkpoint(str(tmp_path), ["a"]) == [tmp_path / "a"]
 
 
 def test_writes_a_report_from_work_directories(done, tmp_path):
@@ -287,6 +306,15 @@ def assert_one_line(run, says):
         (["--workdir=s4://bucket/x"], "unknown kind of store 's4://'"),
         (["--config.model.slots.head=cbam"], "the sweep sets this field"),
         (["--add=no such"], "--add takes a module"),
+        (["--add={{'name': 'cbam'}}"], "--add takes a module"),
+        (["--stale=inf"], "--stale must be a number in 1..9223372036, got inf"),
+        (["--stale=nan"], "--stale must be a number in 1..9223372036, got nan"),
+        (["--workdir=" + "x" * 300], "cannot be written: File name too long"),
+        (["status", "--workdir=" + "x" * 300], "cannot be read: File name too long"),
+        (["evaluate", f"--workdir={__file__}"], "is not the work directory of a sweep"),
+        (["status", f"--workdir={__file__}"], "holds no sweep"),
+        (["--config=" + "x" * 300], "unknown experiment file"),
+        (["--config=gs://bucket/exp.py:tiny"], "gs://bucket/exp.py is in an object"),
         (["--flagfile=none.txt"], "none.txt"),
         (["--parallel=vmpa"], "'vmpa'; did you mean 'vmap'"),
     ],
@@ -337,6 +365,28 @@ def test_flags_in_a_file_may_set_fields(place, tmp_path):
 def test_the_default_experiment_is_found_from_elsewhere(tmp_path):
     run = launch("--config.train.stesp=3", cwd=tmp_path)
     assert_one_line(run, "did you mean 'steps'")
+
+
+def test_a_path_may_have_a_colon(tmp_path, monkeypatch):
+    (tmp_path / "a:b").mkdir()
+    (tmp_path / "a:b" / "widths.py").write_text(FILE)
+    for arg, name in (("", "widths"), (":x:y.py", "widths-x_y_py")):
+        config = f"{tmp_path}/a:b/widths.py{arg}"
+        given = types.SimpleNamespace(config=config, add=[], tune=[])
+        monkeypatch.setattr(launcher, "FLAGS", given)
+        assert launcher.load([]).name == name
+
+
+def test_a_value_of_several_lines_is_one_word():
+    values = flags.FlagValues()
+    flags.DEFINE_multi_string("add", [], "", flag_values=values)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    words = ["--add={'name':\n'cbam'}", "--add=none", "--workdir=a\nb"]
+    values(["launch.py", *words])
+    found = [
+        word for name in ("add", "workdir") for word in launcher._words(values[name])
+    ]
+    assert found == words
 
 
 def test_ctrl_c_is_one_line(monkeypatch, capsys):

@@ -26,6 +26,25 @@ def chosen(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:
     return [path for path in found if path.name in (only or names)]
 
 
+def with_checkpoint(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:
+    """The chosen points; where none is named, those that have a checkpoint.
+
+    Raises:
+        Invalid: there is none, or as `chosen` says.
+    """
+    found = chosen(workdir, only)
+    if only:
+        return found
+    names = lambda path: files.names(path / "checkpoints")
+    saved = [path for path in found if any(map(str.isdecimal, names(path)))]
+    if not saved:
+        raise settings.Invalid(f"no point of {workdir} has a checkpoint yet")
+    for path in found:
+        if path not in saved and machines.first():
+            print(f"{path.name}: no checkpoint yet", file=sys.stderr)
+    return saved
+
+
 def one(workdir: str, only: Sequence[str]) -> pathlib.Path:
     """The one point that is chosen.
 

@@ -46,6 +46,7 @@ def train(
         with (
             ending.together(),
             stores.reaching(directory),
+            loop.roomy(directory),
             _listener() as progress,
             interruption.watch(stop_on) as asked,
         ):

@@ -4,7 +4,7 @@ import pathlib
 import time
 
 from attn.report import standings
-from attn.workdir import standing
+from attn.workdir import files, standing
 from attn.workdir.standing import Standing
 
 LOOK = 2.0  # seconds between two looks
@@ -17,7 +17,7 @@ def read(directory: pathlib.Path) -> list[Standing]:
         Invalid: there is no sweep in the directory.
     """
     trials = directory / standing.TRIALS
-    places = [trials] if (trials / "experiment.json").exists() else []
+    places = [trials] if files.exists(trials / "experiment.json") else []
     return [standing.read(place) for place in [*places, directory]]
 
 

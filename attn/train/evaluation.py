@@ -178,7 +178,7 @@ def points(directory: pathlib.Path) -> list[pathlib.Path]:
     Raises:
         settings.Invalid: it is neither.
     """
-    if (directory / "config.json").exists():
+    if files.exists(directory / "config.json"):
         return [directory]
     experiment = files.read_json(directory / "experiment.json")
     if experiment is None:

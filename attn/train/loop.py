@@ -62,22 +62,14 @@ class Training:
             settings.Invalid: a checkpoint does not fit the config, or none is sound.
         """
         headline = self._program.task.metrics[0]
-        try:
-            with contextlib.ExitStack() as stack:
-                for run in self._runs:
-                    stack.enter_context(run.open(headline))
-                for runs, states in self._abreast():
-                    _Together(self._program, runs, self._progress, self._interruption)(
-                        states
-                    )
-        except Exception as error:
-            if _disk_is_full(error):
-                place = ", ".join(str(run.directory) for run in self._runs)
-                raise Failed(
-                    f"the disk of {place} is full; free some space and run"
-                    " the same command again to go on from the last checkpoint"
-                ) from error
-            raise
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(roomy(*(run.directory for run in self._runs)))
+            for run in self._runs:
+                stack.enter_context(run.open(headline))
+            for runs, states in self._abreast():
+                _Together(self._program, runs, self._progress, self._interruption)(
+                    states
+                )
 
     def _abreast(self) -> list[tuple[list[Run], list[State]]]:
         """The runs by the step they go on from, with their states."""
@@ -354,6 +346,29 @@ class _Clock:
             "ms_per_step": round(1000 * seconds / steps, 3),
             "examples_per_s": round(examples / seconds, 1),
         }
+
+
+@contextlib.contextmanager
+def roomy(*places: pathlib.Path) -> Iterator[None]:
+    """Tells a full disk from other errors.
+
+    Args:
+        places: that are written to.
+
+    Raises:
+        Failed: the disk is full.
+    """
+    try:
+        yield
+    except Failed:
+        raise
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        raise Failed(
+            f"the disk of {', '.join(map(str, places))} is full; free some space and"
+            " run the same command again to go on from the last checkpoint"
+        ) from error
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -42,7 +43,8 @@ class Train:
         score_every: steps between two evaluations whose predictions are scored, for
             tasks that do so; None for one at the end only, as decoding is expensive.
         select: which state is tested at the end: the "last", or the "best" of the
-            checkpoints by the headline metric on the validation split.
+            checkpoints by the headline metric on the validation split, which has to
+            be evaluated where there are some before the last.
         snapshot_every: steps between two snapshots of the attention maps, from before
             the first step to after the last; None for one at the end only.
         save_every: steps between two checkpoints; there is always one at the end.
@@ -201,11 +203,8 @@ class Program:
             task = tasks.create(config["task"], self.dataset.facts)
             self.task = task.attach(functools.partial(trained.model, Program))
         with _section("train"):
-            if self.train.select == "best" and "validation" not in self.dataset.splits:
-                raise settings.Invalid(
-                    "select='best' needs a validation split, and config.data.validation"
-                    " names none"
-                )
+            if self.train.select == "best":
+                self._check_selection()
         with _section("model"):
             self.model = self.build(config["model"])
         held = getattr(self.model, "held", ())
@@ -224,6 +223,27 @@ class Program:
         self._abstract = jax.eval_shape(self._start, self._seed(0), variables)
         with _section("optimizer"):
             optimizers.check(config["optimizer"], self._abstract.params)
+
+    def _check_selection(self) -> None:
+        """Refuses to select the best where only the last checkpoint has a figure."""
+        if "validation" not in self.dataset.splits:
+            raise settings.Invalid(
+                "select='best' needs a validation split, and config.data.validation"
+                " names none"
+            )
+        train, headline = self.train, self.task.metrics[0]
+        scored = self.task.scored and headline.kind == "corpus"
+        name = "score_every" if scored else "eval_every"
+        every = (train.score_every if scored else train.eval_every) or train.steps
+        both = math.lcm(every, train.save_every)  # steps between two with both
+        multiple = both in (every, train.save_every)
+        if train.save_every < train.steps and not (multiple and both < train.steps):
+            raise settings.Invalid(
+                f"select='best' needs checkpoints at the steps where {headline.name} is"
+                f" evaluated: one of save_every and {name} a multiple of the other, and"
+                f" both below steps={train.steps}, got save_every={train.save_every}"
+                f" and {name}={getattr(train, name)}"
+            )
 
     def build(self, section: Mapping[str, Any]) -> Any:
         """A model for the data and devices of this program, from a section `model`.

@@ -237,6 +237,8 @@ class Run:
         notes = {"seconds": self._seconds + seconds}
         name = self._opened.headline.name
         figure = selection.values.get(name) if selection else None
+        if figure is not None and not math.isfinite(figure):
+            figure = None  # to be better or worse than it means nothing
         self._opened.checkpoints.save(state, notes=notes, figure=figure)
 
     def wait(self) -> None:

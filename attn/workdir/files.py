@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -66,7 +67,7 @@ def listed(text: str) -> list[pathlib.Path]:
 
 
 def _is_local_directory(text: str) -> bool:
-    return "://" not in text and pathlib.Path(text).is_dir()
+    return "://" not in text and os.path.isdir(text)
 
 
 def make(directory: pathlib.Path) -> None:
@@ -87,7 +88,7 @@ def names(directory: pathlib.Path) -> list[str]:
 
 def exists(path: pathlib.Path) -> bool:
     """Whether there is a file or a directory."""
-    return stores.exists(path) if stores.has(path) else path.exists()
+    return stores.exists(path) if stores.has(path) else os.path.exists(path)
 
 
 def written(path: pathlib.Path) -> float:
@@ -114,7 +115,8 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     if stores.has(path):
         stores.put(path, content)
         return
-    draft = _draft(path, str(os.getpid()))
+    # the first process of every container has the same number
+    draft = _draft(path, f"{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
         with draft.open("wb") as file:
             file.write(content)
@@ -156,10 +158,15 @@ def create(path: pathlib.Path, content: bytes) -> bool:
     if stores.has(path):
         return stores.create(path, content)
     try:
-        with path.open("xb", buffering=0) as file:
-            file.write(content)
+        file = path.open("xb", buffering=0)
     except FileExistsError:
         return False
+    try:
+        with file:
+            file.write(content)
+    except OSError:
+        path.unlink(missing_ok=True)  # or others would take it for one of this process
+        raise
     return True
 
 
@@ -204,12 +211,16 @@ def read_json(path: pathlib.Path) -> Any:
     """Reads a file that `write_json` wrote; None where there is none.
 
     Raises:
-        Invalid: it holds something else, or nothing.
+        Invalid: it holds something else, or nothing, or cannot be read.
     """
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if stores.has(path):  # which may only be silent, see `stores.reaching`
+            raise
+        raise settings.Invalid(f"{path} cannot be read: {error.strerror}") from error
     try:
         return json.loads(content)
     except ValueError as error:
@@ -320,6 +331,10 @@ def check_access(directory: pathlib.Path, what: str) -> None:
         ours = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     except PermissionError:  # a parent that may not even be searched
         ours = False
+    except OSError as error:  # a name that is too long
+        raise settings.Invalid(
+            f"{what} {directory} cannot be written: {error.strerror}"
+        ) from error
     if not ours:
         raise settings.Invalid(
             f"{what} {directory} cannot be written: no access to {there}"

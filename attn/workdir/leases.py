@@ -201,7 +201,8 @@ class Lease:
     def content(self) -> bytes:
         """What the file says now, always of one size."""
         data = {**self._leases.facts, "beat": self._beats, **self.notes}
-        return json.dumps(data).encode()[:SIZE].ljust(SIZE - 1) + b"\n"
+        text = json.dumps(data, ensure_ascii=False)  # escaped, it might not fit
+        return text.encode(errors="replace")[: SIZE - 1].ljust(SIZE - 1) + b"\n"
 
     def renew(self) -> None:
         """Gives a sign of life, unless the lease is lost."""

@@ -1,11 +1,15 @@
 """Programs: wrong configs in one sentence, exact costs, one program for all seeds."""
 
+import contextlib
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from attn import modules, settings
+from attn.tasks import classification
 from attn.train import partition
 from attn.train.program import SECTIONS, Program
 from tests.train import small
@@ -90,9 +94,45 @@ def test_data_of_equal_shapes_and_other_classes_share_nothing(tmp_path):
 
 def test_other_data_need_the_split_by_which_the_first_selects():
     parts = {"data__train": "train[:300]", "data__validation": "train[300:340]"}
-    program = one(**parts, train__select="best")
+    program = one(**parts, train__select="best", train__save_every=4)
     with pytest.raises(ValueError, match="select='best' needs a validation split"):
         program.with_data(small.config(train__select="best"))
+
+
+@pytest.mark.parametrize(
+    ("eval_every", "save_every", "steps", "selects"),
+    [
+        (2, 4, 8, True),
+        (4, 2, 8, True),
+        (3, 2, 8, False),  # both at step 6 alone
+        (3, 2, 4, False),
+        (4, 2, 4, False),  # both at the last step alone
+        (3, 8, 8, True),  # there is one checkpoint to select
+    ],
+)
+def test_the_best_is_selected_among_checkpoints_with_a_figure(
+    eval_every, save_every, steps, selects
+):
+    every = {"train__eval_every": eval_every, "train__save_every": save_every}
+    parts = {"data__train": "train[:300]", "data__validation": "train[300:340]"}
+    config = small.config(**parts, **every, train__steps=steps, train__select="best")
+    says = f"got save_every={save_every} and eval_every={eval_every}"
+    with contextlib.nullcontext() if selects else pytest.raises(ValueError, match=says):
+        Program(config)
+
+
+@pytest.mark.parametrize("score_every", [None, 3, 4])
+def test_what_is_scored_apart_selects_where_it_is_scored(monkeypatch, score_every):
+    scored = dataclasses.replace(classification.ERROR, kind="corpus")
+    monkeypatch.setattr(classification.Classification, "metrics", (scored,))
+    monkeypatch.setattr(classification.Classification, "scored", True)
+    parts = {"data__train": "train[:300]", "data__validation": "train[300:340]"}
+    every = {"train__save_every": 4, "train__score_every": score_every}
+    config = small.config(**parts, **every, train__select="best")
+    says = f"save_every=4 and score_every={score_every}"
+    fits = score_every == 4
+    with contextlib.nullcontext() if fits else pytest.raises(ValueError, match=says):
+        Program(config)
 
 
 def test_batches_of_an_evaluation_are_a_multiple_of_the_devices():

@@ -165,6 +165,28 @@ def test_a_grey_picture_of_16_bits_is_shown_as_the_model_sees_it(
     assert 126 < shown[0].mean() < 129
 
 
+def test_a_photograph_on_its_side_is_shown_as_the_model_sees_it(
+    classifier, tmp_path, monkeypatch
+):
+    path, output = tmp_path / "x.png", tmp_path / "found.html"
+    random = np.random.default_rng(0).integers(0, 256, (480, 300, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x112] = 6  # orientation: to be turned by a quarter
+    Image.fromarray(random).save(path, exif=exif)
+    shown = []
+    draw = recognised.pictures.draw_boxes
+    monkeypatch.setattr(
+        recognised.pictures,
+        "draw_boxes",
+        lambda image, *rest: (shown.append(np.asarray(image)), draw(image, *rest)),
+    )
+    list(recognition.recognise(classifier, [path], output))
+    recognised.write(output)
+    np.testing.assert_array_equal(shown[0], pictures.read(path))
+    (entry,) = json.loads(output.with_suffix(".json").read_text())["pictures"]
+    assert (entry["width"], entry["height"]) == (480, 300)
+
+
 def test_boxes_are_drawn_where_they_are(tmp_path):
     path, output = tmp_path / "plain.png", tmp_path / "out.html"
     Image.fromarray(np.full((100, 150, 3), 255, np.uint8)).save(path)

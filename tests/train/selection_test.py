@@ -1,5 +1,7 @@
 """Selection by the validation split; the test split is read once, at the end."""
 
+import dataclasses
+import itertools
 import json
 
 import jax
@@ -99,6 +101,27 @@ def test_a_checkpoint_has_the_figure_of_its_own_step_or_none(tmp_path, monkeypat
     every = {"train__steps": 8, "train__eval_every": 4, "train__save_every": 3}
     result = train(small.config(**VALIDATION | every), tmp_path)
     assert figures == {3: None, 6: None, 8: result["validation"]["error"]}
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf")])
+def test_a_figure_that_is_not_finite_selects_nothing(tmp_path, monkeypatch, lost):
+    """Orbax takes NaN for the best, and would drop the best there was."""
+    evaluate = evaluation.evaluate
+
+    def evaluated(program, variables, datasets, split, **how):
+        (found,) = evaluate(program, variables, datasets, split, **how)
+        values = {**found.values, "error": next(errors)}
+        return [dataclasses.replace(found, values=values)]
+
+    errors = itertools.chain([10.0, 20.0], itertools.repeat(lost))
+    monkeypatch.setattr(evaluation, "evaluate", evaluated)
+    config = small.config(**VALIDATION)
+    with pytest.raises(loop.Failed, match="the test's error is no longer finite"):
+        train(config, tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
+    best = checkpoints.best()
+    checkpoints.close()
+    assert best == 2
 
 
 def test_a_state_that_only_a_stop_saved_is_not_selected(trained, tmp_path):

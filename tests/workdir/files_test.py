@@ -29,6 +29,42 @@ def test_a_file_is_created_by_one_and_renewed_only_where_it_is(tmp_path):
     assert path.read_bytes() == b"ef"
 
 
+def test_what_could_not_be_created_is_not_there(tmp_path):
+    full = pathlib.Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    opened = pathlib.Path.open
+    with pytest.MonkeyPatch.context() as patch:
+
+        def on_a_full_disk(path, *arguments, **options):
+            opened(path, "xb").close()
+            return opened(full, "wb", buffering=0)
+
+        patch.setattr(pathlib.Path, "open", on_a_full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            files.create(tmp_path / "a", b"ab")
+    assert not list(tmp_path.iterdir())
+    assert files.create(tmp_path / "a", b"ab")
+
+
+def test_processes_of_one_number_do_not_write_into_each_others_drafts(
+    tmp_path, monkeypatch
+):
+    """The first process of every container has number 1."""
+    drafts = []
+    replace = pathlib.Path.replace
+
+    def kept(draft, target):
+        drafts.append(draft.name)
+        return replace(draft, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", kept)
+    files.write_json(tmp_path / "a.json", 1)
+    files.write_json(tmp_path / "a.json", 2)
+    assert len({*drafts}) == 2
+    assert all(name.startswith(".a.json.") for name in drafts)
+
+
 def test_difference_names_fields_and_both_values():
     old = {"train": {"steps": 250, "batch_size": 8}, "model": {"slots": {}}}
     new = {"train": {"steps": 500, "batch_size": 8}, "model": {"slots": {"a": "b"}}}
@@ -100,6 +136,18 @@ def test_a_broken_file_is_named(tmp_path, text, says):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(settings.Invalid, match=rf"{tmp_path}/config.json {says}"):
         files.read_json(tmp_path / "config.json")
+
+
+def test_a_path_that_cannot_be_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert files.read_json(tmp_path / "file" / "a.json") is None
+    long = tmp_path / ("x" * 300)
+    with pytest.raises(settings.Invalid, match=f"{long} cannot be read: File name too"):
+        files.read_json(long)
+    with pytest.raises(settings.Invalid, match="cannot be written: File name too"):
+        files.check(long)
+    assert not files.exists(long)
+    assert files.listed(f"{long},a") == [long, pathlib.Path("a")]
 
 
 def test_an_object_store_is_no_local_directory():

@@ -48,6 +48,14 @@ def test_one_holds_a_point_until_it_gives_it_up(workers):
     assert take(a) is None
 
 
+@pytest.mark.parametrize("character", ["\N{GRINNING FACE}", "\x00", "\udc80"])
+def test_a_reason_of_any_characters_can_be_read(workers, character):
+    a, b = workers
+    take(a).give_up(character * 300)
+    assert b.seen()["p"].free
+    assert len(b.seen()["p"].reason) == 200
+
+
 def test_a_point_that_is_over_leaves_no_file(workers, tmp_path):
     take(workers[0]).over()
     assert not list((tmp_path / ".leases").iterdir())

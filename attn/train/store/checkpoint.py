@@ -6,8 +6,10 @@ the latest turns out damaged, the one before it serves.
 """
 
 import concurrent.futures
+import errno
 import json
 import pathlib
+import re
 import shutil
 import zlib
 from typing import Any
@@ -22,6 +24,8 @@ from attn.tasks.base import Direction
 from attn.workdir import stores
 
 KEPT = 2
+# Errors of a machine that may read the same file later, by their names in `errno`.
+PASSING = {"EMFILE", "ENFILE", "ENOMEM", "EIO", "EACCES", "ESTALE", "EINTR"}
 FIGURE = "figure"  # under which the headline metric is kept, whatever its name
 
 
@@ -173,6 +177,7 @@ class Checkpoints:
         Raises:
             Mismatch: the checkpoint is of another model; says what differs.
             ValueError: there are checkpoints, but none is sound.
+            OSError, MemoryError: the machine could not read it; it may be sound.
         """
         steps = [step] if step is not None else self.steps()[::-1]
         damaged = []
@@ -182,6 +187,8 @@ class Checkpoints:
             except Mismatch:
                 raise
             except Exception as error:  # orbax and tensorstore raise what they will
+                if _passes(error):
+                    raise
                 reason = str(error).splitlines()[0][:120] if str(error) else repr(error)
                 damaged.append(f"checkpoint {candidate} is damaged ({reason})")
                 continue
@@ -215,6 +222,8 @@ class Checkpoints:
         try:
             return self._restore(self._described(chosen), chosen)[0]
         except Exception as error:  # as in `restore`
+            if _passes(error):
+                raise
             raise settings.Invalid(
                 f"checkpoint {chosen} in {self._directory} is damaged"
             ) from error
@@ -285,6 +294,19 @@ def _drop_damaged_metrics(directory: pathlib.Path) -> None:
 def _figure(metrics: dict[str, float]) -> float:
     (value,) = metrics.values()
     return float(value)
+
+
+def _passes(error: BaseException | None) -> bool:
+    """Whether an error is of the machine at that time, and no damage to a file."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        found = errno.errorcode.get(number or 0, "")
+        told = re.search(r"OS error \d+: (\w+)", str(error))  # by tensorstore
+        names = {found, told[1] if told else ""}
+        if isinstance(error, MemoryError) or PASSING & names:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _plain(state: Any) -> dict[str, Any]:

@@ -4,13 +4,12 @@ An added row has the points of the baseline, with the same seeds and whatever ot
 axes there are, and in them what the file's `row(spec, arg)` sets.
 """
 
-import ast
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from attn import settings
-from attn.train.sweep.override import plain
+from attn.train.sweep.override import literal, plain
 from attn.train.sweep.python_file import PythonFile
 
 Rows = list[tuple[dict[str, Any], dict[str, Any]]]
@@ -66,8 +65,8 @@ def parse(text: str) -> tuple[str, Any]:
     spec: Any = module.strip()
     if spec.startswith("{"):
         try:
-            spec = ast.literal_eval(spec)
-        except (ValueError, SyntaxError):
+            spec = literal(spec)
+        except ValueError:
             spec = {}
     called = spec.get("name", "") if isinstance(spec, dict) else spec
     if not isinstance(called, str) or not re.fullmatch(r"[\w.]+(:\w+)?", called):

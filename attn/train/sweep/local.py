@@ -1,7 +1,7 @@
 """The points of a sweep, trained here and by others that share its directory."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
@@ -81,7 +81,7 @@ def run(
     first = jax.process_index() == 0
     if first:
         files.check(directory)
-        unchanged(points, directory)
+        unchanged(experiment, points, directory)
         _at_work(points, directory)
     begun = [p.name for p in points if (directory / p.name / "checkpoints").exists()]
     begun = partition.broadcast_json(begun)
@@ -101,24 +101,47 @@ def run(
     return worker.run()
 
 
-def unchanged(points: Sequence[Point], directory: pathlib.Path) -> None:
-    """Raises settings.Invalid if a point was begun there under another config."""
-    for point in points:
-        old = files.read_json(directory / point.name / "config.json")
-        changes = diff.difference(old, point.config) if old else ""
-        if changes:
-            raise settings.Invalid(
-                f"workdir {directory} was begun with another config for"
-                f" {point.name}: {changes}; name another --workdir, or remove this one"
-            )
+def unchanged(
+    experiment: Experiment, points: Sequence[Point], directory: pathlib.Path
+) -> None:
+    """Raises settings.Invalid if a point was begun there under another config.
+
+    That of another seed counts, too: the report takes the seeds of a row for trainings
+    of one config. Where rows are tuned or matched, only those of `points` are.
+    """
+    whole = not (experiment.tune or experiment.match)
+    known = [*points, *(experiment.points if whole else [])]
+    for begun in _begun(directory):
+        own = [point.config for point in known if point.name == begun.name]
+        row = [
+            {**point.config, "seed": begun.config["seed"]}
+            for point in known
+            if point.row == begun.row
+        ]
+        for config in [*own, *row][:1]:
+            changes = diff.difference(begun.config, config)
+            if changes:
+                raise settings.Invalid(
+                    f"workdir {directory} was begun with another config for"
+                    f" {begun.name}: {changes}; name another --workdir, or remove this"
+                    " one"
+                )
+
+
+def _begun(directory: pathlib.Path) -> Iterator[Point]:
+    """The points of a directory that have a config there."""
+    record = files.read_json(directory / RECORD) or {"points": []}
+    for entry in record["points"]:
+        config = files.read_json(directory / entry["name"] / "config.json")
+        if config:
+            yield Point(entry["name"], entry["axes"], config)
 
 
 def _at_work(points: Sequence[Point], directory: pathlib.Path) -> None:
     """Raises settings.Invalid if others train points, which have another config."""
     record = files.read_json(directory / RECORD) or {"points": []}
     digests = {point["name"]: point.get("config") for point in record["points"]}
-    held = Leases(directory).seen()
-    if all(lease.free or lease.ended for lease in held.values()):
+    if not _held(directory):
         return
     for point in points:
         if digests.get(point.name) not in (None, diff.digest(point.config)):
@@ -129,10 +152,18 @@ def _at_work(points: Sequence[Point], directory: pathlib.Path) -> None:
             )
 
 
+def _held(directory: pathlib.Path) -> bool:
+    """Whether a worker has a point."""
+    seen = Leases(directory).seen().values()
+    return not all(lease.free or lease.ended for lease in seen)
+
+
 def describe(
     experiment: Experiment, directory: pathlib.Path, trained: Sequence[Point] = ()
 ) -> None:
     """Writes what the sweep is, keeping points of an earlier, other selection.
+
+    Those are the ones begun, and while others are at work those that they will train.
 
     Args:
         experiment: the sweep.
@@ -149,10 +180,12 @@ def describe(
         for p in experiment.points
     ]
     names = {point["name"] for point in points}
-    begun = [
+    held = _held(directory)
+    kept = [
         point
         for point in old["points"]
-        if point["name"] not in names and (directory / point["name"]).exists()
+        if point["name"] not in names
+        and ((directory / point["name"]).exists() or (held and point.get("config")))
     ]
     axes = list(dict.fromkeys(axis for p in experiment.points for axis in p.axes))
     files.write_json(
@@ -167,7 +200,7 @@ def describe(
             "published": experiment.published,
             "rope": experiment.rope,
             "code": old.get("code") or machine.commit(),
-            "points": [*points, *begun],
+            "points": [*points, *kept],
         },
     )
     if experiment.matching is not None:

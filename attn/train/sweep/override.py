@@ -121,9 +121,21 @@ def _literal(text: str) -> Any:
     if text.lower() in words:
         return words[text.lower()]
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        return literal(text)
+    except ValueError:
         return text
+
+
+def literal(text: str) -> Any:
+    """The value of a Python literal.
+
+    Raises:
+        ValueError: the text is none.
+    """
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{text!r:.80} is no literal") from error
 
 
 def _paths(config: Mapping[str, Any]) -> Iterator[str]:

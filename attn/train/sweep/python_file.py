@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from attn import settings
+from attn.workdir import files
 
 
 class PythonFile:
@@ -21,8 +22,9 @@ class PythonFile:
             Invalid: there is no such file, or an error in it.
         """
         self.path, self._arg = path, arg
-        if not path.is_file():
-            near = sorted(path.parent.glob("*.py")) if path.parent.is_dir() else []
+        if not (files.exists(path) and path.is_file()):
+            there = files.exists(path.parent)
+            near = sorted(path.parent.glob("*.py")) if there else []
             names = [str(p) for p in near if p.stem not in ("__init__", "common")]
             raise settings.unknown("experiment file", str(path), names)
         self._module = self._located(lambda: _execute(path))

@@ -1,13 +1,12 @@
 """Settings that every row of a sweep tries, as a file or a command gives them."""
 
-import ast
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attn import settings
-from attn.train.sweep.override import overlap, plain
+from attn.train.sweep.override import literal, overlap, plain
 
 Trial = dict[str, Any]  # values of fields, by dotted path
 
@@ -40,8 +39,8 @@ def asked(texts: Sequence[str]) -> tuple[Trial, ...] | None:
 def _values(text: str) -> list[Any]:
     """The values in "0.003,0.01" or "cosine,linear"; tuples have brackets."""
     try:
-        return list(ast.literal_eval(f"[{text}]"))
-    except (ValueError, SyntaxError):
+        return list(literal(f"[{text}]"))
+    except ValueError:
         return [word.strip() for word in text.split(",")]
 
 

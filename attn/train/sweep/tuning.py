@@ -19,8 +19,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from attn import settings
 from attn.train import machines, partition
 from attn.train.interruption import Interruption
+from attn.train.program import Program
 from attn.train.progress import SweepProgress
 from attn.train.sweep import local
 from attn.train.sweep.experiment_file import Experiment, Point, name_of
@@ -87,13 +89,31 @@ def unchanged(
 ) -> None:
     """Raises settings.Invalid if trials or points were begun under another config.
 
-    Points that wait for their trials are not known yet.
+    Points that wait for their trials are not known yet. Trials of another cost than
+    their points are refused, too, where those are matched.
     """
     if not experiment.tune:
-        local.unchanged(points, directory)
+        local.unchanged(experiment, points, directory)
         return
     tried = trials(experiment.tune, points)
-    local.unchanged(tried, directory / TRIALS)
+    local.unchanged(_sweep(experiment, tried), tried, directory / TRIALS)
+    if experiment.match:
+        _keep_costs(experiment, points)
+
+
+def _keep_costs(experiment: Experiment, points: Sequence[Point]) -> None:
+    """Raises settings.Invalid if a trial sets what the matching has found."""
+    for row in _distinct(point.row for point in points):
+        point = next(point for point in points if point.row == row)
+        for tried in trials(experiment.tune, [point]):
+            if tried.config["model"] == point.config["model"]:
+                continue
+            if Program(tried.config).costs != Program(point.config).costs:
+                raise settings.Invalid(
+                    f"the trial {tried.name} costs other than {point.name}, which is"
+                    f" matched by {experiment.match['by']}: tune fields that leave the"
+                    " costs alone, or take --match=none"
+                )
 
 
 def trials(tune: Sequence[Trial], points: Sequence[Point]) -> list[Point]:

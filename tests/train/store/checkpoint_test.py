@@ -1,5 +1,6 @@
 """Checkpoints: what comes back, which are kept, and what damage does."""
 
+import errno
 import pathlib
 import shutil
 
@@ -110,6 +111,34 @@ def test_whichever_file_is_damaged_a_sound_state_comes_back(tmp_path, kind):
             assert_equal(checkpoints.restore(state(0))[0], state(2))
         checkpoints.close()
     assert fallen_back >= 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        ValueError("Error opening: [OS error 24: EMFILE Too many open files]"),
+        MemoryError(),
+    ],
+)
+def test_what_the_machine_cannot_read_just_now_is_not_damaged(
+    tmp_path, monkeypatch, error
+):
+    saved(tmp_path, {1: None, 2: None})
+    checkpoints = Checkpoints(tmp_path)
+    read = checkpoints._read
+
+    def fails_at_first(like, step):
+        if step == 2:
+            raise error
+        return read(like, step)
+
+    monkeypatch.setattr(checkpoints, "_read", fails_at_first)
+    with pytest.raises(type(error)):
+        checkpoints.restore(state(0))
+    assert checkpoints.steps() == [1, 2]
+    checkpoints.close()
 
 
 def test_no_sound_checkpoint_is_an_error_and_loses_nothing(tmp_path):

@@ -1,5 +1,8 @@
 """Sweeps: a run of several points, and what is found before it."""
 
+import dataclasses
+import shutil
+
 import pytest
 
 from attn import settings
@@ -79,6 +82,49 @@ def test_runs_points_once_and_says_so(path, tmp_path):
     assert not (directory / "4-0").exists()
 
 
+@pytest.mark.parametrize("only", [["4-0"], ["8-2"]])
+def test_all_points_of_a_directory_have_one_config(path, tmp_path, only):
+    """Of another row, and of another seed of a row that the sweep still has."""
+    run(path, tmp_path / "w", only=["8-0"])
+    seed = [("seed", "2")] if only == ["8-2"] else []
+    with pytest.raises(settings.Invalid, match=r"for 8-0: train.steps: 4 -> 5; name"):
+        run(path, tmp_path / "w", only=only, overrides=[("train.steps", "5"), *seed])
+    run(path, tmp_path / "w", only=only, overrides=seed)
+    assert (tmp_path / "w" / only[0] / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "open_", [{"tune": ({"schedule.peak": 1.0},)}, {"match": {"by": "macs"}}]
+)
+def test_rows_whose_config_is_yet_to_be_found_are_not_compared(path, tmp_path, open_):
+    experiment = dataclasses.replace(experiment_file.load(path, "short"), **open_)
+    row, other = experiment.points[:2], experiment.points[2:]
+    found = {**row[0].config, "schedule": {"name": "constant", "peak": 1.0}}
+    local.describe(experiment, tmp_path)
+    files.make(tmp_path / "8-0")
+    files.write_json(tmp_path / "8-0" / "config.json", found)
+    local.unchanged(experiment, other, tmp_path)
+    with pytest.raises(settings.Invalid, match=r"for 8-0: schedule\.name"):
+        local.unchanged(experiment, row[1:], tmp_path)  # another seed of its row
+
+
+def test_points_that_others_will_train_stay_in_the_record(path, tmp_path):
+    began = experiment_file.load(path, "short")
+    local.describe(began, tmp_path, began.points[:1])
+    other = experiment_file.load(path, "short", [("seed", "5")])
+    names = lambda: [
+        point["name"]
+        for point in files.read_json(tmp_path / "experiment.json")["points"]
+    ]
+    with Leases(tmp_path) as others:
+        lease = others.take("4-0")
+        local.describe(other, tmp_path)
+        assert names() == ["8-5", "4-5", "8-0"]
+        lease.over()
+    local.describe(other, tmp_path)
+    assert names() == ["8-5", "4-5"]
+
+
 def test_a_wrong_point_is_found_before_anything_is_written(path, tmp_path):
     directory = tmp_path / "runs" / "w"
     with pytest.raises(ValueError, match=r"config.optimizer: .*did you mean 'sgd'"):
@@ -127,6 +173,7 @@ def test_another_config_is_refused_while_others_are_at_work(path, tmp_path):
     with Leases(tmp_path) as others:
         lease = others.take("8-0")
         run(path, tmp_path, only=["4-1"])  # the same config
+        shutil.rmtree(tmp_path / "4-1")  # or its row is begun
         with pytest.raises(settings.Invalid, match="4-0 has another config than"):
             run(path, tmp_path, only=["4-0"], overrides=[("schedule.peak", "0.3")])
         lease.over()

@@ -26,6 +26,8 @@ def test_configs_may_be_config_dicts_and_keys_may_have_dots():
         ("model.slots.head", "cbam", "cbam"),
         ("model.slots.stage2/block.post.reduction", "4", 4),
         ("optimizer.nesterov", "true", True),
+        ("model.fill", "{[1]: 2}", "{[1]: 2}"),  # no key can be a list
+        ("model.fill", "-" * 99999 + "1", "-" * 99999 + "1"),  # nor a parser so deep
     ],
 )
 def test_overrides_take_the_type_of_the_field(field, text, value):

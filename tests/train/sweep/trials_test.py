@@ -37,6 +37,11 @@ def test_a_text_of_another_form_is_refused(text):
         trials.asked([text, "schedule.peak=1,2"])
 
 
+@pytest.mark.parametrize("text", ["{[]:1},2", "(" * 300 + ")" * 300, "-" * 99999 + "1"])
+def test_a_text_that_is_no_literal_is_words(text):
+    assert trials.asked([f"a.b={text}"])[0] == {"a.b": text.removesuffix(",2")}
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

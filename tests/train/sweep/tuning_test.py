@@ -1,5 +1,6 @@
 """Tuning: equal trials, the best on validation to all seeds, the same if broken off."""
 
+import dataclasses
 import json
 
 import pytest
@@ -229,6 +230,27 @@ def test_a_trial_that_cannot_be_built_is_found_before_anything_is_written(
     with pytest.raises(settings.Invalid, match=says):
         run(path, tmp_path / "w", tune=[tune])
     assert not (tmp_path / "w").exists()
+
+
+def test_trials_leave_matched_costs_alone(path, tmp_path):
+    text = path.read_text().replace('"model.width"', '"optimizer.weight_decay"')
+    path.write_text(text)
+    tune = lambda field, *values: tuple({field: value} for value in values)
+    experiment = dataclasses.replace(
+        experiment_file.load(path, ""), match={"by": "parameters"}
+    )
+    says = "the trial 8-4-.* costs other than 8-0, which is matched by parameters"
+    with pytest.raises(settings.Invalid, match=says):
+        tuning.unchanged(
+            dataclasses.replace(experiment, tune=tune("model.width", 8, 4)),
+            experiment.points,
+            tmp_path,
+        )
+    tuning.unchanged(
+        dataclasses.replace(experiment, tune=tune("model.dropout", 0.0, 0.1)),
+        experiment.points,
+        tmp_path,
+    )
 
 
 def test_without_tuning_the_points_are_trained_as_they_are(path, tmp_path):
