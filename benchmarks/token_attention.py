@@ -283,8 +283,9 @@ def page(found: dict[str, dict[int, Subject | str]]) -> str:
     lines = [
         "# What token attentions cost",
         "",
-        "Written by `python -m benchmarks.token_attention`. Each cell: time of the"
-        " forward pass / of forward and backward, and peak memory of the latter, for"
+        f"Written by `python -m benchmarks.token_attention --rounds={FLAGS.rounds}`."
+        " Each cell: time of the forward pass / of forward and backward, and peak"
+        " memory of the latter, for"
         f" one example of {CHANNELS} channels in float32 with default settings, on"
         f" {os.cpu_count()} CPU cores with jax {jax.__version__}, median of"
         f" {FLAGS.rounds} calls taken in turn, with an allocator that keeps its pages."

@@ -17,10 +17,10 @@ The small form finds three to five digits of two sizes on a coloured texture
 times its rate, with a warm-up; as there it drops to a tenth towards the end, after
 3,200 of 4,000 steps. Digits are told apart late, between 1,000 and 3,000 steps. Images
 are of 64 pixels, but for the table of positions, which has 128 and is work for an
-accelerator: on 64 a detector does as well without positions, maybe because most places
-of the map see the padding beyond the border, which tells them where they are
-(docs/papers.md). Objects are small in COCO's sense, so that there is no AP of others,
-but for the largest on 128.
+accelerator: on 64 a detector did about as well without positions in an earlier version,
+maybe because most places of the map see the padding beyond the border, which tells them
+where they are (docs/papers.md). Objects are small in COCO's sense, so that there is no
+AP of others, but for the largest on 128.
 
 With ",paper" it is DETR with ResNet-50 on COCO for 300 epochs, as in the paper's
 ablations, each on 16 GPUs for days. Its backbone starts with weights of ImageNet by

@@ -31,8 +31,13 @@ RELEASED = {
     "ResNet-152": (3, 3, 5, 7),
 }
 
+
+def mebi(count: float) -> int:
+    """Parameters that are printed in units of 2^20, to two digits after the point."""
+    return round(count * 2**20, -4)
+
+
 # Top-1 and top-5 accuracy, parameters, multiply-adds.
-MEBI = 2**20
 KERNEL = {
     "none": (75.20, 92.25),
     "SE": (76.71, 93.38),
@@ -49,27 +54,27 @@ KERNEL = {
 }
 IMAGENET = {
     "ResNet-50": {
-        "none": (75.20, 92.52, 24.37 * MEBI, 3.86e9),
-        "SE": (76.71, 93.38, 26.77 * MEBI, 3.87e9),
-        "CBAM": (77.34, 93.69, 26.77 * MEBI, 3.87e9),
+        "none": (75.20, 92.52, mebi(24.37), 3.86e9),
+        "SE": (76.71, 93.38, mebi(26.77), 3.87e9),
+        "CBAM": (77.34, 93.69, mebi(26.77), 3.87e9),
         "A2-Nets": (77.00, 93.50, 33.00e6, 6.50e9),
         "GCNet": (77.70, 93.66, 28.08e6, 3.87e9),
         "GSoP-Net1": (77.68, 93.98, 28.05e6, 6.18e9),
         "AA-Net": (77.70, 93.80, 25.80e6, 4.15e9),
-        "ECA adaptive": (77.48, 93.68, 24.37 * MEBI, 3.86e9),
+        "ECA adaptive": (77.48, 93.68, mebi(24.37), 3.86e9),
         "ECA released": (77.42, 93.62),
     },
     "ResNet-101": {
-        "none": (76.83, 93.48, 42.49 * MEBI, 7.34e9),
-        "SE": (77.62, 93.93, 47.01 * MEBI, 7.35e9),
-        "CBAM": (78.49, 94.31, 47.01 * MEBI, 7.35e9),
+        "none": (76.83, 93.48, mebi(42.49), 7.34e9),
+        "SE": (77.62, 93.93, mebi(47.01), 7.35e9),
+        "CBAM": (78.49, 94.31, mebi(47.01), 7.35e9),
         "AA-Net": (78.70, 94.40, 45.40e6, 8.05e9),
-        "ECA adaptive": (78.65, 94.34, 42.49 * MEBI, 7.35e9),
+        "ECA adaptive": (78.65, 94.34, mebi(42.49), 7.35e9),
     },
     "ResNet-152": {
-        "none": (77.58, 93.66, 57.40 * MEBI, 10.82e9),
-        "SE": (78.43, 94.27, 63.68 * MEBI, 10.85e9),
-        "ECA adaptive": (78.92, 94.55, 57.40 * MEBI, 10.83e9),
+        "none": (77.58, 93.66, mebi(57.40), 10.82e9),
+        "SE": (78.43, 94.27, mebi(63.68), 10.85e9),
+        "ECA adaptive": (78.92, 94.55, mebi(57.40), 10.83e9),
     },
 }
 PAPER = "Wang et al. 2020, arXiv 1910.03151"

@@ -47,8 +47,9 @@ PLACES = {
     "SE-PRE": "block.pre",
     "SE-POST": "block.post",
     "SE-Identity": "block.identity",
-    "SE_3x3": "block.after_conv2",
 }
+# Of bottlenecks alone: in basic blocks it is where "SE" is.
+INSIDE = {"SE_3x3": "block.after_conv2"}
 NETWORKS = {
     "ResNet-50": {"depth": 50},
     "ResNet-101": {"depth": 101},
@@ -227,7 +228,7 @@ def _rows(choice: common.Choice):
         scopes = STAGES | {"SE_All": ""}
         places = {name: f"{scope}block.residual" for name, scope in scopes.items()}
     else:
-        places = PLACES
+        places = PLACES | (INSIDE if choice.size == "paper" else {})
     rows = {name: {"model.slots": {place: se}} for name, place in places.items()}
     return {"ResNet": {"model.slots": {}}, **rows}
 

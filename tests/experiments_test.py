@@ -330,6 +330,42 @@ def test_imagenet_is_trained_as_torchvision_does():
     assert at == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
+def test_both_places_of_a_basic_block_are_one_row_of_integration():
+    """A block's end is after its second convolution, unless it is a bottleneck."""
+    rows = lambda size: {p.axes["variant"] for p in load(*size).points}
+    small = rows(("squeeze_excite", "integration"))
+    paper = rows(("squeeze_excite", "integration,paper"))
+    assert paper - small == {"SE_3x3"} and small < paper
+
+
+@pytest.mark.parametrize("size", ["", "paper"])
+def test_sizes_of_one_label_lie_on_one_side_of_the_base(size):
+    """Of the Transformer; the base of the paper has N=6 and d=512, the small one 2."""
+    experiment = load("transformer", argument("size", size))
+    theirs = {row["axes"]["variant"] for row in experiment.published["rows"]}
+    shared = theirs & {point.axes["variant"] for point in experiment.points}
+    if size == "paper":
+        assert shared == theirs
+    else:
+        assert shared == {"base"} and {"N=2", "d=1024"} < theirs
+
+
+def test_the_rate_of_a_transformer_follows_its_width():
+    points = load("transformer", "size,paper").points
+    peaks = {p.axes["variant"]: p.config["schedule"]["peak"] for p in points}
+    for name, width in {"base": 512, "d=256": 256, "d=1024": 1024, "big": 1024}.items():
+        assert peaks[name] == pytest.approx((width * 4000) ** -0.5)
+    small = {p.config["schedule"]["peak"] for p in load("transformer", "size").points}
+    assert small == {2e-3}
+
+
+def test_rounded_parameters_are_shown_as_rounded():
+    rows = load("efficient_channel", "imagenet,paper").published["rows"]
+    counts = [row["values"].get("parameters") for row in rows]
+    assert all(count is None or count % 10_000 == 0 for count in counts)
+    assert counts[0] == 25_550_000
+
+
 def test_scores_of_captions_are_as_wide_as_the_map_in_the_paper_form():
     points = first_seeds(load("show_attend_tell", "attention,paper"))
     fills = [slots.flatten(point.config["model"]["slots"]) for point in points]

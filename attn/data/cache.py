@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import uuid
 from collections.abc import Callable, Iterable
 
 SIZE = 32  # bytes of a digest
@@ -31,7 +32,7 @@ def kept(kind: str, key: Iterable[str | bytes], make: Callable[[], bytes]) -> by
     content = make()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
         draft.write_bytes(hashlib.sha256(content).digest() + content)
         draft.replace(path)  # whole or not at all, whoever else writes
     return content

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from attn import settings
 from attn.data.images import augment
@@ -17,6 +17,8 @@ from attn.data.source import Batch
 FORMATS = ("PNG", "JPEG")
 # Of the sides of a picture, the part around its centre by which it is found again.
 MIDDLE = 1 / 32
+# Orientations of EXIF in which rows are shown as columns.
+SIDEWAYS = (5, 6, 7, 8)
 
 
 class Places(NamedTuple):
@@ -68,21 +70,21 @@ def _named(text: str) -> list[pathlib.Path]:
 
 
 def size(path: pathlib.Path) -> tuple[int, int]:
-    """Width and height of a PNG or JPEG by its head.
+    """Width and height of a PNG or JPEG as it is shown, by its head.
 
     Raises:
         Invalid: the file is none.
     """
-    return _opened(path, lambda image: image.size)
+    return _opened(path, _shown_size)
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-    """A PNG or JPEG in RGB: uint8 [H, W, 3].
+    """A PNG or JPEG in RGB, upright as its EXIF says: uint8 [H, W, 3].
 
     Raises:
         Invalid: the file is none, or a damaged one.
     """
-    return _opened(path, lambda image: np.asarray(eight_bit(image).convert("RGB")))
+    return _opened(path, _upright)
 
 
 def examples(
@@ -134,6 +136,18 @@ def _middles(images: Sequence[np.ndarray]) -> Batch:
     boxes = np.concatenate([sizes / 2 - half, sizes / 2 + half], axis=1)
     boxes = boxes.astype(np.float32)[:, None]
     return {"boxes": boxes, "boxes_mask": np.ones((len(images), 1), bool)}
+
+
+def _shown_size(image: Image.Image) -> tuple[int, int]:
+    # not that of the kind of file, which reads all of a PNG
+    orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    width, height = image.size
+    return (height, width) if orientation in SIDEWAYS else (width, height)
+
+
+def _upright(image: Image.Image) -> np.ndarray:
+    upright = ImageOps.exif_transpose(image)
+    return np.asarray(eight_bit(upright).convert("RGB"))
 
 
 def _opened(path: pathlib.Path, of: Callable[[Image.Image], Any]) -> Any:

@@ -61,6 +61,8 @@ class AlphaPose(Model):
     they are read by the inverse map (SDTN). Without transformer it is `pose` by itself.
 
     The variables of the localisation network have paths that begin with "localiser".
+    Weights to start with must be of as many joints: the layers of the pose network that
+    belong to them lie within it and cannot start anew by themselves.
 
     Slots:
 
@@ -83,6 +85,7 @@ class AlphaPose(Model):
 
     places: ClassVar = {"input": 0}
     streams: ClassVar = ("dropout",)
+    task_layers: ClassVar = ()
 
     num_joints: Positive
     pose: Mapping[str, Any] = POSE

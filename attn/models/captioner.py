@@ -36,6 +36,8 @@ NEEDS = {
     "decoder.self": ("causal", "decode"),
     "decoder.cross": ("cross", "decode"),
 }
+# Settings that an LSTM has no use for.
+OF_TRANSFORMER = ("depth", "num_heads", "mlp_dim")
 USUAL = {
     "lstm": {"decoder.cross": "additive_soft"},
     "transformer": dict.fromkeys(NEEDS, "multi_head"),
@@ -73,7 +75,8 @@ class Captioner(Model):
         vocab_size: V.
         decoder: "lstm", or "transformer", whose layers are normalised after each sum.
         width: of the state of the LSTM, or of the Transformer.
-        embedding: channels of a word of the LSTM.
+        embedding: channels of a word of the LSTM; a Transformer passes it over, as its
+            words have `width`.
         dropout: rate: of the LSTM in the layers from its state to the logits, of the
             Transformer after each attention and MLP and after the embeddings.
         pool: of an LSTM that reads the mean: before "every" word, or before the
@@ -82,7 +85,7 @@ class Captioner(Model):
         baseline: whether an LSTM learns what reward to expect, by a linear map of its
             state before each word, for a task whose baseline is "learnt". It passes no
             gradient to the state.
-        depth, num_heads, mlp_dim: of the Transformer.
+        depth, num_heads, mlp_dim: of the Transformer, and of no LSTM.
         backbone: settings of `resnet`, such as {"depth": 101}, or of `vgg`, such as the
             paper's {"name": "vgg", "depth": 19}, whose map has a 16th of the sides of
             the image.
@@ -127,6 +130,16 @@ class Captioner(Model):
         parts = {key: backbones.check_scope(key) for key in self.fill}
         own = {k: v for k, v in self.fill.items() if parts[k] != backbones.SCOPE}
         text.check_slots(own, NEEDS)
+        self._check_decoder()
+
+    def _check_decoder(self) -> None:
+        """Refuses settings of another decoder."""
+        for name in OF_TRANSFORMER if self.decoder == "lstm" else ():
+            value = getattr(self, name)
+            if value != getattr(type(self), name):
+                raise Invalid(
+                    f"{name}={value} is of a Transformer: set decoder='transformer'"
+                )
         if self.baseline and self.decoder != "lstm":
             raise Invalid("baseline=True is of an LSTM: set decoder='lstm'")
         if self.pool != "every" and (

@@ -68,7 +68,6 @@ class Hourglass(Model):
 
     streams: ClassVar = ("dropout",)
     places: ClassVar = {"block.residual": 2}
-    task_layers: ClassVar = ()
 
     num_joints: Positive
     stacks: Positive = 8
@@ -83,6 +82,12 @@ class Hourglass(Model):
                 f" nearest is {near}"
             )
         super().__post_init__()
+
+    @property
+    def task_layers(self) -> tuple[str, ...]:
+        """The heatmaps of every stack, and what goes on from those but the last."""
+        on = [f"remap{index}" for index in range(self.stacks - 1)]
+        return (*(f"heatmaps{index}" for index in range(self.stacks)), *on)
 
     def scopes(self) -> dict[str, Any]:
         """The blocks of the stem, and the stacks with theirs."""

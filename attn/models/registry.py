@@ -66,6 +66,13 @@ def create(name: str, *, slots: Any = None, **settings: Any) -> Model:
         Invalid: an unknown name, setting, slot or attention module, or a
             setting of the wrong type or size; the message names the valid ones.
     """
-    if slots is not None:
+    found = find(name)
+    if slots is not None and not hasattr(found, "fill"):
+        if slots:
+            raise _settings.Invalid(
+                f"model {name!r} has no slots, got {', '.join(slots)}; a model derived"
+                " from attn.models.base.Model has some"
+            )
+    elif slots is not None:
         settings["fill"] = slots
-    return _settings.build(find(name), "model", name, settings)
+    return _settings.build(found, "model", name, settings)

@@ -139,7 +139,8 @@ class ResNet(Model):
             "t" networks).
         stem_stride: stride of the stem; None takes 2 on ImageNet and 1 on CIFAR.
         stride_at: where a bottleneck has its stride. "conv2", the 3x3, is what
-            torchvision and timm do (default); "conv1" is the original Caffe models.
+            torchvision and timm do (default); "conv1" is the original Caffe models. A
+            basic block has it at its first convolution.
         shortcut: what shrinks the map of a projection shortcut: its convolution by its
             "stride", or 2x2 "average" pooling before it (ResNet-D).
         zero_init_residual: whether the last BN scale of each block starts at zero, so
@@ -168,9 +169,9 @@ class ResNet(Model):
 
     Raises:
         Invalid: when it is made, a depth that the layout does not have, a size
-            below 1, widths for other stages, groups of a basic block, a setting of
-            covariances with average pooling, a stride of a dilated stage, or a slot,
-            attention or setting that does not exist.
+            below 1, widths for other stages, groups or `stride_at` of a basic block, a
+            setting of covariances with average pooling, a stride of a dilated stage, or
+            a slot, attention or setting that does not exist.
     """
 
     places: ClassVar = {
@@ -334,6 +335,11 @@ class ResNet(Model):
         if kind == "basic" and (self.cardinality, self.group_width) != (1, 64):
             raise Invalid(
                 "cardinality and group_width are of bottlenecks, but this ResNet of"
+                f" depth {self.depth} has block='basic'"
+            )
+        if kind == "basic" and self.stride_at != "conv2":
+            raise Invalid(
+                f"stride_at={self.stride_at!r} is of bottlenecks, but this ResNet of"
                 f" depth {self.depth} has block='basic'"
             )
         if self._inner(min(widths)) < 1:

@@ -18,8 +18,9 @@ from attn.models.base import Model, Slotted, numbered
 from attn.models.layers.restoration import check_scale, conv, enlarge, mean_colour
 from attn.models.layers.timm import Rules
 from attn.models.scaling import Width, step_of
-from attn.settings import Positive, PositiveFloat
+from attn.settings import Invalid, Positive, PositiveFloat
 
+LEAST = 4  # pixels on a side: a quarter has two, which `non_local` halves
 REGION = {"name": "non_local", "reduction": 8, "norm": "none"}
 
 
@@ -52,7 +53,7 @@ class SAN(Model):
 
     Raises:
         Invalid: when it is made, a scale or size that cannot be, or a slot, attention
-            or setting that does not exist.
+            or setting that does not exist; when it is called, an image below 4x4.
     """
 
     streams: ClassVar = ("dropout",)
@@ -96,6 +97,12 @@ class SAN(Model):
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
+        height, width = image.shape[1:3]
+        if min(height, width) < LEAST:
+            raise Invalid(
+                f"images of SAN must be at least {LEAST} x {LEAST}, got"
+                f" {height} x {width}"
+            )
         image = image.astype(self.dtype or image.dtype)
         mean = mean_colour(image)
         head = conv(self, "head", self.units * (image - mean), self.width)

@@ -28,6 +28,8 @@ import flax.struct
 import jax
 from flax import linen as nn
 
+from attn import settings
+
 Kind = Literal[
     "channel_gate",
     "spatial_map",
@@ -38,6 +40,17 @@ Kind = Literal[
     "factors",
     "covariance",
 ]
+# How many axes an array of each kind has.
+AXES: dict[str, int] = {
+    "channel_gate": 2,
+    "spatial_map": 3,
+    "pixel_gate": 4,
+    "token_matrix": 4,
+    "channel_matrix": 4,
+    "sampling_grid": 4,
+    "factors": 4,
+    "covariance": 3,
+}
 STATISTICS = ("covariance",)  # what was pooled, which chooses nothing by itself
 COLLECTION = "attention"
 _heard: contextvars.ContextVar[list["Map"] | None] = contextvars.ContextVar(
@@ -75,13 +88,23 @@ def sow(
 
     A callable is called only when somebody does: for maps that the computation
     itself does not need.
+
+    Raises:
+        ValueError: no kind of map is called `kind`, or it has another number of axes.
     """
+    if kind not in AXES:
+        raise settings.unknown("kind of map", kind, AXES)
     captured = module.is_mutable_collection(COLLECTION)
     captured = captured and not module.is_initializing()
     heard = _heard.get()
     if not captured and heard is None:
         return
     found = Map(values() if callable(values) else values, kind, grid)
+    for array in jax.tree.leaves(found.values):
+        if array.ndim != AXES[kind]:
+            raise ValueError(
+                f"a {kind} has {AXES[kind]} axes, got an array of shape {array.shape}"
+            )
     if heard is not None:
         heard.append(found)
     if captured:

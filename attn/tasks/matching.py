@@ -29,6 +29,8 @@ def match(costs: jax.Array, mask: jax.Array) -> jax.Array:
     queries, objects = costs.shape[-2:]
     if objects > queries:
         raise ValueError(f"{objects} objects are more than the {queries} queries")
+    if not objects:  # of which the algorithm makes no assignment
+        return jnp.zeros((*costs.shape[:-2], 0), jnp.int32)
     costs = jnp.nan_to_num(jax.lax.stop_gradient(costs.astype(jnp.float32)), nan=BOUND)
     # what has the same cost for all queries changes nothing for the others
     costs = jnp.where(mask[..., None, :], jnp.clip(costs, -BOUND, BOUND), 0)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from attn import data, settings
 from attn.data import pictures
@@ -111,6 +111,24 @@ def test_files_that_cannot_be_read_are_skipped_if_asked(tmp_path, capsys):
     assert f"{paths[0]}, {paths[2]}" in said
     with pytest.raises(settings.Invalid, match="none of the files that"):
         pictures.named(str(paths[0]), skip_corrupt=True)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_photograph_is_upright_as_its_exif_says(tmp_path, orientation, suffix):
+    path, exif = tmp_path / f"x.{suffix}", Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = np.zeros((40, 64, 3), np.uint8)
+    stored[:16, :16] = 255  # at the first row and column of what is stored
+    Image.fromarray(stored).save(path, exif=exif)
+    found = pictures.read(path)
+    assert found.shape[1::-1] == pictures.size(path)
+    assert found.shape[:2] == ((64, 40) if orientation > 4 else (40, 64))
+    # where the standard puts them: rows at the top or at the bottom, and so on
+    bottom, right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    corner = found[-8 if bottom else 8, -8 if right else 8]
+    assert (corner > 200).all()
+    assert found.mean() < 50
 
 
 def test_what_is_no_picture_is_refused_by_its_name(tmp_path):

@@ -400,6 +400,9 @@ def test_reads_the_last_map_of_a_vgg(norm, frozen):
     [
         ({"pool": "first"}, "its slot 'decoder.cross' must be 'none'"),
         ({**TEXT, "pool": "first"}, "is of an LSTM"),
+        ({"depth": 3}, "depth=3 is of a Transformer"),
+        ({"num_heads": 2}, "num_heads=2 is of a Transformer"),
+        ({"mlp_dim": 5}, "mlp_dim=5 is of a Transformer"),
         ({**TEXT, "num_heads": 3}, "num_heads=3 does not divide width=8"),
         ({"slots": {"decoder.self": "multi_head"}}, "'decoder.self'"),
         ({"slots": {"decoder.cross": "cbam"}}, "attends to maps"),

@@ -167,6 +167,16 @@ def test_attention_is_where_the_slot_says():
     assert len(gated) == 3 + 2 * (3 * 2 + 2)
 
 
+def test_the_layers_that_may_start_anew_are_those_that_know_the_joints():
+    few, many = (
+        shapes(hourglass(**{**SMALL, "num_joints": joints}), 16, 32)["params"]
+        for joints in (3, 5)
+    )
+    unlike = {layer for layer in few if few[layer] != many[layer]}
+    assert unlike == {"heatmaps0", "heatmaps1", "remap0"}
+    assert unlike == set(hourglass(**SMALL).task_layers)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

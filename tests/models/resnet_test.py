@@ -349,6 +349,11 @@ def test_a_stage_is_dilated_or_strided():
         models.create("resnet", num_classes=3, dilated=True, last_stride=2)
 
 
+def test_the_place_of_the_stride_is_of_bottlenecks():
+    with pytest.raises(Invalid, match=r"stride_at='conv1' is of bottlenecks.* 18"):
+        models.create("resnet", num_classes=3, depth=18, stride_at="conv1")
+
+
 @pytest.mark.parametrize("name", ["pooled_channels", "iterations"])
 def test_a_setting_of_covariances_is_refused_with_average_pooling(name):
     with pytest.raises(Invalid, match=rf"{name} is of pooling='covariance', got .*3"):

@@ -82,6 +82,15 @@ def test_images_of_odd_sizes_are_enlarged_by_the_scale(name):
     assert np.isfinite(found).all()
 
 
+def test_san_refuses_images_of_which_quarters_have_nothing_to_read():
+    assert restored(models.create("san", **SMALL["san"]), (1, 4, 4, 3)).size
+    for size in ((1, 1), (3, 3), (9, 3)):
+        with pytest.raises(
+            settings.Invalid, match=rf"4 x 4, got {size[0]} x {size[1]}"
+        ):
+            restored(models.create("san", **SMALL["san"]), (1, *size, 3))
+
+
 def test_attention_of_every_contract_fills_a_slot():
     plain = restored(models.create("edsr", **SMALL["edsr"]), (1, 6, 5, 3))
     for spec in ("squeeze_excite", {"name": "multi_head", "num_heads": 2}):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax.core import FrozenDict
 
-from attn import capture, settings
+from attn import capture, models, settings
 from attn.models import slots
 from attn.models.base import Slotted
 from attn.modules import find
@@ -263,3 +263,20 @@ def test_options_are_handed_to_modules_that_take_them_only():
         place("cbam").apply({}, x, grid=(1, 3), kv_mask=mask)
     with pytest.raises(settings.Invalid, match="not take keys and values"):
         place("cbam").apply({}, x, x, grid=(1, 3))
+
+
+class Plain(nn.Module):
+    """A model that has no slots."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        return nn.Dense(self.num_classes)(image.mean((1, 2)))
+
+
+def test_a_model_without_slots_takes_an_empty_filling_only():
+    name = f"{__name__}:Plain"
+    assert models.create(name, num_classes=3, slots={}).num_classes == 3
+    with pytest.raises(settings.Invalid, match="has no slots, got stage1; a model"):
+        models.create(name, num_classes=3, slots={"stage1": "cbam"})

@@ -137,6 +137,25 @@ def test_train_is_false_unless_it_is_given():
     np.testing.assert_array_equal(maps["channel_gate"].values, x[:, 0] + 100)
 
 
+class Sower(nn.Module):
+    kind: str
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        sow(self, self.kind, x)
+        return x
+
+
+def test_a_map_is_of_a_known_kind_and_has_its_axes():
+    x = jnp.ones((2, 3))
+    _, maps = attn.capture(Sower("channel_gate"), {}, x)
+    assert list(maps) == ["channel_gate"]
+    with pytest.raises(ValueError, match="a spatial_map has 3 axes, got an array of"):
+        attn.capture(Sower("spatial_map"), {}, x)
+    with pytest.raises(ValueError, match="'channel_gates'; did you mean 'channel_gate"):
+        Sower("channel_gates").apply({}, x, train=False)
+
+
 def test_a_module_that_keeps_averages_is_heard_in_training():
     module, x = attn.modules.create("cbam", reduction=2), jnp.ones((2, 5, 4, 8))
     variables = module.init(jax.random.key(0), x, train=False)
@@ -199,7 +218,7 @@ class Listener(nn.Module):
     def __call__(self, x, *, train):
         def step(stage, carry, word):
             with listening() as heard:
-                y = stage(word, train=train)
+                y = stage(word[:, None], train=train)[:, 0]
             return carry, (y, tuple(found.values for found in heard))
 
         stage = Stage(name="stage")
@@ -211,7 +230,7 @@ def test_a_model_may_listen_to_its_own_maps_where_nobody_captures():
     variables, x = setup(Listener())
     y, maps = Listener().apply(variables, x, train=True)
     assert len(maps) == 2 and y.shape == x.shape
-    np.testing.assert_array_equal(maps[0], x[..., 0] + 100)
+    np.testing.assert_array_equal(maps[0], x + 100)
     np.testing.assert_array_equal(maps[1], maps[0] + 1)
 
 

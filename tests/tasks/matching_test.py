@@ -47,6 +47,11 @@ def test_as_many_objects_as_queries_are_all_matched():
         np.testing.assert_array_equal(queries[columns], rows)
 
 
+def test_no_places_for_objects_are_an_empty_assignment():
+    found = match(np.zeros((2, 3, QUERIES, 0), np.float32), np.ones((2, 3, 0), bool))
+    assert found.shape == (2, 3, 0) and found.dtype == np.int32
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_it_ends_where_costs_are_not_finite(bad):
     costs = RANDOM.normal(size=(3, 6, 4)).astype(np.float32)

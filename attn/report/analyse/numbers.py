@@ -21,10 +21,14 @@ def text(value: Any) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in a row, the first ones only if they are many."""
+    """Names in a row, the first ones only if they are many.
+
+    Semicolons stand between them if there are commas in them.
+    """
     rest = len(names) - MOST_NAMES
     more = f" and {rest} more" if rest > 0 else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    between = "; " if any("," in name for name in names) else ", "
+    return between.join(names[:MOST_NAMES]) + more
 
 
 def number(value: float, digits: int, *, sign: bool = False) -> str:

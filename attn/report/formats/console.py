@@ -50,7 +50,8 @@ def show(
         if beside is not None:
             console.print()
             console.print(_beside(beside, console))
-            _say([*published.sentences(beside), *published.lacking(beside)], console)
+            said = [*published.sentences(beside), *published.lacking(beside)]
+            _say([beside.note, *said] if beside.note else said, console)
         if then is not None:
             comparison = regression.compare(sweep, then)
             if comparison.lines:

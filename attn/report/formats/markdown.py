@@ -102,6 +102,7 @@ def _foot(sweep: Sweep, comparison: Comparison | None) -> str:
     said += f" {metric.label}: {metric.note}." if metric.note else ""
     if comparison:
         said += f" In brackets: {comparison.source}."
+        said += f" {comparison.note}" if comparison.note else ""
         said += " " + " ".join(published.sentences(comparison))
     elif sweep.baseline:
         rows = table.rows(sweep)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from attn.report.draw import maps, pictures
 from attn.report.formats import page
@@ -74,9 +75,9 @@ def write(output: pathlib.Path) -> pathlib.Path:
 def _seen(entry: dict[str, Any], lines: tuple[Line, ...]) -> Seen:
     path = files.local(entry["file"])
     with PIL.Image.open(path) as file:
-        image = file
-        if file.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off
-            image = PIL.Image.fromarray((np.asarray(file) / 257).astype(np.uint8))
+        image = PIL.ImageOps.exif_transpose(file)  # as boxes were found in it
+        if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off
+            image = PIL.Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
         image = image.convert("RGB")
     full = image.size
     larger = SIDE // max(full)

@@ -293,8 +293,9 @@ def _match(record: Any) -> Mapping[str, Any] | None:
 def _experiment(directory: pathlib.Path) -> dict[str, Any]:
     expected = "expected a directory with experiment.json and one folder per point"
     path = directory / "experiment.json"
-    if not path.is_file():
-        lacks = "has no experiment.json" if directory.is_dir() else "does not exist"
+    if not files.exists(path):
+        there = files.exists(directory)
+        lacks = "has no experiment.json" if there else "does not exist"
         raise settings.Invalid(f"{directory} is not a sweep, it {lacks}; {expected}")
     experiment = _object(path)
     points = experiment.get("points")

@@ -1,5 +1,6 @@
 """Results files: what is kept, what comes back, and what they are compared with."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import scipy.stats
 
 from attn import report
 from attn.report.analyse import numbers, regression, table
-from attn.report.formats import markdown
+from attn.report.formats import console, markdown
 from attn.report.read import results, saved
 from tests.report import papers, synthetic
 
@@ -221,6 +222,18 @@ def test_markdown_has_the_papers_rows_and_columns(tmp_path, capsys):
     assert "| CNN · affine | (0.7) | (0.5) | (0.8) | (1.2) |" in lines
     assert "In brackets: Jaderberg et al. 2015, Table 1." in lines[-1]
     assert "commit 4be1c07" in lines[-1]
+
+
+def test_the_note_on_a_papers_table_stands_after_its_source(tmp_path, capsys):
+    root = papers.transformers(
+        tmp_path / "s", ["FCN"], ["none"], images=1, snapshots=()
+    )
+    sweep = results.read(root)
+    noted = {**sweep.published, "note": "Of other digits."}
+    sweep = dataclasses.replace(sweep, published=noted)
+    assert "Jaderberg et al. 2015, Table 1. Of other digits." in markdown.text(sweep)
+    console.show([sweep])
+    assert "Of other digits." in capsys.readouterr().out
 
 
 def test_markdown_without_a_paper_is_the_table(sweep, tmp_path):
