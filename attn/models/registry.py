@@ -1,5 +1,6 @@
 """The table of models, and the functions by which configs ask for them."""
 
+import dataclasses
 from typing import Any
 
 from attn import settings as _settings
@@ -67,7 +68,8 @@ def create(name: str, *, slots: Any = None, **settings: Any) -> Model:
             setting of the wrong type or size; the message names the valid ones.
     """
     found = find(name)
-    if slots is not None and not hasattr(found, "fill"):
+    has_slots = any(field.name == "fill" for field in dataclasses.fields(found))
+    if slots is not None and not has_slots:
         if slots:
             raise _settings.Invalid(
                 f"model {name!r} has no slots, got {', '.join(slots)}; a model derived"
