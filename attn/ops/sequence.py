@@ -15,7 +15,7 @@ gradients only.
 The ring (Liu, Zaharia & Abbeel, "Ring Attention with Blockwise Transformers for
 Near-Infinite Context", ICLR 2024, https://arxiv.org/abs/2310.01889) computes while it
 sends, and with a window sends no further than is seen; with a causal mask the first
-devices wait for the last. What is read of each part is merged by its log-sum-exp. The
+devices wait for the last. What is read of each part counts by its sum of weights. The
 all-to-all (Jacobs et al., "DeepSpeed Ulysses", 2023, https://arxiv.org/abs/2309.14509)
 shares causal work equally, and needs heads that P divides.
 
@@ -352,32 +352,35 @@ def _forward(asked, route, learnt, fixed):
     lowest = jnp.finfo(dtype).min
     top = jnp.full((), lowest, dtype)
     if sinks is not None:
-        top = sinks.astype(dtype)[None, :, None]
+        top = jnp.maximum(sinks.astype(dtype)[None, :, None], lowest)
     y = jnp.zeros((*q.shape[:-1], v.shape[-1]), dtype)
-    lse = jnp.broadcast_to(top, (q.shape[0], q.shape[2], q.shape[1]))
-    state = varying.like((y, lse), q)
-    (y, lse), _ = _around(route, visit, state, (learnt["k"], v), ())
-    seen = lse > lowest / 2  # a target that sees nothing has merged what is masked
+    top = jnp.broadcast_to(top, (q.shape[0], q.shape[2], q.shape[1]))
+    rows = heads.Rows(top, jnp.full_like(top, sinks is not None))
+    state = varying.like((y, rows), q)
+    (y, rows), _ = _around(route, visit, state, (learnt["k"], v), ())
+    seen = rows.top > lowest / 2  # a target that sees nothing has merged what is masked
     y = jnp.where(seen.transpose(0, 2, 1)[..., None], y, 0)
-    lse = jnp.where(seen, lse, jnp.finfo(dtype).max)  # so that all its weights are 0
-    return y, (learnt, fixed, y, lse)
+    top = jnp.where(seen, rows.top, jnp.finfo(dtype).max)  # so that its weights are 0
+    return y, (learnt, fixed, y, rows._replace(top=top))
 
 
-def _merge(y, lse, more, of_more):
-    """What is read of two parts, by their log-sum-exps."""
-    both = jnp.logaddexp(lse, of_more)
-    share = lambda part: jnp.exp(part - both).transpose(0, 2, 1)[..., None]
-    return y * share(lse) + more * share(of_more), both
+def _merge(y, rows, more, of_more):
+    """What is read of two parts, by their sums of weights."""
+    top = jnp.maximum(rows.top, of_more.top)
+    parts = [part.total * jnp.exp(part.top - top) for part in (rows, of_more)]
+    total = parts[0] + parts[1]
+    ours, theirs = ((x / total).transpose(0, 2, 1)[..., None] for x in parts)
+    return y * ours + more * theirs, heads.Rows(top, total)
 
 
 def _backward(asked, route, kept, dy):
-    learnt, fixed, y, lse = kept
+    learnt, fixed, y, rows = kept
     plan = _plan(route, asked, learnt["q"])
     run = functools.partial(blockwise.backward, asked=asked, plan=plan)
 
     def visit(state, moving, summed, owner):
         part = _arrays(route, learnt, fixed, moving, owner)
-        dq, dk, dv, dbias, more = heads.differentiate(run, part, y, lse, dy, plan)
+        dq, dk, dv, dbias, more = heads.differentiate(run, part, y, rows, dy, plan)
         add = functools.partial(jax.tree.map, jnp.add)
         total, dtotal, dlearnt = state
         dtotal = _add_part(route, dtotal, dbias, owner)
@@ -390,7 +393,7 @@ def _backward(asked, route, kept, dy):
     (dq, dbias, more), (dk, dv) = _around(route, visit, start, moving, home)
     grads = {"q": dq, "k": dk, "v": dv, "bias": dbias, "learnt": more, "sinks": None}
     if learnt["sinks"] is not None:
-        grads["sinks"] = blockwise.of_sinks(learnt["sinks"], lse, y, dy)
+        grads["sinks"] = blockwise.of_sinks(learnt["sinks"], rows, y, dy)
     return jax.tree.map(lambda grad, x: grad.astype(x.dtype), grads, learnt), None
 
 

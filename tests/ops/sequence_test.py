@@ -205,6 +205,17 @@ def test_a_bias_may_differ_between_devices(method, rows, heads):
     close([got], [want])
 
 
+@pytest.mark.parametrize("method", sequence.METHODS)
+def test_scores_may_be_huge_and_all_alike(method):
+    """As where a mask of large negative numbers is added to all sources of a target."""
+    q, k, v, _ = inputs()
+    hidden = lambda x, b, n, t, s: jnp.where(t % 3 == 0, x - 1e9, x)
+    want = ops.dot_product_attention(
+        q, k, v, score_mod=hidden, implementation="reference"
+    )
+    close([mapped(hidden, method)(q, k, v)], [want])
+
+
 def positive(x, b, n, t, s):
     return jax.nn.relu(x)  # which has a derivative of its own
 

@@ -7,15 +7,15 @@ Need O(n^2) Memory", 2021, https://arxiv.org/abs/2112.05682; Dao, "FlashAttentio
 blocks of sources, with logits x:
 
     m' = max(m, max x),  l' = l exp(m - m') + sum exp(x - m'),
-    o' = o exp(m - m') + exp(x - m') v;  in the end y = o / l and L = m + log l.
+    o' = o exp(m - m') + exp(x - m') v;  in the end y = o / l.
 
-The backward pass makes p = exp(x - L) again, block by block, and with
+The backward pass makes p = exp(x - m) / l again, block by block, and with
 delta = sum(dy y), dp = dy v^T:
 
     dv = p^T dy,  ds = p (dp - delta),  dq = ds k,  dk = ds^T q,  dbias = ds.
 
 Weights by a sigmoid (Ramapuram et al., "Theory, Analysis, and Best Practices for
-Sigmoid Self-Attention", 2024, https://arxiv.org/abs/2409.04431) need no maximum, no L,
+Sigmoid Self-Attention", 2024, https://arxiv.org/abs/2409.04431) need neither m nor l,
 and ds = p (1 - p) dp.
 
 A window or causal mask skips the blocks that it hides, lengths those of padding, and a
@@ -42,6 +42,7 @@ from attn.ops.dot_product import (
     tiles,
 )
 from attn.ops.dot_product.blocks import Plan
+from attn.ops.dot_product.heads import Rows
 from attn.ops.dot_product.problem import Asked, Inputs
 from attn.ops.dot_product.tiles import Head
 
@@ -99,10 +100,10 @@ def blockwise_attention(asked, plan, learnt, fixed):
 @blockwise_attention.defjvp
 def _attend_and_differentiate(asked, plan, primals, tangents):
     learnt, fixed = primals
-    y, lse = _read(asked, plan, learnt, fixed)
+    y, rows = _read(asked, plan, learnt, fixed)
     forward = functools.partial(_tangents, asked, plan)
     transpose = functools.partial(_cotangents, asked, plan)
-    kept = (y, lse, learnt, fixed)
+    kept = (y, rows, learnt, fixed)
     return y, linear.call(forward, transpose, kept, tangents[0])
 
 
@@ -120,32 +121,32 @@ def _tangents(asked, plan, kept, tangents):
 
 
 def _cotangents(asked, plan, kept, dy):
-    y, lse, learnt, fixed = kept
+    y, rows, learnt, fixed = kept
     arrays = heads.Arrays(**learnt, **fixed)
     run = functools.partial(backward, asked=asked, plan=plan)
-    found = heads.differentiate(run, arrays, y, lse, dy, plan)
+    found = heads.differentiate(run, arrays, y, rows, dy, plan)
     grads = dict(zip(("q", "k", "v", "bias", "learnt"), found, strict=True))
     grads["sinks"] = None
     if arrays.sinks is not None:
-        grads["sinks"] = of_sinks(arrays.sinks, lse, y, dy)
+        grads["sinks"] = of_sinks(arrays.sinks, rows, y, dy)
     return jax.tree.map(lambda grad, x: grad.astype(x.dtype), grads, learnt)
 
 
-def of_sinks(sinks: jax.Array, lse: jax.Array, y: jax.Array, dy: jax.Array):
+def of_sinks(sinks: jax.Array, rows: Rows, y: jax.Array, dy: jax.Array):
     """The gradient [N] of sinks: ds = p (dp - delta), in which dp is 0.
 
     Args:
         sinks: [N].
-        lse: [B, N, T], the sinks included.
+        rows: of [B, N, T], the sinks included.
         y: what was read, [B, T, N, Dv].
         dy: its gradient.
     """
-    weights = jnp.exp(sinks[None, :, None] - lse)
+    weights = jnp.exp(sinks[None, :, None] - rows.top) / rows.total
     return -jnp.einsum("bnt,btnd,btnd->n", weights, dy, y)
 
 
-def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Array]:
-    """One head: its values [J q, Dv] and log-sum-exp [J q] (zeros for a sigmoid)."""
+def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, Rows]:
+    """One head: its values [J q, Dv] and rows of [J q], which a sigmoid leaves idle."""
     softmax = asked.normalize == "softmax"
     add = _add_softmax if softmax else _add_sigmoid
     head, asked, _ = _scaled(head, asked, plan)
@@ -170,13 +171,13 @@ def forward(head: Head, *, asked: Asked, plan: Plan) -> tuple[jax.Array, jax.Arr
 
         top, total, read = tiles.repeat(first, last, sources, start)
         if not softmax:
-            return read.T, total[0]
+            return read.T, Rows(top[0], total[0])
         # A target that sees nothing has no total.
         total = jnp.where(total > 0, total, 1)
-        return (read / total).T, (top + jnp.log(total))[0]
+        return (read / total).T, Rows(top[0], total[0])
 
-    y, lse = _over_blocks(targets, head.q.shape[0])
-    return y.reshape(-1, y.shape[-1]), lse.reshape(-1)
+    y, rows = _over_blocks(targets, head.q.shape[0])
+    return y.reshape(-1, y.shape[-1]), jax.tree.map(jnp.ravel, rows)
 
 
 def _scaled(head: Head, asked: Asked, plan: Plan) -> tuple[Head, Asked, float]:
@@ -240,7 +241,7 @@ def _add_sigmoid(carry, x, values, keep):
 def backward(
     head: Head,
     y: jax.Array,
-    lse: jax.Array,
+    row: Rows,
     dy: jax.Array,
     shared: tuple,
     *,
@@ -252,7 +253,7 @@ def backward(
     Args:
         head: what it attended with.
         y: what it read, [T, Dv].
-        lse: [T].
+        row: of [T].
         dy: gradient of y, [T, Dv].
         shared: gradients so far, of the bias and of what score_mod captured.
         asked: the settings.
@@ -262,7 +263,8 @@ def backward(
     delta = jnp.sum(dy.astype(y.dtype) * y, axis=-1)
     delta = tiles.cut(delta, plan.q)[:, None]  # [J, 1, q]
     # What fills up the targets has weights of 0, however large its logits are.
-    lse = tiles.cut(lse, plan.q, filling=jnp.finfo(lse.dtype).max)[:, None]
+    top = tiles.cut(row.top, plan.q, filling=jnp.finfo(row.top.dtype).max)[:, None]
+    share = tiles.cut(1 / row.total, plan.q)[:, None]
     dy = tiles.cut(dy.astype(head.v.dtype), plan.q)
     count, channels = head.q.shape[0], head.q.shape[2]
 
@@ -275,8 +277,8 @@ def backward(
         def targets(visit, carry):
             dq, dk, dv, (dbias, dlearnt) = carry
             j = at(visit)
-            row = lse[j], delta[j]
-            p, ds, more = _block_gradient(head, asked, plan, j, i, dy[j], row)
+            own = top[j], share[j], delta[j]
+            p, ds, more = _block_gradient(head, asked, plan, j, i, dy[j], own)
             dlearnt = jax.tree.map(jnp.add, dlearnt, more)
             if dbias is not None:
                 dbias = _add_block(dbias, ds, head, plan, j, i)
@@ -304,7 +306,7 @@ def _block_gradient(
 
     The third is the gradient of what score_mod captured.
     """
-    lse, delta = row
+    top, share, delta = row
     learnt, fixed = mods.split(head.captured)
     x, back = jax.vjp(
         lambda x, learnt: tiles.shaped(
@@ -318,7 +320,7 @@ def _block_gradient(
     dp = tiles.dot(head.v[i], dy, transposed=True)
     dp = dp if keep is None else dp * keep.astype(dp.dtype)
     if asked.normalize == "softmax":
-        p = jnp.exp(x - lse)
+        p = jnp.exp(x - top) * share
         ds = p * (dp - delta)
     else:
         p = jax.nn.sigmoid(x)

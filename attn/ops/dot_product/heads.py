@@ -17,6 +17,19 @@ from attn.ops.dot_product.blocks import Plan
 from attn.ops.dot_product.tiles import Head, Matrix, Sight
 
 
+class Rows(NamedTuple):
+    """What the weights of each target come to: p = exp(x - top) / total.
+
+    Not in one log-sum-exp, in which a large `top` would swallow the logarithm of
+    `total`.
+    """
+
+    top: jax.Array
+    """the greatest logit, [..., T]"""
+    total: jax.Array
+    """the sum of exp(x - top), 1 where nothing is seen"""
+
+
 class Arrays(NamedTuple):
     """What all heads attend with.
 
@@ -48,10 +61,10 @@ class Arrays(NamedTuple):
 
 
 def read(run, arrays: Arrays, plan: Plan):
-    """`run(head) -> values [T, Dv], log-sum-exp [T]` for all heads.
+    """`run(head) -> values [T, Dv], Rows of [T]` for all heads.
 
     Returns:
-        Values [B, T, N, Dv] and log-sum-exps [B, N, T], at least float32.
+        Values [B, T, N, Dv] and `Rows` of [B, N, T], at least float32.
     """
     arrays = _prepared(arrays, plan)
     cast = _cast(arrays, plan)
@@ -66,28 +79,33 @@ def read(run, arrays: Arrays, plan: Plan):
 def _read_at_once(run, arrays: Arrays, plan: Plan, cast):
     targets = arrays.q.shape[1]
     of_one = lambda leaves: run(_head_of(leaves, plan, arrays, cast))
-    y, lse = _vmapped(of_one, _leaves(arrays), arrays)
-    return _tokens(y)[:, :targets], _rows(lse)[..., :targets]
+    y, rows = _vmapped(of_one, _leaves(arrays), arrays)
+    return _tokens(y)[:, :targets], jax.tree.map(
+        lambda x: _rows(x)[..., :targets], rows
+    )
 
 
 def _read_in_loop(run, arrays: Arrays, plan: Plan, cast):
     batch, targets, heads, _ = arrays.q.shape
 
     def body(index, made):
-        y, lse = made
+        y, rows = made
         b, n = index // heads, index % heads
-        y_, lse_ = run(_head_at(arrays, b, n, plan, cast))
-        y = lax.dynamic_update_slice(y, y_[None, :targets, None], (b, 0, n, 0))
-        return y, lax.dynamic_update_slice(lse, lse_[None, None, :targets], (b, n, 0))
+        of_one, row = run(_head_at(arrays, b, n, plan, cast))
+        y = lax.dynamic_update_slice(y, of_one[None, :targets, None], (b, 0, n, 0))
+        put = lambda all_, own: lax.dynamic_update_slice(
+            all_, own[None, None, :targets], (b, n, 0)
+        )
+        return y, jax.tree.map(put, rows, row)
 
     y = jnp.zeros((*arrays.q.shape[:3], arrays.v.shape[3]), arrays.dtype)
-    lse = jnp.zeros((batch, heads, targets), arrays.dtype)
-    made = varying.like((y, lse), arrays.q)
+    row = jnp.zeros((batch, heads, targets), arrays.dtype)
+    made = varying.like((y, Rows(row, row)), arrays.q)
     return lax.fori_loop(0, batch * heads, body, made)
 
 
-def differentiate(run, arrays: Arrays, y, lse, dy, plan: Plan):
-    """`run(head, y, lse, dy, shared) -> dq, dk, dv, shared` for all heads.
+def differentiate(run, arrays: Arrays, y, rows: Rows, dy, plan: Plan):
+    """`run(head, y, row, dy, shared) -> dq, dk, dv, shared` for all heads.
 
     What all heads add to is `shared`: gradients of the bias and of `learnt`.
 
@@ -100,13 +118,13 @@ def differentiate(run, arrays: Arrays, y, lse, dy, plan: Plan):
     inside = _differentiate_in_loop if plan.loop else _differentiate_at_once
     if plan.examples:
         inside = _differentiate_by_examples
-    dq, dk, dv, (dbias, dlearnt) = inside(run, arrays, y, lse, dy, plan, cast)
+    dq, dk, dv, (dbias, dlearnt) = inside(run, arrays, y, rows, dy, plan, cast)
     if shape is not None:
         dbias = dbias[:, :, : shape[2], : shape[3]]
     return dq, dk, dv, dbias, dlearnt
 
 
-def _differentiate_in_loop(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
+def _differentiate_in_loop(run, arrays: Arrays, y, rows, dy, plan: Plan, cast):
     batch, _, heads, _ = arrays.q.shape
     group = heads // arrays.k.shape[2]
 
@@ -114,7 +132,9 @@ def _differentiate_in_loop(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
         dq, dk, dv, shared = made
         b, n = index // heads, index % heads
         head = _head_at(arrays, b, n, plan, cast)
-        row = lax.dynamic_slice(lse, (b, n, 0), (1, 1, lse.shape[2]))[0, 0]
+        row = jax.tree.map(
+            lambda x: lax.dynamic_slice(x, (b, n, 0), (1, 1, x.shape[2]))[0, 0], rows
+        )
         dq_, dk_, dv_, shared = run(head, _of(y, b, n), row, _of(dy, b, n), shared)
         return (
             _add(dq, dq_, b, n),
@@ -131,11 +151,11 @@ def _differentiate_in_loop(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
     return lax.fori_loop(0, batch * heads, body, (*start, shared))
 
 
-def _differentiate_by_examples(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
+def _differentiate_by_examples(run, arrays: Arrays, y, rows, dy, plan: Plan, cast):
     alone = arrays.bias is not None and arrays.bias.shape[0] > 1
 
     def body(shared, part):
-        of = [_cut(x, part) for x in (y, lse, dy)]
+        of = jax.tree.map(lambda x: _cut(x, part), (y, rows, dy))
         found = _differentiate_at_once(run, _part(arrays, part), *of, plan, cast)
         *own, (dbias, dlearnt) = found
         if alone:
@@ -179,18 +199,20 @@ def _shared(bias: jax.Array | None, arrays: Arrays):
     return varying.like(made, arrays.q)
 
 
-def _differentiate_at_once(run, arrays: Arrays, y, lse, dy, plan: Plan, cast):
+def _differentiate_at_once(run, arrays: Arrays, y, rows, dy, plan: Plan, cast):
     key_heads = arrays.k.shape[2]
 
     def of_one(leaves):
         head = _head_of(leaves, plan, arrays, cast)
         shared = _shared(None if head.bias is None else head.bias.array, arrays)
-        return run(head, leaves["y"], leaves["lse"], leaves["dy"], shared)
+        row = Rows(leaves["top"], leaves["total"])
+        return run(head, leaves["y"], row, leaves["dy"], shared)
 
     leaves = _leaves(arrays) | {
         "y": _grouped_tokens(y, key_heads),
         "dy": _grouped_tokens(dy, key_heads),
-        "lse": _grouped_rows(lse, key_heads),
+        "top": _grouped_rows(rows.top, key_heads),
+        "total": _grouped_rows(rows.total, key_heads),
     }
     dq, dk, dv, (dbias, dlearnt) = _vmapped(of_one, leaves, arrays)
     dq = _tokens(dq)[:, : arrays.q.shape[1]]

@@ -262,6 +262,15 @@ def test_scores_of_minus_infinity_are_a_mask_beside_another(name):
         close(got, want)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_scores_may_be_huge_and_all_alike(name):
+    """As where a mask of large negative numbers is added to all sources of a target."""
+    bias = np.zeros((1, 1, T, S), np.float32)
+    bias[..., 2, :], bias[..., 5, :] = -1e9, 1e6
+    got, want = (both(which, arrays(), bias=bias) for which in (name, "reference"))
+    close(got, want)
+
+
 @pytest.mark.parametrize("name", ["reference", *SMALL])
 def test_who_has_no_finite_score_reads_zeros(name):
     hidden = lambda x, b, n, t, s: jnp.where(t < 3, -jnp.inf, x)
