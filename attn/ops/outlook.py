@@ -15,8 +15,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-from attn.ops import varying
-
 
 def outlook_attention(
     weights: jax.Array, value: jax.Array, *, stride: int = 1
@@ -40,8 +38,8 @@ def outlook_attention(
     mixed = jnp.einsum(
         "bhwnij,jbhwnd->ibhwnd", weights.astype(value.dtype), window(value)
     )
-    zeros = varying.like(jnp.zeros(value.shape, mixed.dtype), mixed)
-    (folded,) = jax.vjp(window, zeros)[1](mixed)  # the transpose, to fold
+    like = jax.typeof(mixed).update(shape=value.shape)
+    (folded,) = jax.linear_transpose(window, like)(mixed)  # to fold
     return folded
 
 

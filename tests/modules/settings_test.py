@@ -341,11 +341,15 @@ def test_a_setting_out_of_its_range_is_refused(name, given, says):
 @pytest.mark.parametrize(
     ("name", "given", "says"),
     [
-        ("multi_head", {"position": "rotary", "head_dim": 1}, "that 2 divides, got 1"),
+        (
+            "multi_head",
+            {"position": "rotary", "head_dim": 1},
+            "such as 2, got 1",
+        ),
         (
             "multi_head",
             {"position": "rotary_2d", "head_dim": 2},
-            "that 4 divides, got 2",
+            "4 divides, such as 4, got 2",
         ),
         ("neighborhood", {"window": 5}, "larger than its grid of 4 x 3"),
         ("neighborhood", {"window": 2, "stride": 3}, "stride of 3 is longer than"),

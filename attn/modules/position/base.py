@@ -144,10 +144,12 @@ class Position(nn.Module):
     def _divisible(self, x: jax.Array) -> int:
         """The number of channels of tokens or heads, which `divisor` divides."""
         channels = x.shape[-1]
-        if channels % self.divisor:
+        by = self.divisor
+        if channels % by:
+            fit = [str(n) for n in (channels // by * by, -(-channels // by) * by) if n]
             raise settings.Invalid(
-                f"{type(self).__name__} needs a number of channels that {self.divisor}"
-                f" divides, got {channels}"
+                f"{type(self).__name__} needs a number of channels that {by} divides,"
+                f" such as {' or '.join(fit)}, got {channels}"
             )
         return channels
 
