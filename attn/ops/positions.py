@@ -29,7 +29,7 @@ def sinusoidal(length: int, channels: int, *, temperature: float = 1e4) -> np.nd
     Raises:
         ValueError: an odd number of channels.
     """
-    _divisible("sinusoidal", channels, 2)
+    check_divisible("sinusoidal", channels, 2)
     return _waves(np.arange(length), channels, temperature)
 
 
@@ -50,7 +50,7 @@ def sinusoidal_2d(
     Raises:
         ValueError: channels that 4 does not divide.
     """
-    _divisible("sinusoidal_2d", channels, 4)
+    check_divisible("sinusoidal_2d", channels, 4)
     waves = []
     for length in grid:
         places = np.arange(1, length + 1, dtype=np.float64)
@@ -81,7 +81,7 @@ def sinusoidal_of_mask(
     Raises:
         ValueError: channels that 4 does not divide.
     """
-    _divisible("sinusoidal_2d", channels, 4)
+    check_divisible("sinusoidal_2d", channels, 4)
     frequencies = jnp.asarray(_frequencies(channels // 2, temperature), jnp.float32)
     waves = []
     for axis in (1, 2):
@@ -127,7 +127,7 @@ def rotary_angles(length: int, dim: int, *, temperature: float = 1e4) -> np.ndar
     Raises:
         ValueError: odd D.
     """
-    _divisible("rotary", dim, 2, "channels of a head")
+    check_divisible("rotary", dim, 2, "channels of a head")
     return np.arange(length)[:, None] * _frequencies(dim, temperature)
 
 
@@ -140,7 +140,7 @@ def rotary_angles_2d(grid: Grid, dim: int, *, temperature: float = 100) -> np.nd
     Raises:
         ValueError: D that 4 does not divide.
     """
-    _divisible("rotary_2d", dim, 4, "channels of a head")
+    check_divisible("rotary_2d", dim, 4, "channels of a head")
     row, column = _places(grid)
     return np.concatenate(
         [
@@ -294,7 +294,8 @@ def _places(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return row.ravel(), column.ravel()
 
 
-def _divisible(name: str, channels: int, by: int, what: str = "channels") -> None:
+def check_divisible(name: str, channels: int, by: int, what: str = "channels") -> None:
+    """Raises ValueError with numbers that fit where `by` does not divide `channels`."""
     if channels % by:
         below, above = channels // by * by, -(-channels // by) * by
         fit = f"{below} or {above}" if below else f"{above}"

@@ -1,6 +1,7 @@
 """Capture hands over what modules record, and costs nothing when nobody asks."""
 
 import functools
+import typing
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 import attn
 from attn.modules import Map, sow
-from attn.modules.capture import listening, unheard
+from attn.modules.capture import AXES, Kind, listening, unheard
 
 
 class Gate(nn.Module):
@@ -147,6 +148,7 @@ class Sower(nn.Module):
 
 
 def test_a_map_is_of_a_known_kind_and_has_its_axes():
+    assert set(AXES) == set(typing.get_args(Kind))
     x = jnp.ones((2, 3))
     _, maps = attn.capture(Sower("channel_gate"), {}, x)
     assert list(maps) == ["channel_gate"]

@@ -147,18 +147,23 @@ def test_a_detector_places_boxes_in_the_picture(detector, tmp_path, monkeypatch)
     assert report.write_recognised(output).exists()
 
 
-def test_a_grey_picture_of_16_bits_is_shown_as_the_model_sees_it(
-    classifier, tmp_path, monkeypatch
-):
-    ramp = np.linspace(0, 65535, 28 * 28).reshape(28, 28).astype(np.uint16)
-    Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    shown = []
-    draw = recognised.pictures.draw_boxes
+@pytest.fixture
+def shown(monkeypatch):
+    """The pictures that the page shows."""
+    found, draw = [], recognised.pictures.draw_boxes
     monkeypatch.setattr(
         recognised.pictures,
         "draw_boxes",
-        lambda image, *rest: (shown.append(np.asarray(image)), draw(image, *rest)),
+        lambda image, *rest: (found.append(np.asarray(image)), draw(image, *rest)),
     )
+    return found
+
+
+def test_a_grey_picture_of_16_bits_is_shown_as_the_model_sees_it(
+    classifier, tmp_path, shown
+):
+    ramp = np.linspace(0, 65535, 28 * 28).reshape(28, 28).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
     output = tmp_path / "found.html"
     list(recognition.recognise(classifier, [tmp_path / "ramp.png"], output))
     recognised.write(output)
@@ -166,20 +171,13 @@ def test_a_grey_picture_of_16_bits_is_shown_as_the_model_sees_it(
 
 
 def test_a_photograph_on_its_side_is_shown_as_the_model_sees_it(
-    classifier, tmp_path, monkeypatch
+    classifier, tmp_path, shown
 ):
     path, output = tmp_path / "x.png", tmp_path / "found.html"
     random = np.random.default_rng(0).integers(0, 256, (480, 300, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x112] = 6  # orientation: to be turned by a quarter
     Image.fromarray(random).save(path, exif=exif)
-    shown = []
-    draw = recognised.pictures.draw_boxes
-    monkeypatch.setattr(
-        recognised.pictures,
-        "draw_boxes",
-        lambda image, *rest: (shown.append(np.asarray(image)), draw(image, *rest)),
-    )
     list(recognition.recognise(classifier, [path], output))
     recognised.write(output)
     np.testing.assert_array_equal(shown[0], pictures.read(path))

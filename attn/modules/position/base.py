@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from attn import settings
+from attn.ops import positions
 
 Grid = tuple[int, int]
 
@@ -144,13 +145,10 @@ class Position(nn.Module):
     def _divisible(self, x: jax.Array) -> int:
         """The number of channels of tokens or heads, which `divisor` divides."""
         channels = x.shape[-1]
-        by = self.divisor
-        if channels % by:
-            fit = [str(n) for n in (channels // by * by, -(-channels // by) * by) if n]
-            raise settings.Invalid(
-                f"{type(self).__name__} needs a number of channels that {by} divides,"
-                f" such as {' or '.join(fit)}, got {channels}"
-            )
+        try:
+            positions.check_divisible(type(self).__name__, channels, self.divisor)
+        except ValueError as error:
+            raise settings.Invalid(str(error)) from error
         return channels
 
     def _kept(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

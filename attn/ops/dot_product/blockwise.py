@@ -209,21 +209,24 @@ def _softmax_of_all(start, x, values, keep):
     """
     del start
     top = _top(x)
-    p = jnp.exp(x - top)
-    total = jnp.sum(p, axis=0, keepdims=True)
-    p = p if keep is None else p * keep.astype(p.dtype)
-    return top, total, tiles.dot_first(values, p)
+    return top, *_weighted(x - top, values, keep)
 
 
 def _add_softmax(carry, x, values, keep):
     """One more block of logits [k, q] with values [k, Dv]: running max, sum, values."""
     top, total, read = carry
     higher = jnp.maximum(top, _top(x))
-    p = jnp.exp(x - higher)
+    more, of_more = _weighted(x - higher, values, keep)
     shrink = jnp.exp(top - higher)
-    total = total * shrink + jnp.sum(p, axis=0, keepdims=True)
+    return higher, total * shrink + more, read * shrink + of_more
+
+
+def _weighted(x, values, keep):
+    """The sum of exp(x), [1, q], and the values by it, [Dv, q]."""
+    p = jnp.exp(x)
+    total = jnp.sum(p, axis=0, keepdims=True)
     p = p if keep is None else p * keep.astype(p.dtype)
-    return higher, total, read * shrink + tiles.dot_first(values, p)
+    return total, tiles.dot_first(values, p)
 
 
 def _top(x):

@@ -345,7 +345,7 @@ def _vmapped(function, leaves: dict[str, jax.Array], arrays: Arrays):
         if sizes[0] == 1:
             made = over({k: x[0] for k, x in leaves.items()}, sizes[1:])
             return jax.tree.map(lambda x: x[None], made)
-        shared = {k for k, x in leaves.items() if x.shape[0] == 1 and sizes[0] != 1}
+        shared = {k for k, x in leaves.items() if x.shape[0] == 1}
         axes = {k: None if k in shared else 0 for k in leaves}
         leaves = {k: x[0] if k in shared else x for k, x in leaves.items()}
         return jax.vmap(lambda x: over(x, sizes[1:]), in_axes=(axes,))(leaves)

@@ -105,10 +105,14 @@ def _keep_costs(experiment: Experiment, points: Sequence[Point]) -> None:
     """Raises settings.Invalid if a trial sets what the matching has found."""
     for row in _distinct(point.row for point in points):
         point = next(point for point in points if point.row == row)
-        for tried in trials(experiment.tune, [point]):
-            if tried.config["model"] == point.config["model"]:
-                continue
-            if Program(tried.config).costs != Program(point.config).costs:
+        others = [
+            tried
+            for tried in trials(experiment.tune, [point])
+            if tried.config["model"] != point.config["model"]
+        ]
+        costs = Program(point.config).costs if others else None
+        for tried in others:
+            if Program(tried.config).costs != costs:
                 raise settings.Invalid(
                     f"the trial {tried.name} costs other than {point.name}, which is"
                     f" matched by {experiment.match['by']}: tune fields that leave the"
