@@ -52,7 +52,6 @@ def test_columns_have_the_labels_units_and_decimals_of_the_record(sweep):
         "test PSNR, dB",
         "difference, dB",
         "verdict",
-        "uncorrected",
         "test SSIM",
         "parameters",
         "MACs, k",

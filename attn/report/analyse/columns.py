@@ -104,7 +104,7 @@ def _comparison(metric: Metric, rows: Sequence[Row]) -> list[Column]:
         Column("difference", "difference", "difference", unit, tuple(cells)),
         Column("verdict", "verdict", "verdict", "", verdicts),
     ]
-    if sum(map(bool, alone)) > 1:
+    if alone != verdicts:
         made.append(Column("verdict", "uncorrected", "uncorrected", "", alone))
     return made
 

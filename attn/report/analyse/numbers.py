@@ -21,14 +21,17 @@ def text(value: Any) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in a row, the first ones only if they are many.
-
-    Semicolons stand between them if there are commas in them.
-    """
+    """Names in a row, the first ones only if they are many."""
     rest = len(names) - MOST_NAMES
     more = f" and {rest} more" if rest > 0 else ""
+    return joined(names[:MOST_NAMES]) + more
+
+
+def joined(names: Iterable[str]) -> str:
+    """All names in a row, with semicolons between them if there are commas in them."""
+    names = list(names)
     between = "; " if any("," in name for name in names) else ", "
-    return between.join(names[:MOST_NAMES]) + more
+    return between.join(names)
 
 
 def number(value: float, digits: int, *, sign: bool = False) -> str:

@@ -85,8 +85,12 @@ def _on_seeds(rows: Sequence[Row]) -> list[str]:
 
 
 def _on_metrics(sweep: Sweep) -> list[str]:
-    """What is noted of the metrics."""
-    return [f"{m.label}: {m.note}." for m in sweep.metrics if m.note]
+    """What is noted of the metrics, once where it is the same of several."""
+    noted: dict[str, list[str]] = {}
+    for metric in sweep.metrics:
+        if metric.note:
+            noted.setdefault(metric.note, []).append(metric.label)
+    return [f"{', '.join(labels)}: {note}." for note, labels in noted.items()]
 
 
 def _on_match(sweep: Sweep) -> list[str]:

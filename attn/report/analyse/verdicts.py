@@ -45,8 +45,8 @@ def named(some: Iterable[Row], rows: Iterable[Row]) -> str:
     for row in some:
         kinds.setdefault(row.kind, []).append(row.column or "")
     if columns == [None]:
-        return ", ".join(kinds)
-    return ", ".join(
+        return numbers.joined(kinds)
+    return numbers.joined(
         f"{kind} (all {len(columns)})"
         if len(found) == len(columns)
         else f"{kind} ({', '.join(found)})"

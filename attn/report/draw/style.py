@@ -142,8 +142,17 @@ def log_if_wide(
         reach *= 3  # it has less room for numbers
     subs = (1, 2, 3, 5, 7) if reach <= 30 else (1, 2, 5) if reach <= 300 else (1, 3)
     axis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs, numticks=12))
-    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: short(v)))
     axis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+
+def short(value: float) -> str:
+    """A round number in at most five signs, for which an axis has room: 3e-4."""
+    text = f"{value:g}"
+    if len(text) <= 5 and "e" not in text:
+        return text
+    digits, _, exponent = f"{value:.0e}".partition("e")
+    return f"{digits}e{int(exponent)}"
 
 
 def widened(

@@ -98,13 +98,15 @@ def write(
 
 def environment() -> jinja2.Environment:
     """Where the templates of pages are found, and how they are filled."""
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    made.filters["joined"] = numbers.joined
+    return made
 
 
 def render(sweeps: Sequence[Sweep], record: Sweep | None = None) -> str:

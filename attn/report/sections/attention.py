@@ -72,15 +72,12 @@ class Section:
 def section(drawn: Drawn, budget: Budget, most: int = MOST_ROWS) -> Section | None:
     """The maps of rows with a finished point; None if no point has the file.
 
-    Of more rows than `most`, those that record attention come first.
+    Rows that record no attention are shown only where none does.
     """
     done = [(row, row_style) for row, row_style in drawn if row.done]
     if not any((p.directory / FILE).is_file() for row, _ in done for p in row.done):
         return None
-    chosen = done
-    if len(done) > most:
-        seen = [pair for pair in done if _records(pair[0])]
-        chosen = budgets.few(seen, most) if seen else done[:most]
+    chosen = budgets.few([pair for pair in done if _tells(pair[0])] or done, most)
     blocks = budgets.until_used(chosen, lambda *pair: _block(*pair, budget), budget)
     shown = {block.row.label for block in blocks}
     return Section(
@@ -90,9 +87,10 @@ def section(drawn: Drawn, budget: Budget, most: int = MOST_ROWS) -> Section | No
     )
 
 
-def _records(row: Row) -> bool:
-    point, attention, _ = _first(row, 1)
-    return point is not None and bool(attention.maps)
+def _tells(row: Row) -> bool:
+    """Whether a row has maps, or a file that cannot be read."""
+    _, attention, _ = _first(row, 1)
+    return attention is None or bool(attention.maps)
 
 
 def _first(row: Row, most: int) -> tuple[Point | None, Attention | None, list[str]]:

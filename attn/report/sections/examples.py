@@ -20,7 +20,7 @@ the "keys" of its arrays:
     text     str [n]; where "expected" names another text field, those that differ
              from it are marked
 
-To add a kind: a function in KINDS.
+To add a kind: a function in KINDS, and in LEGEND how to read it.
 """
 
 import dataclasses
@@ -76,6 +76,11 @@ class Line:
     kind: str
     cells: tuple[Cell, ...]
 
+    @property
+    def titled(self) -> bool:
+        """Whether its pictures have titles, and so a row of their own an example."""
+        return any(cell.titles for cell in self.cells)
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -88,11 +93,31 @@ class Block:
     remarks: tuple[str, ...]
 
 
-def section(drawn: Drawn, budget: Budget, most: int = MOST_ROWS) -> Shown | None:
+@dataclasses.dataclass(frozen=True)
+class Section(Shown):
+    """The blocks that are shown, and how to read them.
+
+    Attributes:
+        legend: a sentence for each kind of field that needs one.
+        marked: whether a text is marked as not expected.
+    """
+
+    legend: tuple[str, ...]
+    marked: bool
+
+
+def section(drawn: Drawn, budget: Budget, most: int = MOST_ROWS) -> Section | None:
     """The examples of rows with a finished point that has some, or None."""
     keeper = lambda row: budgets.first_with(row, FILE)
     make = lambda *of: _block(*of, budget)
-    return budgets.shown(drawn, keeper, make, budget, most)
+    found = budgets.shown(drawn, keeper, make, budget, most)
+    if found is None:
+        return None
+    lines = [line for block in found.blocks for line in block.lines]
+    kinds = {line.kind for line in lines}
+    legend = tuple(text for kind, text in LEGEND.items() if kind in kinds)
+    marked = any(cell.wrong for line in lines for cell in line.cells)
+    return Section(found.blocks, found.others, legend, marked)
 
 
 def _block(row: Row, row_style: Style, point: Point, budget: Budget) -> Block:
@@ -235,4 +260,18 @@ KINDS: dict[str, Callable[[Field, Mapping[str, Field], Budget], list[Cell]]] = {
     "pose": _pose,
     "text": _text,
     "words": _words,
+}
+
+# How to read the kinds that do not speak for themselves.
+LEGEND = {
+    "pair": "Of a pair of images there are three pictures: both, and their difference,"
+    " twice as strong.",
+    "boxes": "Beside the name of a box stands its score in percent, if it has one.",
+    "heat": "Heat runs from the lowest to the highest value of each picture; the box or"
+    " the ring is what reads.",
+    "words": "What a word read before it was written stands above it, from the lowest"
+    " to the highest value of each picture.",
+    "path": "A path begins at the ring and ends at the full dot; its squares are what"
+    " is seen sharpest.",
+    "pose": "A limb of a pose has the same colour in all pictures.",
 }

@@ -108,3 +108,11 @@ def test_a_lone_label_stays_near_and_no_labels_are_no_error():
     (centre,) = labels.place([(50, 50)], [(20, 10)], [], (0, 0, 100, 100))
     assert np.hypot(*(np.array(centre) - 50)) < 20
     assert labels.place([], [], [], (0, 0, 1, 1)) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.003, "0.003"), (3e-4, "3e-4"), (1e-5, "1e-5"), (20000, "20000"), (5e6, "5e6")],
+)
+def test_numbers_of_an_axis_are_short(value, said):
+    assert style.short(value) == said

@@ -71,9 +71,10 @@ def test_the_page_shows_every_row_with_its_pictures(whole):
     images = Reader(source).images
     for name in synthetic.ATTENTIONS:
         assert f">{name}</th>" in source.replace("</svg> ", ">")
-    # 2 images for each of 6 rows, and for each strip: channels 3, cbam 6, pixels 3,
-    # two queries of matrices and of factors in 3 blocks, the grid and what it reads.
-    assert len(images) == 2 * (6 + 3 + 6 + 3 + 2 * 2 * 3 + 2)
+    # 2 images for each of 5 rows with attention, and for each strip: channels 3, cbam
+    # 6, pixels 3, two queries of matrices and of factors in 3 blocks, the grid and what
+    # it reads.
+    assert len(images) == 2 * (5 + 3 + 6 + 3 + 2 * 2 * 3 + 2)
     assert all(image["alt"] for image in images)
     assert source.count("what the grid reads") == 1 + 2
     assert source.count("<figure>") == 5

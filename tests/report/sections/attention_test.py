@@ -35,6 +35,16 @@ def test_of_many_rows_kinds_and_columns_take_turns(tmp_path):
     assert len(section.others) == 32 - 6
 
 
+def test_rows_that_record_no_attention_are_named_alone(trained):
+    section = attention.section(drawn(trained), Budget(10**7))
+    kinds = {block.row.kind for block in section.blocks}
+    assert not any("none" in kind for kind in kinds) and len(section.blocks) == 4
+    assert len(section.others) == 2
+    alone = [pair for pair in drawn(trained) if "none" in pair[0].kind]
+    blocks = attention.section(alone, Budget(10**7)).blocks
+    assert [block.remarks for block in blocks] == [("it records no attention",)] * 2
+
+
 def test_pictures_end_when_their_budget_is_used_up(trained):
     section = attention.section(drawn(trained), Budget(1))
     assert (len(section.blocks), len(section.others)) == (1, 5)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import PIL.Image
@@ -11,6 +12,7 @@ from PIL import ImageColor
 
 from attn.report.analyse import table
 from attn.report.draw import pictures, style
+from attn.report.formats import page
 from attn.report.read import results
 from attn.report.sections import examples
 from attn.report.sections.budget import Budget
@@ -89,6 +91,48 @@ def test_each_kind_of_field_has_its_line(root):
     assert [cell.text for cell in lines["written"]] == ["a 0", "a 2", "a 2"]
     assert [cell.wrong for cell in lines["written"]] == [False, True, False]
     assert not any(cell.wrong for cell in lines["target"])
+
+
+def test_the_legend_tells_of_what_is_shown_alone(root):
+    section = examples.section(drawn(root), Budget(10**7))
+    kinds = ("pair", "boxes", "path", "pose")
+    assert section.legend == tuple(examples.LEGEND[kind] for kind in kinds)
+    assert section.marked
+    path = root / "cbam-1" / "examples.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    index = json.loads(str(arrays["index"]))
+    index = [entry for entry in index if entry["name"] in ("image", "target")]
+    np.savez(path, **(arrays | {"index": json.dumps(index)}))
+    section = examples.section(drawn(root), Budget(10**7))
+    assert (section.legend, section.marked) == ((), False)
+    assert set(examples.LEGEND) < set(examples.KINDS)
+
+
+def test_words_stand_under_what_they_read_in_a_row_an_example(root):
+    images = np.zeros((2, 28, 56, 1), np.float32)
+    words = np.array([["a", "small", "7"], ["a", "0", ""]])
+    np.savez(
+        root / "cbam-1" / "examples.npz",
+        image=images,
+        v=np.random.default_rng(0).uniform(size=(2, 3, 4, 8)),
+        w=words,
+        index=json.dumps(
+            [
+                {"name": "image", "kind": "image", "keys": ["image"]},
+                {"name": "read", "kind": "words", "keys": ["v", "w"], "on": "image"},
+            ]
+        ),
+    )
+    section = examples.section(drawn(root), Budget(10**7))
+    assert section.legend == (examples.LEGEND["words"],)
+    image, read = section.blocks[0].lines
+    assert (image.titled, read.titled) == (False, True)
+    text = page.environment().get_template("examples.html").render(found=section)
+    rows = re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)
+    titles = [re.findall(r"<figcaption>(.*?)</figcaption>", row) for row in rows]
+    assert titles == [[], ["a", "small", "7"], ["a", "0"]]
+    assert [row.count("<img") for row in rows] == [2, 3, 2]
 
 
 def test_a_box_lies_where_its_pixels_are(root):
