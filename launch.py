@@ -14,6 +14,8 @@
     python launch.py --tune=schedule.peak=0.003,0.01,0.03   each row takes the best on
                                                        the validation split
     python launch.py --log_to=wandb,mlflow             tracking services hear of it too
+    python launch.py --blocks=measured                 of attention, those that are the
+                                                       fastest here
     python launch.py status --workdir=DIR [--watch]    how far it is, who trains what
     python launch.py evaluate --workdir=DIR [--only=POINT] [--checkpoint=best]
     python launch.py predict --workdir=DIR [--only=POINT] [FILE]   answers to the lines
@@ -112,6 +114,11 @@ flags.DEFINE_string(
         os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "attn", "xla"
     ),
     "Where compiled programs are kept; empty for nowhere.",
+)
+flags.DEFINE_string(
+    "blocks",
+    "table",
+    "Lengths of attention's blocks: of a table, or measured on this machine.",
 )
 flags.DEFINE_string(
     "distributed", "auto", "Other machines: auto, off, or ADDRESS:PORT,MACHINES,INDEX."
@@ -262,7 +269,8 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
         sys.exit(workers.train(alone, directory, FLAGS.workers, **how))
     else:
         how |= {"log_to": FLAGS.log_to, "stop_on": FLAGS.stop_on, "span": FLAGS.stale}
-        how["report"] = FLAGS.report
+        how |= {"report": FLAGS.report, "cache": FLAGS.compilation_cache}
+        how["blocks"] = FLAGS.blocks
         sys.exit(command.train(experiment, points, directory, **how))
 
 
@@ -385,7 +393,7 @@ def _words(flag: flags.Flag) -> list[str]:
 def check(experiment, points: Sequence) -> None:
     """Refuses what is wrong with a run of these points, as far as is known here."""
     from attn import settings
-    from attn.train import interruption, machines, program
+    from attn.train import blocks, interruption, machines, program
     from attn.train.budget import match
     from attn.train.store import tracking
     from attn.train.sweep import plan, tuning
@@ -401,6 +409,7 @@ def check(experiment, points: Sequence) -> None:
     for name in FLAGS.stop_on:
         interruption.signal_of(name)
     plan.check_name(FLAGS.parallel)
+    blocks.check_name(FLAGS.blocks)
     for name in FLAGS.log_to:
         tracking.check(name)
     if experiment.tune:  # what is trained has the settings that are tried

@@ -19,6 +19,7 @@ from attn import settings
 from attn.workdir import stores
 
 WORKERS = ".workers"  # the folder of what the workers of one command say
+BLOCKS = ".blocks"  # the folder of blocks of attention that were measured
 SHOWN = 15.0  # seconds after which lines appear in a store, where each time costs
 
 
@@ -302,7 +303,8 @@ def check(directory: pathlib.Path) -> None:
     found = names(directory)
     # a process that died before it wrote what the sweep is leaves only these
     ours = _draft(directory / "experiment.json", "").name
-    strange = [n for n in found if n != WORKERS and not n.startswith(ours)]
+    ours = (ours, WORKERS, BLOCKS)
+    strange = [n for n in found if not n.startswith(ours)]
     if strange and "experiment.json" not in found:
         raise settings.Invalid(
             f"workdir {directory} holds files that are no sweep's; name an empty or new"

@@ -3,7 +3,12 @@
 import errno
 import os
 
+import jax
+import numpy as np
+
+from attn import ops
 from attn.commands import run
+from attn.ops.dot_product import measure
 from attn.train.progress import Silence
 from attn.train.sweep import experiment_file
 from attn.workdir import files
@@ -31,3 +36,30 @@ def test_a_disk_that_is_full_before_a_training_is_one_line(
     said = capsys.readouterr().err
     assert said.startswith(f"failed: the disk of {directory} is full; free some")
     assert len(said.splitlines()) == 1
+
+
+def test_blocks_are_chosen_while_the_points_are_trained(tmp_path, monkeypatch):
+    shape = jax.ShapeDtypeStruct((2, 2048, 2, 8), np.float32)
+    seen = []
+
+    def train(*args, **how):
+        plan = ops.explain(shape, shape, shape).plan
+        seen.append((plan.q, plan.k))
+        return {}
+
+    (tmp_path / "one.py").write_text(FILE)
+    experiment = experiment_file.load(tmp_path / "one.py", "")
+    monkeypatch.setattr(run, "_listener", Silence)
+    monkeypatch.setattr(run.tuning, "run", train)
+    monkeypatch.setattr(measure, "fastest", lambda case: measure.Limits(16, 32))
+    for how, directory in (("measured", "a"), ("table", "a"), ("table", "b")):
+        status = run.train(
+            experiment,
+            experiment.points,
+            tmp_path / directory,
+            parallel="off",
+            report=False,
+            blocks=how,
+        )
+        assert status == 0
+    assert seen == [(16, 32), (16, 32), (1024, 1024)]

@@ -26,7 +26,7 @@ FLOAT = np.float32
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(blocks, "_longest", lambda platform, asked: (8, 8))
+    monkeypatch.setattr(blocks, "table", lambda *case: blocks.Limits(8, 8))
     monkeypatch.setattr(skips, "TILE", 8)
 
 

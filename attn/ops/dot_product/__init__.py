@@ -20,6 +20,7 @@ What cannot be done raises NotImplementedError where the implementation was name
 None the first of `ORDER` that can do it does it, of which a warning tells once where it
 is not the platform's fused kernel; `reference` does it within `attn.ops.plain()`, and
 where there are no examples, targets or sources. `explain` tells which and why.
+Blocks have the lengths of a table, or within `limited` such as are `fastest` here.
 
 Letters used in shapes:
     B batch (any number of axes), T targets (queries), S sources (keys), N heads of
@@ -33,12 +34,14 @@ import jax
 import jax.numpy as jnp
 
 from attn.ops.dot_product import dispatch, problem, reference, visible
+from attn.ops.dot_product.blocks import Case, Limits, limited
 from attn.ops.dot_product.dispatch import (
     IMPLEMENTATIONS,
     ORDER,
     Explanation,
     explain,
 )
+from attn.ops.dot_product.measure import fastest
 from attn.ops.dot_product.mods import MaskMod, ScoreMod
 from attn.ops.dot_product.reference import masked_softmax, read
 
@@ -197,10 +200,14 @@ def attention_weights(
 __all__ = [
     "IMPLEMENTATIONS",
     "ORDER",
+    "Case",
     "Explanation",
+    "Limits",
     "attention_weights",
     "dot_product_attention",
     "explain",
+    "fastest",
+    "limited",
     "masked_softmax",
     "read",
 ]

@@ -87,8 +87,13 @@ def attend(inputs: Inputs, asked: Asked, plan: Plan | None = None) -> jax.Array:
 
 def plan_for(inputs: Inputs, asked: Asked) -> Plan:
     """How to go through the matrix on this platform."""
-    platform = jax.default_backend()
-    return blocks.plan(inputs.q.shape, inputs.k.shape[1], asked, platform=platform)
+    return blocks.plan(
+        inputs.q.shape,
+        inputs.k.shape[1],
+        asked,
+        platform=jax.default_backend(),
+        limits=blocks.chosen(inputs, asked),
+    )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))

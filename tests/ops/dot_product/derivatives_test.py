@@ -16,7 +16,7 @@ B, T, S, N, K, D, DV = 2, 11, 19, 4, 2, 6, 5
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(blocks, "_longest", lambda platform, backward: (8, 8))
+    monkeypatch.setattr(blocks, "table", lambda *case: blocks.Limits(8, 8))
 
 
 def inputs(seed):

@@ -1,0 +1,156 @@
+"""Blocks of exact attention that are measured, once, and kept with what they made.
+
+Another length of blocks rounds otherwise, so that a training that goes on elsewhere
+must keep to those it began with. They are in the work directory, a file for each shape
+of attention, and count for all points in it, whoever trains them; new shapes are
+measured where they first appear. What was measured on a machine is kept beside its
+compiled programs, too, for other work directories.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import jax
+
+from attn import settings
+from attn.ops import dot_product
+from attn.ops.dot_product import Case, Limits, measure
+from attn.workdir import files, machine
+
+Blocks = Literal["table", "measured"]
+BLOCKS = ("table", "measured")
+MACHINE = (
+    "machine.json"  # where they are measured first; its presence says that they are
+)
+KEYS = ("processor", "cores", "platform", "device")
+
+
+@contextlib.contextmanager
+def choose(
+    how: Blocks,
+    directory: pathlib.Path,
+    cache: str,
+    note: Callable[[str], None],
+) -> Iterator[None]:
+    """A context in which blocks are those of the table, or measured.
+
+    A work directory that was begun with measured ones keeps to them.
+
+    Args:
+        how: which they are.
+        directory: the work directory.
+        cache: where compiled programs are kept; "" for nowhere.
+        note: is told what is measured.
+
+    Raises:
+        Invalid: they are to be measured in a work directory that was begun without, or
+            by several processes that train together.
+    """
+    check_name(how)
+    folder = directory / files.BLOCKS
+    known = files.exists(folder / MACHINE)
+    if how == "table" and not known:
+        yield
+        return
+    if jax.process_count() > 1:
+        raise settings.Invalid(
+            f"--blocks=measured is for one process, and {jax.process_count()} train"
+            " together"
+        )
+    if not known:
+        if files.exists(directory / "experiment.json"):
+            raise settings.Invalid(
+                f"workdir {directory} was begun with the table's blocks; name another"
+                " --workdir, or leave --blocks=measured out"
+            )
+        files.make(folder)
+        files.write_json(folder / MACHINE, _machine())
+    chosen = Chosen(folder, _place(cache), note)
+    with dot_product.limited(chosen):
+        yield
+
+
+def check_name(how: str) -> None:
+    """Raises settings.Invalid for what is none of `BLOCKS`."""
+    if how not in BLOCKS:
+        raise settings.unknown("--blocks", how, BLOCKS)
+
+
+class Chosen:
+    """The limits of blocks by case: kept in a folder, or measured and put there."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        cache: pathlib.Path | None,
+        note: Callable[[str], None],
+    ):
+        self._folder, self._cache, self._note = folder, cache, note
+        self._known: dict[Case, Limits] = {}
+
+    def __call__(self, case: Case) -> Limits | None:
+        if len(measure.candidates(case)) == 1:
+            return None
+        if case not in self._known:
+            self._known[case] = self._find(case)
+        return self._known[case]
+
+    def _find(self, case: Case) -> Limits:
+        name = (
+            f"{'-'.join(map(str, case[:-1]))}-{'one_sided' * case.one_sided or 'all'}"
+        )
+        path = self._folder / f"{name}.json"
+        if not files.exists(path):
+            found = self._measured(case, name)
+            # others may have been faster; then theirs count
+            files.create(path, (json.dumps(found._asdict()) + "\n").encode())
+        return _read(path)
+
+    def _measured(self, case: Case, name: str) -> Limits:
+        """Of this machine."""
+        kept = self._cache / f"{name}.json" if self._cache else None
+        if kept is not None and kept.exists():
+            return _read(kept)
+        shape = f"{case.targets} x {case.sources}"
+        self._note(f"measuring blocks of attention, {shape} ({name})")
+        found = measure.fastest(case)
+        if kept is not None:
+            with contextlib.suppress(OSError):  # as of compiled programs
+                files.make(kept.parent)
+                files.write_json(kept, found._asdict())
+        return found
+
+
+def _read(path: pathlib.Path) -> Limits:
+    found = files.read_json(path)
+    try:
+        limits = Limits(**found)
+    except TypeError:
+        limits = None
+    if limits is None or not all(isinstance(n, int) and n > 0 for n in limits):
+        raise settings.Invalid(
+            f"{path} holds no limits of blocks: {found}; restore it, or remove it to"
+            " measure them anew"
+        )
+    return limits
+
+
+def _machine() -> dict[str, object]:
+    here = machine.environment()
+    return {name: here[name] for name in KEYS} | {"jax": here["packages"]["jax"]}
+
+
+def _place(cache: str) -> pathlib.Path | None:
+    """Where what this machine measures is kept."""
+    if not cache:
+        return None
+    text = json.dumps(_machine(), sort_keys=True)
+    return (
+        pathlib.Path(os.path.expanduser(cache))
+        / f"blocks-{zlib.crc32(text.encode()):08x}"
+    )
