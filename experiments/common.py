@@ -247,7 +247,8 @@ def imagenet(
         "transforms": {"random_resized_crop_flip": {"size": 224}},
     }
     config.model = {"slots": {}, **model}
-    config.task = {"name": "classification", "label_smoothing": label_smoothing}
+    task = {"name": "classification", "label_smoothing": label_smoothing, "top5": True}
+    config.task = task
     config.optimizer = {"name": "sgd", "weight_decay": 1e-4, "decay": "all"}
     config.schedule = {
         "name": "step",

@@ -133,7 +133,6 @@ SETTINGS = {
 }
 MIXERS = (
     "multi_head",
-    "none",
     "linear",
     "performer",
     "linformer",
@@ -203,7 +202,6 @@ def sweep(arg: str = ""):
     choice = common.choose(arg, TABLES)
     settings = SETTINGS["paper" if choice.size == "paper" else "small"]
     specs = {name: {"name": name, **settings.get(name, {})} for name in MIXERS}
-    specs["none"] = None
     yield from common.points("mixer", common.filled(specs, "mixer"), choice)
 
 

@@ -99,6 +99,7 @@ def get_config(arg: str = ""):
 
 
 def _paper():
+    """The paper stops early by BLEU, which would be decoded at every evaluation."""
     vgg = {"name": "vgg", "depth": 19}  # maps of 14x14 places of 512 channels
     config = common.imagenet({"name": "captioner", "backbone": vgg})
     config.model.update(width=1800, embedding=512, dropout=0.5, frozen=True)

@@ -149,6 +149,7 @@ def _birds(choice: common.Choice):
             "test": "test",
             "image_size": 224,
         }
+        config.task.top5 = False
         _sgd(config, steps=30_000, drop_every=10_000, batch_size=256)
         config.schedule.update(peak=0.1, boundaries=(10_000, 20_000, 25_000))
         config.optimizer.weight_decay = 1e-5

@@ -170,6 +170,7 @@ def cifar():
         "test": "test",
         "transforms": {"pad_crop_flip": {}},
     }
+    config.task.top5 = False
     config.schedule.boundaries = [32_000, 48_000]
     config.train.update(
         steps=64_000,

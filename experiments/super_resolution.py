@@ -131,9 +131,8 @@ def _gates(choice: common.Choice):
 
 def _orders(choice: common.Choice):
     narrow = {"reduction": REDUCTION[choice.size]}
-    region = {} if choice.size == "paper" else {"region": "none"}
     return {
-        name: {"model.slots": {"group.end": end, **region}}
+        name: {"model.slots": {"group.end": end, **_region(choice)}}
         for name, end in (
             ("none", "none"),
             ("first", {"name": "squeeze_excite", **narrow}),
@@ -142,8 +141,21 @@ def _orders(choice: common.Choice):
     }
 
 
+def _region(choice: common.Choice):
+    """SAN's non-local attention of quarters, which the small form leaves out."""
+    return {} if choice.size == "paper" else {"region": "none"}
+
+
 def row(spec, arg: str = ""):
-    """What --add names: at the end of residual branches, or of the groups of SAN."""
-    place = {"pan": "block.residual", "san": "group.end"}
-    slot = place.get(common.choose(arg, TABLES).table, "block.residual")
-    return {"model.slots": {slot: spec}}
+    """What --add names, and nothing else that attends.
+
+    It is at the end of residual branches, or of the groups of SAN.
+    """
+    choice = common.choose(arg, TABLES)
+    if choice.table == "san":
+        return {"model.slots": {"group.end": spec, **_region(choice)}}
+    filled = {"model.slots": {"block.residual": spec}}
+    if choice.table == "pan":
+        filled["model.slots"]["enlarge.gate"] = "none"
+        filled["model.gated"] = False
+    return filled

@@ -1,6 +1,7 @@
 """Every experiment expands, each of its points can be built, and tables are aligned."""
 
 import collections
+import collections.abc
 import functools
 import importlib
 import json
@@ -450,3 +451,47 @@ def test_an_added_row_is_one_like_those_that_are_there(name, table, spec, like):
     }
     assert rows["again"] == rows[like]
     assert len(rows[like]) >= 3
+
+
+def settled(config):
+    """A config as text, its slots as the model fills them, the seed left out."""
+    whole = {k: v for k, v in json.loads(json.dumps(config)).items() if k != "seed"}
+    model = whole["model"]
+    usual = getattr(models.find(model["name"]), "usual_fill", {})
+    usual = usual if isinstance(usual, collections.abc.Mapping) else {}
+    fill = {**slots.flatten(dict(usual)), **slots.flatten(model.get("slots"))}
+    model["slots"] = {place: list(map(dict, specs)) for place, specs in fill.items()}
+    return json.dumps(whole, sort_keys=True)
+
+
+@pytest.mark.parametrize(("name", "table"), TABLES)
+@pytest.mark.parametrize("size", ["", ",paper"])
+def test_no_two_rows_are_one(name, table, size):
+    if size and not table:
+        pytest.skip("it has no paper's size")
+    points = load(name, f"{table}{size}").points
+    rows = [settled(p.config) for p in points if p.axes["seed"] == 0]
+    assert len(set(rows)) == len(rows) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "table"), [("super_resolution", "pan"), ("super_resolution", "san")]
+)
+def test_an_added_row_differs_from_that_without_attention_by_itself_alone(name, table):
+    path = ROOT / "experiments" / f"{name}.py"
+    points = experiment_file.load(path, table, add=["again=squeeze_excite"]).points
+    (none,), (again,) = (
+        [p.config for p in points if value in p.axes.values() and p.axes["seed"] == 0]
+        for value in ("none", "again")
+    )
+    made = [
+        dict(models.create(**{"scale": 2, **config["model"]}).fill)
+        for config in (none, again)
+    ]
+    assert [key for key in made[1] if made[0].get(key, ()) != made[1][key]] == [
+        {"pan": "block.residual", "san": "group.end"}[table]
+    ]
+    plain = [
+        {k: v for k, v in c["model"].items() if k != "slots"} for c in (none, again)
+    ]
+    assert plain[0] == plain[1]

@@ -20,7 +20,12 @@ from flax.core import FrozenDict
 from attn.models import slots
 from attn.models.base import Model, numbered
 from attn.models.layers import text
-from attn.models.layers.checks import check_heads, check_rates, check_sizes
+from attn.models.layers.checks import (
+    check_heads,
+    check_rates,
+    check_reach,
+    check_sizes,
+)
 from attn.models.layers.dense import NORMAL, classify, dense, drop
 from attn.models.layers.transformer import ACTIVATIONS, Block, layer_norm
 from attn.models.scaling import Width, step_of
@@ -197,6 +202,10 @@ class BERT(Model):
         text.check_slots(self.fill, dict.fromkeys(PLACES, needs))
         fills = [slots.narrow(self.fill, scope) for scope in self.scopes()]
         text.check_reach(fills, "mixer", self.position)
+        if self.pool != "mean" and self._pools():
+            token = f"the {self.pool} token"
+            advice = "; pool='mean' reads all"
+            check_reach(self, size.depth, token, advice, what="the text")
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from attn.models import slots
 from attn.models.base import Model
 from attn.models.layers.checks import check_sizes
 from attn.models.layers.dense import HE, LECUN, classify, dense, hidden
-from attn.models.scaling import Width
+from attn.models.scaling import Width, step_of
 from attn.modules import choices
 from attn.modules.capture import COLLECTION
 from attn.modules.glimpse.glimpse_sensor import check_patches
@@ -109,9 +109,13 @@ class RecurrentAttention(Model):
                 )
 
     def width_settings(self) -> dict[str, Width]:
-        """The settings that scale its width."""
-        names = ("patch_width", "place_width", "width")
-        return {name: Width(getattr(self, name), 1) for name in names}
+        """The settings that scale its width, which heads in "grid" restrict."""
+        step = step_of({"grid": self.fill.get("grid", ())}, {})
+        return {
+            "patch_width": Width(self.patch_width, 1),
+            "place_width": Width(self.place_width, 1),
+            "width": Width(self.width, step),
+        }
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> Arrays:

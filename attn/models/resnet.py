@@ -254,7 +254,8 @@ class ResNet(Model):
     def width_settings(self) -> dict[str, Width]:
         """The settings that scale its width, which groups and heads restrict."""
         groups = 64 // math.gcd(64, self.group_width)  # so that the 3x3 follows
-        step = math.lcm(groups, step_of(self.fill, {}))
+        inner = {k: v for k, v in self.fill.items() if k.endswith("block.conv2")}
+        step = math.lcm(groups * step_of(inner, {}), step_of(self.fill, {}))
         return {"widths": Width(self._widths(), step)}
 
     def stride(self) -> int:

@@ -326,7 +326,13 @@ class Transformer(Model):
                 raise Invalid(f"slot {key!r}: only layers of the {side} have {place!r}")
 
     def _check_key_dim(self) -> None:
-        modules = [m for place in NEEDS for m in slots.filled(self.fill, place)]
+        modules = [
+            module
+            for name in self.scopes()
+            for place in NEEDS
+            if place.startswith(("block", name.rstrip("0123456789")))
+            for module in slots.filled(slots.narrow(self.fill, name), place)
+        ]
         takes = any("key_dim" in module.__dataclass_fields__ for module in modules)
         if self.key_dim is not None and not takes:
             raise Invalid(

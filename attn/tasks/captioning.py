@@ -172,7 +172,10 @@ class Captioning(Translation):
         return reward, [*parts, self.reward * over(lost)]
 
     def keep(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
-        """The moving average of rewards, where there are any."""
+        """The moving average of rewards, where there are any.
+
+        With credit="word" each device's mean over its words counts alike.
+        """
         outputs, average = _named(outputs), batch[BASELINE]
         if "log_prob" not in outputs:
             return {BASELINE: average}

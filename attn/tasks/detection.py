@@ -66,7 +66,8 @@ class Detection(Task):
     of the whole batch, and that of the classes over all queries, by the weights of
     their classes; where `train.accumulate` adds batches, each is divided by its own.
     Crowds are no objects to be found. A query's highest class counts as found whatever
-    "no object" has, as in the paper's code.
+    "no object" has, as in the paper's code; here in the class error, too, where that
+    code counts "no object" as wrong.
 
     Attributes:
         class_weight, l1_weight, giou_weight: of the parts of the loss and of the cost;

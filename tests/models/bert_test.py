@@ -308,6 +308,10 @@ def test_lists_the_slots_in_order():
         ({"slots": {"block.pre": "cbam"}}, "cbam attends to maps, and text is none"),
         ({"slots": {"block1/mixer": "linear"}}, r"'block1'.*\(valid: block0\)"),
         ({"compare": "nli"}, "needs num_classes and segments=0, got None and 2"),
+        (
+            {"num_classes": 3, "slots": {"mixer": "none"}},
+            "nothing of the text reaches the class token; pool='mean' reads all",
+        ),
         ({"causal": True}, r"pool='class' of a causal BERT .*valid: 'last', 'mean'"),
         (
             {"causal": True, "pool": "last", "slots": {"mixer": "linformer"}},
@@ -318,3 +322,9 @@ def test_lists_the_slots_in_order():
 def test_says_what_would_fit(options, message):
     with pytest.raises(settings.Invalid, match=message):
         tiny(**options)
+
+
+def test_without_attention_it_may_read_the_mean():
+    free = {"slots": {"mixer": "none"}}
+    tiny(num_classes=3, pool="mean", **free)
+    tiny(heads=("masked",), **free)  # words by themselves

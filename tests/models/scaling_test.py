@@ -223,3 +223,20 @@ def test_the_mlp_of_a_vit_is_as_wide_as_it_is_told():
     block = sizes(made("vit", mlp_dim=29))["block0"]
     assert block["mlp_in"]["kernel"] == (24, 29)
     assert block["mlp_out"]["kernel"] == (29, 24)
+
+
+def test_heads_that_read_the_grid_of_a_recurrent_attention_restrict_its_width():
+    model = functools.partial(models.create, "recurrent_attention", num_classes=3)
+    step = lambda **fill: model(**fill).width_settings()["width"].step
+    assert (step(), step(slots={"grid": "multi_head"})) == (1, 4)
+
+
+def test_heads_inside_a_block_of_groups_restrict_what_these_leave():
+    def step(place):
+        options = {"depth": 50, "cardinality": 1, "group_width": 32}
+        model = models.create(
+            "resnet", num_classes=3, slots={place: "multi_head"}, **options
+        )
+        return model.width_settings()["widths"].step
+
+    assert (step("block.conv2"), step("block.residual")) == (8, 4)

@@ -389,6 +389,15 @@ def test_starts_as_it_says():
             },
             "key_dim=2 is a setting that no attention of this Transformer has",
         ),
+        (
+            {
+                "key_dim": 2,
+                "slots": {
+                    f"{place.partition('.')[0]}0/{place}": "linear" for place in MIXERS
+                },
+            },
+            "key_dim=2 is a setting that no attention of this Transformer has",
+        ),
     ],
 )
 def test_says_what_would_fit(options, message):
@@ -419,3 +428,8 @@ def test_multiply_adds_are_those_of_the_layers_and_of_no_map():
     reads += attention(target, source)
     found = cost.macs(tiny().apply, variables, *texts, train=False)
     assert found == reads + layers
+
+
+def test_one_layer_with_an_attention_that_has_a_key_dim_is_enough():
+    slots = {**dict.fromkeys(MIXERS, "linear"), "encoder0/encoder.mixer": "multi_head"}
+    tiny(key_dim=2, slots=slots)

@@ -55,14 +55,17 @@ def check_rates(model: nn.Module, **rates: float) -> None:
             raise Invalid(f"{name} of {kind} must be in [0, 1), got {value}")
 
 
-def check_reach(model: Any, depth: int, tokens: str, advice: str = "") -> None:
-    """Refuses a filling with which tokens beside the patches never see the image.
+def check_reach(
+    model: Any, depth: int, tokens: str, advice: str = "", *, what: str = "the image"
+) -> None:
+    """Refuses a filling with which tokens that are read never see the others.
 
     Args:
         model: one with blocks "block0", ... and a slot "pool", its `fill` checked.
         depth: how many blocks.
         tokens: such as "the class token".
         advice: the end of the sentence.
+        what: they are to see.
     """
     for module in slots.filled(model.fill, "pool"):
         if slots.contract(module) == "map":
@@ -80,7 +83,7 @@ def check_reach(model: Any, depth: int, tokens: str, advice: str = "") -> None:
     if not any(slots.contract(module) == "token" for module in readers):
         raise Invalid(
             f"no slot of this {type(model).__name__} has a token attention, so that"
-            f" nothing of the image reaches {tokens}{advice}"
+            f" nothing of {what} reaches {tokens}{advice}"
         )
 
 
