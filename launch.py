@@ -332,8 +332,10 @@ def report(overrides: Sequence[tuple[str, str]]) -> None:
 
     if overrides:
         complain("report reads work directories; it takes no --config.FIELD")
+    if FLAGS.only:
+        complain("report shows all points of a work directory; it takes no --only")
     if FLAGS.results:
-        if FLAGS.workdir or FLAGS.save or FLAGS.against:
+        if FLAGS.workdir or FLAGS.save or FLAGS.against or FLAGS.output:
             complain("report --results=FILE stands alone, or with --markdown")
         reports.show_saved(FLAGS.results, markdown=FLAGS.markdown)
         return

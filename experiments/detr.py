@@ -230,9 +230,10 @@ def published(arg: str = ""):
         ({AXES[choice.table]: name}, dict(zip(FIGURES, values, strict=False)))
         for name, values in table.items()
     ]
+    found = {"source": f"{PAPER}, Table {PARTS[choice.table]}, COCO 2017 validation"}
     if choice.size != "paper":
         for _, values in rows:
             values.pop("parameters", None)
-    source = f"{PAPER}, Table {PARTS[choice.table]}, COCO 2017 validation"
-    note = {"note": COUNTED} if choice.table == "encoder" else {}
-    return {"source": source, "rows": rows, **note}
+    elif choice.table == "encoder":
+        found["note"] = COUNTED
+    return {**found, "rows": rows}

@@ -5,20 +5,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from attn import settings
 from attn.data.images import augment
 from attn.data.images.labelled import eight_bit
-from attn.data.images.picture_files import SUFFIXES, intact, readable
+from attn.data.images.picture_files import SUFFIXES, intact, readable, shown_size
 from attn.data.pipeline import Dataset
 from attn.data.source import Batch
 
 FORMATS = ("PNG", "JPEG")
 # Of the sides of a picture, the part around its centre by which it is found again.
 MIDDLE = 1 / 32
-# Orientations of EXIF in which rows are shown as columns.
-SIDEWAYS = (5, 6, 7, 8)
 
 
 class Places(NamedTuple):
@@ -75,7 +73,7 @@ def size(path: pathlib.Path) -> tuple[int, int]:
     Raises:
         Invalid: the file is none.
     """
-    return _opened(path, _shown_size)
+    return _opened(path, shown_size)
 
 
 def read(path: pathlib.Path) -> np.ndarray:
@@ -136,13 +134,6 @@ def _middles(images: Sequence[np.ndarray]) -> Batch:
     boxes = np.concatenate([sizes / 2 - half, sizes / 2 + half], axis=1)
     boxes = boxes.astype(np.float32)[:, None]
     return {"boxes": boxes, "boxes_mask": np.ones((len(images), 1), bool)}
-
-
-def _shown_size(image: Image.Image) -> tuple[int, int]:
-    # not that of the kind of file, which reads all of a PNG
-    orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-    width, height = image.size
-    return (height, width) if orientation in SIDEWAYS else (width, height)
 
 
 def _upright(image: Image.Image) -> np.ndarray:

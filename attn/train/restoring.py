@@ -72,10 +72,14 @@ def restore(
     files.check_access(output, "output")
     targets = [output / f"{path.stem}.png" for path in paths]
     for path, target in zip(paths, targets, strict=True):
-        if targets.count(target) > 1 or target.resolve() == path.resolve():
+        if targets.count(target) > 1:
             raise settings.Invalid(
-                f"{path} would be written over another picture, as {target}; name"
-                " another folder by --output"
+                f"{path} and another picture would both be written as {target}; rename"
+                " one, or take them one after the other"
+            )
+        if target.resolve() == path.resolve():
+            raise settings.Invalid(
+                f"{path} would be written over; name another folder by --output"
             )
         pictures.size(path)
     program, state = restored(directory, which, overrides)
@@ -84,7 +88,8 @@ def restore(
     for path, target in zip(paths, targets, strict=True):
         made = of_picture(program, state.variables(), pictures.read(path))
         file = io.BytesIO()
-        Image.fromarray(made.squeeze()).save(file, "PNG")
+        picture = made[..., 0] if made.shape[-1] == 1 else made
+        Image.fromarray(picture).save(file, "PNG")
         if machines.first():
             files.write_bytes(target, file.getvalue())
         yield Made(path, target, made.shape[1::-1])

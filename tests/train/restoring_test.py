@@ -122,7 +122,9 @@ def test_a_folder_of_pictures_becomes_files(point, program, tmp_path, capsys):
     with pytest.raises(settings.Invalid, match=r"output .*two\.png is a file"):
         predict.pictures(point, str(tmp_path), str(out / "two.png"), **command)
     (tmp_path / "one.png").write_bytes(b"nothing")
-    with pytest.raises(settings.Invalid, match=r"one\.\w+ would be written over"):
+    with pytest.raises(
+        settings.Invalid, match=r"one\.\w+ and another picture would both"
+    ):
         predict.pictures(point, str(tmp_path), str(out), **command)
     (tmp_path / "one.jpg").unlink()
     with pytest.raises(settings.Invalid, match=r"one\.png is no PNG"):

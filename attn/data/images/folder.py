@@ -3,7 +3,8 @@
 ROOT/SPLIT/CLASS is meant where a folder of ROOT has folders itself. Classes have the
 order of their names, over all splits. Images come in the order of a hash of their path
 below the split, so that every part of a split has its share of each class. Names that
-begin with a dot, and files other than .png, .jpg and .jpeg, are passed over.
+begin with a dot, and files other than .png, .jpg and .jpeg, are passed over. They are
+turned as their EXIF says.
 """
 
 import concurrent.futures
@@ -20,7 +21,12 @@ from attn import settings
 from attn.data import splits
 from attn.data.images import labelled
 from attn.data.images.labelled import Images
-from attn.data.images.picture_files import SUFFIXES, intact_of_split, readable
+from attn.data.images.picture_files import (
+    SUFFIXES,
+    intact_of_split,
+    readable,
+    shown_size,
+)
 
 GREY = ("1", "L", "LA", "I", "I;16")  # modes of Pillow
 
@@ -37,6 +43,7 @@ class Files(NamedTuple):
                 "image": _bytes(self.paths[row]),
                 "label": self.labels[row],
                 "name": str(self.paths[row]),
+                "upright": True,
             }
             for row in rows
         ]
@@ -146,7 +153,8 @@ def hash_of(path: pathlib.Path) -> bytes:
 def _shape(path: pathlib.Path) -> tuple[int, int, int]:
     """Height, width and channels by the head of a file."""
     with readable(f"the image {path}"), Image.open(path) as image:
-        return image.height, image.width, 1 if image.mode in GREY else 3
+        width, height = shown_size(image)
+        return height, width, 1 if image.mode in GREY else 3
 
 
 def _bytes(path: pathlib.Path) -> bytes:

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from attn import settings
 from attn.data import prepare
 from attn.data.images import augment
-from attn.data.images.picture_files import readable
+from attn.data.images.picture_files import readable, shown_size
 from attn.data.source import Batch, Source, Statistics
 
 RESIDENT_BYTES = 1 << 30  # up to which a split is kept decoded in memory
@@ -33,7 +33,8 @@ class Images(NamedTuple):
     class_names: by label.
     size: how many examples.
     records: the encoded examples, read by `__getitems__(rows)`: dicts of "image", the
-        bytes of a file, "label", and perhaps "name" for errors.
+        bytes of a file, "label", and perhaps "name" for errors, and "upright" where it
+        is to be turned as its EXIF says.
     pixels: all images, uint8 [size, H, W, C], or None where they are not kept.
     labels: int32 [size], or None likewise.
     """
@@ -135,9 +136,17 @@ def check_split(name: str, split: str, splits: Any) -> int:
     return size
 
 
-def decode(encoded: bytes, channels: int) -> np.ndarray:
-    """A PNG or JPEG file as uint8 [H, W, channels], grey for 1 and RGB for 3."""
-    image = eight_bit(Image.open(io.BytesIO(encoded)))
+def decode(encoded: bytes, channels: int, *, upright: bool = False) -> np.ndarray:
+    """A PNG or JPEG file as uint8 [H, W, channels], grey for 1 and RGB for 3.
+
+    Args:
+        encoded: the file.
+        channels: see above.
+        upright: whether it is turned as its EXIF says. Files of folders are; those of
+            prepared sets are not, as boxes and other tools know them as they lie.
+    """
+    image = Image.open(io.BytesIO(encoded))
+    image = eight_bit(ImageOps.exif_transpose(image) if upright else image)
     image = image.convert("L" if channels == 1 else "RGB")
     return np.asarray(image).reshape(image.height, image.width, channels)
 
@@ -152,7 +161,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
 def decoded(record: Mapping[str, Any], channels: int) -> np.ndarray:
     """The image of a record, as `decode` gives it, or an Invalid that names it."""
     with readable(f"the image {record.get('name', 'in the data set')}"):
-        return decode(record["image"], channels)
+        return decode(record["image"], channels, upright=record.get("upright", False))
 
 
 def read(path: pathlib.Path) -> np.ndarray:
@@ -161,10 +170,10 @@ def read(path: pathlib.Path) -> np.ndarray:
         return decode(path.read_bytes(), 3)
 
 
-def size_of(encoded: bytes, called: str) -> tuple[int, int]:
+def size_of(encoded: bytes, called: str, *, upright: bool = False) -> tuple[int, int]:
     """Width and height of an image by the head of its file, or an Invalid."""
     with readable(f"the image of {called}"), Image.open(io.BytesIO(encoded)) as image:
-        return image.size
+        return shown_size(image) if upright else image.size
 
 
 def _decoded(source: Images) -> dict[str, np.ndarray]:

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from attn import settings
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+# Orientations of EXIF in which rows are shown as columns.
+SIDEWAYS = (5, 6, 7, 8)
 
 
 @contextlib.contextmanager
@@ -28,6 +30,14 @@ def readable(what: str) -> Iterator[None]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or error
         raise settings.Invalid(f"{what} cannot be read: {reason}") from error
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image that was opened, upright as its EXIF says."""
+    # not that of the kind of file, which reads all of a PNG
+    orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    width, height = image.size
+    return (height, width) if orientation in SIDEWAYS else (width, height)
 
 
 def intact(

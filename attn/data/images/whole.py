@@ -117,7 +117,8 @@ def _folder(root: pathlib.Path, split: str, skip_corrupt: bool) -> Photographs:
     sizes = {name: len(found) for name, found in files.items()}
     name, rows = splits.part(split, sizes, str(root))
     paths = files[name][rows.start : rows.stop]
-    return _photographs(tuple(map(str, paths)), lambda row: paths[row].read_bytes())
+    names = tuple(map(str, paths))
+    return _photographs(names, lambda row: paths[row].read_bytes(), upright=True)
 
 
 def _files(place: pathlib.Path) -> list[pathlib.Path]:
@@ -156,12 +157,18 @@ def _photographs(
     names: tuple[str, ...],
     encoded: Callable[[int], bytes],
     key: tuple[str, ...] | None = None,
+    *,
+    upright: bool = False,
 ) -> Photographs:
-    """Photographs by their names and files; with a key their sizes are kept on disk."""
+    """Photographs by their names and files; with a key their sizes are kept on disk.
+
+    They are turned as their EXIF says if `upright`.
+    """
 
     def measured() -> bytes:
         pairs = (
-            labelled.size_of(encoded(row), name)[::-1] for row, name in enumerate(names)
+            labelled.size_of(encoded(row), name, upright=upright)[::-1]
+            for row, name in enumerate(names)
         )
         file = io.BytesIO()
         np.save(file, np.array(list(pairs), np.int64))
@@ -171,6 +178,7 @@ def _photographs(
     sizes = np.load(io.BytesIO(content))
 
     def read(row: int) -> np.ndarray:
-        return labelled.decoded({"image": encoded(row), "name": names[row]}, 3)
+        record = {"image": encoded(row), "name": names[row], "upright": upright}
+        return labelled.decoded(record, 3)
 
     return Photographs(names, sizes, read)

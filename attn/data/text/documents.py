@@ -113,7 +113,7 @@ def files(place: pathlib.Path) -> tuple[Documents, dict[str, Any]]:
         return {
             name: list(_blocks(path)) for name, path in named.items() if path.is_file()
         }, {"split": "by file"}
-    paths = [place] if place.is_file() else sorted(place.rglob("*.txt"))
+    paths = [place] if place.is_file() else sorted(_texts(place))
     if not paths:
         raise settings.Invalid(
             f"the text {str(place)!r} is no file, and no folder with .txt files"
@@ -270,6 +270,13 @@ def _without(document: Iterable[str], seen: set[str]) -> Iterator[list[str]]:
             part = []
     if part:
         yield part
+
+
+def _texts(place: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The files below a folder, but for hidden ones and those in hidden folders."""
+    for path in place.rglob("*.txt"):
+        if not any(name.startswith(".") for name in path.relative_to(place).parts):
+            yield path
 
 
 def _blocks(path: pathlib.Path) -> Iterator[list[str]]:

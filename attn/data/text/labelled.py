@@ -197,7 +197,7 @@ def _files(root: pathlib.Path) -> Texts:
     names = tuple(sorted({one.name for place in places.values() for one in place}))
     texts, labels = {}, {}
     for split, place in places.items():
-        paths = [path for one in place for path in one.glob("*.txt")]
+        paths = [path for one in place for path in one.glob("[!.]*.txt")]
         paths.sort(key=folder.hash_of)
         texts[split] = ["\n".join(documents.lines(path)) for path in paths]
         found = [names.index(path.parent.name) for path in paths]

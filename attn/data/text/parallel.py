@@ -69,7 +69,8 @@ class Parallel(Pairs):
         place = pathlib.Path(self.path).expanduser()
         ends = (f".{self.source}", f".{self.target}")
         if place.is_dir():
-            names = sorted({p.stem for p in place.iterdir() if p.suffix in ends})
+            shown = (p for p in place.iterdir() if not p.name.startswith("."))
+            names = sorted({p.stem for p in shown if p.suffix in ends})
             pairs = {n: [place / f"{n}{end}" for end in ends] for n in names}
         else:
             pairs = {"train": [place.with_name(f"{place.name}{end}") for end in ends]}

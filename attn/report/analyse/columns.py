@@ -8,6 +8,7 @@ from attn.report.analyse import numbers
 from attn.report.analyse.numbers import DAGGER
 from attn.report.analyse.statistics import Interval
 from attn.report.analyse.table import Row
+from attn.report.read import provenance
 from attn.report.read.metrics import Metric, head
 from attn.report.read.results import Sweep
 
@@ -53,7 +54,7 @@ def columns(sweep: Sweep, rows: Sequence[Row]) -> list[Column]:
         _metric("headline", first, values),
         *(_comparison(first, rows) if any(row.baseline for row in rows) else ()),
         *(_metric("metric", m, values) for m in others if _has(m, values)),
-        *_costs(rows),
+        *_costs(rows, timed=provenance.comparable(sweep.done)),
     ]
 
 
@@ -109,13 +110,16 @@ def _comparison(metric: Metric, rows: Sequence[Row]) -> list[Column]:
     return made
 
 
-def _costs(rows: Sequence[Row]) -> list[Column]:
+def _costs(rows: Sequence[Row], *, timed: bool) -> list[Column]:
+    """Columns of costs, with times where these can be compared."""
     factor, prefix = numbers.unit(row.cost("macs") for row in rows)
     parameters = tuple(numbers.integer(row.cost("parameters")) for row in rows)
     macs = tuple(numbers.scaled(row.cost("macs"), factor) for row in rows)
     speeds = numbers.aligned(numbers.plus_minus(row.ms_per_step, 1) for row in rows)
-    return [
+    found = [
         Column("cost", "parameters", "parameters", "", parameters),
         Column("cost", "macs", "MACs", prefix, macs),
-        Column("cost", "ms_per_step", "time", "ms/step", tuple(speeds)),
     ]
+    if timed:
+        found.append(Column("cost", "ms_per_step", "time", "ms/step", tuple(speeds)))
+    return found

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attn.report.analyse import numbers
+from attn.report.analyse import numbers, table
 from attn.report.read.tuning import Tuned, Tuning
 
 
@@ -60,7 +60,7 @@ def sentences(tuning: Tuning) -> list[str]:
         f" {metric.label} went to all of its seeds: {'; '.join(map(_choice, rows))}."
     ]
     expected = [
-        f"{_name(row)} {_expected(row, tuning)}"
+        f"{_name(row)}: {_expected(row, tuning)}"
         for row in rows
         if sum(trial.value is not None for trial in row.trials) > 1
     ]
@@ -90,7 +90,7 @@ def sentences(tuning: Tuning) -> list[str]:
 
 
 def _choice(row: Tuned) -> str:
-    return f"{_name(row)} {told(row.chosen or {})}"
+    return f"{_name(row)}: {told(row.chosen or {})}"
 
 
 def told(settings: Mapping[str, Any]) -> str:
@@ -107,7 +107,7 @@ def _expected(row: Tuned, tuning: Tuning) -> str:
 
 
 def _name(row: Tuned) -> str:
-    return " ".join(numbers.text(value) for value in row.axes.values()) or "the point"
+    return table.label(row.axes) or "the point"
 
 
 def _number(value: Any) -> float | None:

@@ -141,8 +141,8 @@ def _on_open(compared: Sequence[Row]) -> list[str]:
         )
     if examples:
         said.append(
-            "No number of seeds would decide others, but more test examples, at least:"
-            f" {numbers.listed(examples)}."
+            "No number of seeds would decide others, but at least so many test"
+            f" examples in all: {numbers.listed(examples)}."
         )
     if none:
         said.append(

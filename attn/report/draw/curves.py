@@ -44,6 +44,9 @@ def learning(drawn: Drawn, split: str, name: str, label: str) -> list[str]:
                 axes.set_ylim(*style.widened(reach, axes.get_yscale()))
             elif shown:
                 style.log_if_wide(axes, "y", np.concatenate(shown))
+            if axes.get_yscale() == "linear" and reach[0] >= 0:
+                axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+            style.whole_numbers(axes)
             axes.set_xlabel("step")
             style.head(axes, column or label)
             title = f"{label} over the steps"

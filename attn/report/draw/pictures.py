@@ -237,12 +237,19 @@ def mosaic(tiles: np.ndarray) -> PIL.Image.Image:
 
 
 def boxes(
-    image: np.ndarray, places: np.ndarray, names: Sequence[str]
+    image: np.ndarray,
+    places: np.ndarray,
+    names: Sequence[str],
+    colours: Sequence[int] | None = None,
 ) -> PIL.Image.Image:
-    """Boxes [M, 4], (x0, y0, x1, y1) in pixels, with their names on the image."""
+    """Boxes [M, 4], (x0, y0, x1, y1) in pixels, with their names on the image.
+
+    Without numbers of colours each has another one.
+    """
     picture = _roomy(image)
     factor = np.array(picture.size) / image.shape[1::-1]
-    draw_boxes(picture, places * np.tile(factor, 2), names, range(len(names)))
+    colours = range(len(names)) if colours is None else colours
+    draw_boxes(picture, places * np.tile(factor, 2), names, colours)
     return picture
 
 

@@ -36,6 +36,7 @@ SETTINGS = {
     "axes.linewidth": 0.6,
     "xtick.color": INK,
     "ytick.color": INK,
+    "axes.formatter.useoffset": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
@@ -120,6 +121,8 @@ def axes(width: float, height: float) -> Iterator[matplotlib.axes.Axes]:
         made.grid(color=INK, alpha=0.13, linewidth=0.6)
         made.set_axisbelow(True)
         made.tick_params(length=2.5, width=0.6)
+        if width < WIDE[0]:  # or numbers of five digits would touch
+            made.locator_params(axis="x", nbins=6)
         yield made
 
 
@@ -144,6 +147,25 @@ def log_if_wide(
     axis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: short(v)))
     axis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+
+def whole_numbers(axes: matplotlib.axes.Axes, last: int | None = None) -> None:
+    """Marks whole numbers alone on the horizontal axis, which may be of 1 to `last`."""
+    locator = matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1)
+    axes.xaxis.set_major_locator(locator)
+    if last is not None:
+        axes.set_xlim(0.5, last + 0.5)
+
+
+def make_room(axes: matplotlib.axes.Axes) -> None:
+    """Moves the sides of the axes inwards where numbers would be cut off."""
+    box, place = axes.get_tightbbox(), axes.get_position()
+    width = axes.figure.bbox.width
+    left = max(0.0, 1 - box.x0) / width
+    right = max(0.0, box.x1 + 1 - width) / width
+    axes.set_position(
+        (place.x0 + left, place.y0, place.width - left - right, place.height)
+    )
 
 
 def short(value: float) -> str:
@@ -177,6 +199,7 @@ def finite_range(parts: Sequence[np.ndarray]) -> tuple[float, float] | None:
 
 def svg(axes: matplotlib.axes.Axes, title: str) -> str:
     """The figure as an SVG element that takes its colour and font from the page."""
+    make_room(axes)
     buffer = io.StringIO()
     # Ids within one page must differ, and the same input must give the same page.
     with matplotlib.rc_context({"svg.hashsalt": title}):

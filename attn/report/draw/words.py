@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import matplotlib.colors
 import matplotlib.figure
-import matplotlib.ticker
 import numpy as np
 
 from attn.report.draw import style
@@ -74,7 +73,7 @@ def entropies(groups: Mapping[str, Sequence[Sequence[float]]], title: str) -> st
             means = [float(np.mean(heads)) for heads in layers]
             axes.plot(places, means, color=colour, linewidth=1.4, label=name)
         axes.set_ylim(bottom=0.0)
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        style.whole_numbers(axes, max(map(len, groups.values())))
         axes.set_xlabel("layer")
         style.head(axes, "entropy of each head, nats")
         axes.legend(frameon=False, fontsize=style.FONT)

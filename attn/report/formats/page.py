@@ -172,8 +172,8 @@ def _plots(sweep: Sweep, drawn: Drawn) -> dict[str, Any]:
             curves.learning(drawn, split, metric.name, f"{split} {metric.head}"),
         ),
     ]
-    machines = len(provenance.machines(sweep.done))
-    costs = {n: label for n, label in COSTS.items() if machines < 2 or n != TIME}
+    timed = provenance.comparable(sweep.done)
+    costs = {name: label for name, label in COSTS.items() if timed or name != TIME}
     same = [label for cost, label in costs.items() if scatter.alike(rows, cost)]
     plots = [
         (f"Against {label}", scatter.against(drawn, cost, label))
@@ -184,6 +184,7 @@ def _plots(sweep: Sweep, drawn: Drawn) -> dict[str, Any]:
         "learning": [(label, svgs) for label, svgs in learning if svgs],
         "costs": [(label, svgs) for label, svgs in plots if svgs],
         "same_costs": same,
+        "timed": timed,
     }
 
 

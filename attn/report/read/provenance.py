@@ -105,6 +105,11 @@ def machines(points: Sequence[Point]) -> list[Mapping[str, Any]]:
     return found
 
 
+def comparable(points: Sequence[Point]) -> bool:
+    """Whether times of some points can be compared: they ran on like machines."""
+    return len(machines(points)) < 2
+
+
 def when(points: Sequence[Point]) -> str | None:
     """The first start of a point: as its environment tells, else from its file."""
     for point in points:

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.ticker
 import numpy as np
 
 from attn.report.analyse.table import Row
@@ -177,9 +176,8 @@ def by_depth(found: Sequence[tuple[Style, Gates]]) -> str:
                 markersize=4,
                 linewidth=1.4,
             )
-        axes.set_xlim(0.5, max(len(gates.means) for _, gates in found) + 0.5)
         axes.set_ylim(bottom=0.0)
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        style.whole_numbers(axes, max(len(gates.means) for _, gates in found))
         axes.set_xlabel("depth: number of the gate, from the input on")
         style.head(axes, "spread of gates between classes")
         return style.svg(axes, "spread of gates between classes by depth")

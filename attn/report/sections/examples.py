@@ -7,7 +7,8 @@ the "keys" of its arrays:
     image    [n, H, W, C] in [0, 1], C from 1 to 3
     pair     two such images, such as target and output: both, and their difference
     boxes    float [n, M, 4], (x0, y0, x1, y1) in pixels of the image field that "on"
-             names, and their names, str [n, M]; boxes without area are left out
+             names, their names, str [n, M], and if they are known their classes, int
+             [n, M], by which they have colours; boxes without area are left out
     path     places [n, T, 2], (x, y) in [-1, 1] of the image field that "on" names, one
              after another, and the sides (height, width) of what is seen there, [n, 2]
     pose     joints float [n, J, 2], (x, y) in pixels of the image field that "on"
@@ -175,11 +176,10 @@ def _pair(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cel
 
 
 def _boxes(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:
-    boxes, names = field.arrays
     images = maps.as_colours(fields[field.on].arrays[0])
     return [
         Cell((budget.picture(pictures.boxes(image, *_with_area(*found))),))
-        for image, *found in zip(images, boxes, names, strict=True)
+        for image, *found in zip(images, *field.arrays, strict=True)
     ]
 
 
@@ -234,9 +234,10 @@ def _share(values: np.ndarray) -> np.ndarray:
     return (values - values.min()) / (span or 1.0)
 
 
-def _with_area(boxes: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _with_area(boxes: np.ndarray, *about: np.ndarray) -> list[Any]:
+    """Boxes that have some, and what there is about each of them."""
     keep = np.all(boxes[:, 2:] > boxes[:, :2], axis=-1)
-    return boxes[keep], [str(name) for name in names[keep]]
+    return [boxes[keep], *(one[keep].tolist() for one in about)]
 
 
 def _text(field: Field, fields: Mapping[str, Field], budget: Budget) -> list[Cell]:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.ticker
 import numpy as np
 
 from attn.report.analyse.table import Row
@@ -129,7 +128,9 @@ def _plot(name: str, head: str, rows: Sequence[Measured], area: float | None) ->
         if area is not None:
             axes.axhline(area, color=style.INK, linewidth=0.9, linestyle=":")
         axes.set_ylim(bottom=0.0)
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        style.whole_numbers(
+            axes, max(len(one.paths) for one in rows if name in one.values)
+        )
         axes.set_xlabel("depth: number of the module, from the input on")
         style.head(axes, head)
         return style.svg(axes, f"{head}, by depth")

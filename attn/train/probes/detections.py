@@ -65,13 +65,15 @@ def _write_examples(
         "image": _pictures(batch, dataset),
         "objects": np.where(objects[..., None], batch["boxes"], 0),
         "object_names": np.where(objects, names[np.maximum(batch["labels"], 0)], ""),
+        "object_classes": batch["labels"],
         "found": np.where(shown[..., None] > 0, found["boxes"], 0),
         "found_names": _named(names[found["labels"]], shown),
+        "found_classes": found["labels"],
     }
     fields = [
         {"name": "image", "kind": "image", "keys": ["image"]},
-        _boxes("objects", "objects", "object_names"),
-        _boxes("found", "found", "found_names"),
+        _boxes("objects", ["objects", "object_names", "object_classes"]),
+        _boxes("found", ["found", "found_names", "found_classes"]),
     ]
     for k in range(READ):
         for side, what in (("decoder", f"read for box {k + 1}"), ("encoder", "")):
@@ -90,8 +92,8 @@ def _write_examples(
     )
 
 
-def _boxes(name: str, boxes: str, names: str) -> dict[str, Any]:
-    return {"name": name, "kind": "boxes", "keys": [boxes, names], "on": "image"}
+def _boxes(name: str, keys: list[str]) -> dict[str, Any]:
+    return {"name": name, "kind": "boxes", "keys": keys, "on": "image"}
 
 
 def _named(names: np.ndarray, scores: np.ndarray) -> np.ndarray:

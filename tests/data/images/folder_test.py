@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from attn import data, settings
-from attn.data.images import folder
+from attn.data.images import folder, whole
 
 
 def save(path, value, size=(6, 5), mode="RGB"):
@@ -174,3 +174,23 @@ def test_what_is_no_folder_of_images_is_one_sentence(root, name, message):
     with pytest.raises(settings.Invalid, match=message) as error:
         data.open({"name": name.format(root=root)})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["classes", "photographs"])
+def test_files_are_upright_as_their_exif_says(tmp_path, kind):
+    exif, stored = Image.Exif(), np.zeros((40, 64, 3), np.uint8)
+    exif[ExifTags.Base.Orientation] = 6  # what is stored first is shown at the right
+    stored[:16, :16] = 255
+    (tmp_path / "cat").mkdir()
+    for number in range(2):
+        Image.fromarray(stored).save(tmp_path / "cat" / f"{number}.png", exif=exif)
+    if kind == "classes":
+        found = folder.open_split(str(tmp_path), "train")
+        assert found.shape == (64, 40, 3)
+        image, _ = found.read(np.array([0]))
+    else:
+        found = whole.open_split(str(tmp_path / "cat"), "train", "")
+        assert found.sizes.tolist() == [[64, 40]] * 2
+        image = [found.read(0)]
+    assert image[0].shape == (64, 40, 3)
+    assert (image[0][:16, -16:] == 255).all() and image[0].mean() < 40

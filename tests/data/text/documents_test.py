@@ -100,6 +100,9 @@ def test_files_without_splits_are_split_by_document(tmp_path):
     (tmp_path / "a" / "first.txt").write_text("\n\n".join(texts[:100]))
     (tmp_path / "second.txt").write_text("\n\n".join(texts[100:]))
     (tmp_path / "third.md").write_text("Not read.")
+    (tmp_path / "._second.txt").write_bytes(b"\xff")
+    (tmp_path / ".checkpoints").mkdir()
+    (tmp_path / ".checkpoints" / "second.txt").write_text("Not read.")
     found, _ = documents.read(str(tmp_path), (), "", None)
     assert sorted("\n".join(d) for docs in found.values() for d in docs) == sorted(
         texts

@@ -39,6 +39,14 @@ def examples(dataset, split="test"):
             yield tokens, dataset.facts["class_names"][batch["label"][row]]
 
 
+def test_hidden_files_are_passed_over(place):
+    found = list(examples(opened(place)))
+    for path in list(place.rglob("*.txt")):
+        path.with_name(f"._{path.name}").write_bytes(b"\xff")
+    again = list(examples(opened(place)))
+    assert len(again) == len(found) > 0
+
+
 def test_bytes_of_files(place):
     dataset = opened(place)
     words, found = dataset.facts["tokenizer"], set()

@@ -61,15 +61,15 @@ def test_says_what_was_tried_chosen_and_at_the_edge(tmp_path):
     )
     said = " ".join(tuning.sentences(found))
     assert "each row had 3 trials of schedule.peak on the validation split" in said
-    assert "none 0.03; cbam 0.1; lost 0.01" in said
+    assert "none: 0.03; cbam: 0.1; lost: 0.01" in said
     edge = "The best value is at the edge of those tried, so that one beyond it may be"
     assert f"{edge} better: cbam (schedule.peak), lost (schedule.peak)." in said
     # of 6, 7, 8: the mean; (6 x 5 + 7 x 3 + 8) / 9; (6 x 19 + 7 x 7 + 8) / 27
     assert (
-        "Expected best validation error, % after 1, 2, ... trials: none 7.00, 6.56,"
+        "Expected best validation error, % after 1, 2, ... trials: none: 7.00, 6.56,"
         in said
     )
-    assert "6.33; cbam 6.67" in said
+    assert "6.33; cbam: 6.67" in said
     assert "Trials that diverged: lost (2)." in said
 
 
@@ -94,3 +94,9 @@ def test_no_record_is_no_tuning(tmp_path, text):
     if text is not None:
         (tmp_path / "tune.json").write_text(text)
     assert records.read(tmp_path) is None
+
+
+def test_a_row_of_a_number_is_named_by_its_axis(tmp_path):
+    found = read(tmp_path, row(8, {0.01: 2.0, 0.1: 1.0}, 0.1))
+    (axis,) = found.rows[0].axes
+    assert f"seeds: {axis} 8: 0.1." in " ".join(tuning.sentences(found))

@@ -1,6 +1,8 @@
 """Plots as SVG, their looks, and labels that keep off each other."""
 
 import dataclasses
+import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -116,3 +118,50 @@ def test_a_lone_label_stays_near_and_no_labels_are_no_error():
 )
 def test_numbers_of_an_axis_are_short(value, said):
     assert style.short(value) == said
+
+
+@pytest.mark.parametrize("ends", [(90.05, 90.15), (0.0, 1.0), (-0.0004, 0.0003)])
+def test_numbers_beside_an_axis_are_whole_and_within(ends):
+    with style.axes(*style.WIDE) as axes:
+        axes.plot([0, 142.5], ends)
+        axes.set_ylim(*ends)
+        axes.set_xlim(0, 142.5)
+        axes.set_xticks([0, 142.5])
+        svg = style.svg(axes, "x")
+        box = axes.get_tightbbox()
+        width = axes.figure.bbox.width
+    assert box.x0 >= 0 and box.x1 <= width
+    shown = [float(text.replace("\N{MINUS SIGN}", "-")) for text in labels_of(svg)]
+    assert 142.5 in shown
+    assert sum(ends[0] - 1e-9 <= number <= ends[1] + 1e-9 for number in shown) >= 3
+
+
+def labels_of(svg):
+    texts = [e.text for e in ElementTree.fromstring(svg).iter("text")]
+    return [text for text in texts if re.fullmatch(r"[\N{MINUS SIGN}-]?[\d.]+", text)]
+
+
+@pytest.mark.parametrize(
+    ("last", "wanted"), [(1, ["1"]), (2, ["1", "2"]), (3, ["1", "2", "3"])]
+)
+def test_an_axis_of_modules_has_whole_numbers(last, wanted):
+    with style.axes(*style.WIDE) as axes:
+        axes.plot(range(1, last + 1), [0.5] * last)
+        axes.set_yticks([])
+        style.whole_numbers(axes, last)
+        assert labels_of(style.svg(axes, "x")) == wanted
+
+
+def test_what_is_never_below_zero_has_an_axis_from_there(tmp_path):
+    rows = [(r, s) for r, s in drawn(results.read(zeros(tmp_path / "s")))]
+    (svg,) = curves.learning(rows, "test", "error", "test error, %")
+    assert not any("\N{MINUS SIGN}" in text for text in labels_of(svg))
+
+
+def zeros(root):
+    synthetic.sweep(root, ["none"], seeds=1, images=1)
+    for path in root.glob("*/metrics.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [line | ({"error": 0.0} if "error" in line else {}) for line in lines]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root

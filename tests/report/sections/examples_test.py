@@ -147,6 +147,18 @@ def test_a_box_lies_where_its_pixels_are(root):
     assert min(row for row, _ in edge) == 12
 
 
+def test_boxes_of_a_class_have_its_colour():
+    image = np.zeros((28, 56, 3), np.float32)
+    places = np.array([[2.0, 2.0, 12.0, 20.0], [20.0, 2.0, 30.0, 20.0]])
+    lower = lambda *colours: np.asarray(
+        pictures.boxes(image, places, ["", ""], *colours)
+    )[38, [12, 50]]
+    assert np.ptp(lower([4, 4]), axis=0).max() == 0
+    assert np.ptp(lower(), axis=0).max() > 50
+    wanted = [ImageColor.getrgb(style.OKABE_ITO[n]) for n in (4, 1)]
+    np.testing.assert_array_equal(lower([4, 1]), wanted)
+
+
 def test_a_pair_ends_with_its_difference(root):
     (block,) = examples.section(drawn(root), Budget(10**7)).blocks
     low, high, apart = (pixels(p) / 255 for p in block.lines[2].cells[0].pictures)

@@ -90,6 +90,10 @@ def test_boxes_are_those_of_the_outputs(made, written):
         shown = [q for q in order if best[q] >= 0.2]
         names = [f"{detection(scores[i, q])} {100 * best[q]:.0f}" for q in shown]
         assert examples["found_names"][i].tolist() == names + [""] * (5 - len(shown))
+        assert (
+            examples["found_classes"][i].tolist()
+            == scores[i, order].argmax(-1).tolist()
+        )
         found = examples["found"][i]
         np.testing.assert_allclose(found[: len(shown)], boxes[shown], rtol=1e-4)
         assert (found[len(shown) :] == 0).all()
@@ -117,6 +121,8 @@ def test_objects_and_their_centres_are_those_of_the_data(written):
         np.testing.assert_array_equal(examples["objects"][i][: len(boxes)], boxes)
         names = ["red", "green", "blue"][: len(boxes)]
         assert [name for name in examples["object_names"][i] if name] == names
+        numbers = examples["object_classes"][i][: len(names)].tolist()
+        assert numbers == list(range(len(names)))
         for k, box in enumerate(boxes):
             centre = (box[:2] + box[2:]) / 2
             np.testing.assert_allclose(examples[f"encoder{k}_mark"][i], centre)
