@@ -97,7 +97,8 @@ def mean_distance(
     apart = np.linalg.norm(places - places.reshape(1, *grid, 2), axis=-1)
     apart = jnp.asarray(apart, jnp.float32)
     far = jnp.einsum("bnthw,thw->bnt", rows, apart, precision="highest")
-    return jnp.where(total > 0, far / jnp.where(total > 0, total, 1), 0).mean(axis=-1)
+    nothing = total <= 0
+    return jnp.where(nothing, 0, far / jnp.where(nothing, 1, total)).mean(axis=-1)
 
 
 def _near(objects: jax.Array, tolerance: float) -> jax.Array:

@@ -61,8 +61,8 @@ def normalise(maps: jax.Array) -> jax.Array:
     maps = jnp.asarray(maps, jnp.float32)
     total = maps.sum(axis=(1, 2), keepdims=True)
     even = jnp.full_like(maps, 1 / max(1, math.prod(maps.shape[1:])))
-    some = total > 0
-    return jnp.where(some, maps / jnp.where(some, total, 1), even)
+    nothing = total <= 0  # which NaN is not
+    return jnp.where(nothing, even, maps / jnp.where(nothing, 1, total))
 
 
 def spread(maps: jax.Array, size: tuple[int, int]) -> jax.Array:

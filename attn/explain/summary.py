@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from attn.explain import attended, curves, measures
 from attn.explain.places import grid_of, matrix_shape
-from attn.explain.taps import Tap, Target, apply, chosen, run
+from attn.explain.taps import Tap, Target, apply, mean_logits, run
 
 STEPS = 10  # of deletion and insertion
 
@@ -139,10 +139,10 @@ def _of_map(
 def _has_target(
     model: nn.Module, variables: Any, images: jax.Array, target: Target
 ) -> bool:
-    """Whether there is a logit whose gradient can be taken."""
+    """Whether there is a logit whose gradient can be taken; whoever takes it checks."""
     outputs = jax.eval_shape(lambda v, x: apply(model, v, x), variables, images)
     try:
-        jax.eval_shape(lambda outputs: chosen(outputs, target), outputs)
+        jax.eval_shape(target if callable(target) else mean_logits, outputs)
     except ValueError:
         return False
     return True

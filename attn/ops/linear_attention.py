@@ -331,4 +331,5 @@ def _divide(y: jax.Array, below: jax.Array, sure: bool) -> jax.Array:
     """y / below, and zeros where there is nothing below, unless that is `sure`."""
     if sure:
         return y / below
-    return jnp.where(below > 0, y / jnp.where(below > 0, below, 1), 0)
+    nothing = below <= 0  # which NaN is not
+    return jnp.where(nothing, 0, y / jnp.where(nothing, 1, below))

@@ -385,7 +385,7 @@ def _read_row(
     logits = logits + bias[kind][_inner_kinds(inner)][None]
     if mask is not None:
         # What lies outside of the window, -inf, must not count where all is masked.
-        mask = _tile_mask(mask, inner) & jnp.isfinite(logits)
+        mask = _tile_mask(mask, inner) & (logits != -jnp.inf)
     weights = masked_softmax(logits, mask)
     y = jnp.einsum(
         "bcnts,bcnsd->bcntd",

@@ -67,11 +67,11 @@ def sequence_attention(
 
     For use within `jax.shard_map` or `jax.pmap`. Device i of the axis has the i-th part
     of the sequence. Equals `dot_product_attention` on the whole of it, but that numbers
-    of sources which a mask_mod hides from all targets must be finite for the ring and
-    the gathering; memory is for O(T + S) numbers, but for what the methods hold. Only
-    the all-to-all can be differentiated forward (`jax.jvp`). Places of windows and of
-    the functions, and lengths, are those of the whole sequence, examples and heads
-    those of this device's arrays.
+    of sources which a mask_mod, a window or the causal order hides from all targets
+    must be finite for the ring and the gathering; memory is for O(T + S) numbers, but
+    for what the methods hold. Only the all-to-all can be differentiated forward
+    (`jax.jvp`). Places of windows and of the functions, and lengths, are those of the
+    whole sequence, examples and heads those of this device's arrays.
 
     Args:
         q: queries [B, T, N, D] of this device.
@@ -114,7 +114,8 @@ def sequence_attention(
     route = Route(axis_name, lax.axis_size(axis_name), targets, sources)
     if bias is not None:
         sizes = count, targets, sources * route.devices
-        inputs = inputs._replace(bias=problem.matrix("bias", bias, lead, sizes))
+        bias = problem.matrix("bias", problem.number(bias), lead, sizes)
+        inputs = inputs._replace(bias=bias)
     inputs, rows = _without_padding(inputs, route)
     chosen = method or choose(route, asked, heads=count, key_heads=k.shape[-2])
     y = {"ring": _by_ring, "all_gather": _by_gathering, "all_to_all": _by_heads}[
@@ -358,7 +359,8 @@ def _forward(asked, route, learnt, fixed):
     rows = heads.Rows(top, jnp.full_like(top, sinks is not None))
     state = varying.like((y, rows), q)
     (y, rows), _ = _around(route, visit, state, (learnt["k"], v), ())
-    seen = rows.top > lowest / 2  # a target that sees nothing has merged what is masked
+    # A target that sees nothing has merged what is masked; NaN is to be seen.
+    seen = ~(rows.top <= lowest / 2)
     y = jnp.where(seen.transpose(0, 2, 1)[..., None], y, 0)
     top = jnp.where(seen, rows.top, jnp.finfo(dtype).max)  # so that its weights are 0
     return y, (learnt, fixed, y, rows._replace(top=top))

@@ -150,3 +150,10 @@ def test_factors_have_the_distance_of_their_product():
 def test_distances_need_targets_that_are_the_sources():
     with pytest.raises(ValueError, match="1 targets and 6 sources"):
         explain.mean_distance(np.ones((1, 1, 1, 6)), (2, 3))
+
+
+def test_distances_of_no_numbers_are_none():
+    matrix = np.full((2, 1, 6, 6), 1 / 6, np.float32)
+    matrix[1, 0, 2, 3] = np.nan
+    found = np.asarray(explain.mean_distance(matrix, (2, 3)))
+    assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()

@@ -139,3 +139,11 @@ def test_a_cell_lies_in_pixels_by_its_area():
 )
 def test_grids_are_those_of_square_patches(tokens, size, grid):
     assert places.grid_of(tokens, size) == grid
+
+
+def test_a_map_of_no_numbers_stays_one():
+    maps = np.ones((2, 2, 3), np.float32)
+    maps[0, 1, 1] = np.nan
+    found = np.asarray(places.normalise(maps))
+    assert np.isnan(found[0]).all()
+    np.testing.assert_allclose(found[1], 1 / 6)

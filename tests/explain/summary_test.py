@@ -116,3 +116,11 @@ def test_measures_say_how_they_are_shown(name):
     assert entry.label
     assert entry.better in ("lower", "higher", "")
     assert (entry.unit == "%") == (name in OF_OBJECTS)
+
+
+def test_a_target_that_does_not_fit_is_refused():
+    model, variables = networks.network("cnn")
+    with pytest.raises(ValueError, match="do not fit logits"):
+        explain.measure(
+            model, variables, networks.images(), objects(), target=jnp.zeros(3, int)
+        )

@@ -281,3 +281,17 @@ def test_differs_between_devices_as_its_arrays_do(causal):
     program = jax.shard_map(of_all, mesh=mesh, in_specs=spec, out_specs=spec)
     for ours, expected in zip(jax.jit(program)(q, k, v), of_all(q, k, v), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"causal": True}, {"kv_mask": np.ones((B, T), bool)}]
+)
+def test_what_is_no_number_stays_none(options):
+    q, k, v = (np.array(x[:, :T]) for x in arrays())
+    q[0, 1] = np.nan
+    k[1, 0, 0] = np.nan
+    y = linear_attention(q, k, v, features=LOGARITHMS, **options)
+    lost = np.zeros((B, T, N), bool)
+    lost[0, 1] = lost[1, :, 0] = True
+    np.testing.assert_array_equal(np.isnan(y).all(-1), lost)
+    np.testing.assert_array_equal(np.isnan(y).any(-1), lost)

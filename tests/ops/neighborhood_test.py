@@ -271,3 +271,16 @@ def test_says_what_is_wrong_with_a_mask(mask, says):
     q, k, v, _ = arrays((4, 5), (3, 3))
     with pytest.raises(ValueError, match=says):
         neighborhood_attention(q, k, v, window=(3, 3), mask=mask)
+
+
+def test_what_is_no_number_stays_none_behind_a_mask():
+    q, k, v, _ = arrays((5, 6), (3, 3))
+    k[0, 2, 2] = np.nan
+    q[1, 0, 0] = np.nan
+    options = {"window": (3, 3)}
+    plain = neighborhood_attention(q, k, v, **options)
+    mask = np.ones((30, 30), bool)
+    masked = neighborhood_attention(q, k, v, mask=mask, **options)
+    np.testing.assert_allclose(masked, plain, atol=1e-6)
+    assert np.isnan(masked[0, 1:4, 1:4]).all() and np.isnan(masked[1, 0, 0]).all()
+    assert np.isfinite(masked[1, 1:]).all()

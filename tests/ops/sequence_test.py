@@ -458,3 +458,30 @@ def test_says_what_does_not_fit(shapes, settings, says):
     attend = functools.partial(ops.sequence_attention, axis_name="sequence", **settings)
     with pytest.raises(ValueError, match=says):
         jax.pmap(attend, axis_name="sequence")(*arrays)
+
+
+@pytest.mark.parametrize("method", ["ring", "all_gather", "all_to_all"])
+def test_what_is_no_number_stays_none(method):
+    q, k, v, _ = inputs()
+    q[0, 3] = np.nan
+    k[1, 40, 0] = np.nan
+    attend = functools.partial(
+        ops.sequence_attention, axis_name="sequence", method=method
+    )
+    y = whole(jax.pmap(attend, axis_name="sequence")(*map(split, (q, k, v))))
+    # a target of the first example, and what reads the first head of keys of the second
+    lost = np.zeros(y.shape[:3], bool)
+    lost[0, 3] = lost[1, :, : N // K] = True
+    np.testing.assert_array_equal(np.isnan(y).all(-1), lost)
+    np.testing.assert_array_equal(np.isnan(y).any(-1), lost)
+
+
+@pytest.mark.parametrize("method", ["ring", "all_gather", "all_to_all"])
+def test_a_mask_that_is_given_as_a_bias_is_refused(method):
+    attend = functools.partial(
+        ops.sequence_attention, axis_name="sequence", method=method
+    )
+    bias = np.ones((DEVICES, 1, T, SOURCES), bool)
+    call = lambda q, k, v, bias: attend(q, k, v, bias=bias)
+    with pytest.raises(ValueError, match="is boolean: is it a mask"):
+        jax.pmap(call, axis_name="sequence")(*map(split, inputs()[:3]), bias)

@@ -52,7 +52,10 @@ class Learned(Position):
         """Vectors of so many places, [1, T, C], for tokens such as x."""
         channels = x.shape[-1]
         if self.trained_grid is not None:
-            grid = self._grid(grid, x)
+            # of steps there are fewer tokens than places
+            grid = self._grid(
+                grid, jax.ShapeDtypeStruct((1, length, channels), x.dtype)
+            )
             length = self.prefix + self.trained_grid[0] * self.trained_grid[1]
         kept = self._kept("position", (1, self.max_length or length, channels))
         self._check_length(kept[1], length)

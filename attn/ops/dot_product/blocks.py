@@ -58,7 +58,8 @@ def limited(choose: Choose) -> contextlib.AbstractContextManager:
 
     It is asked when a function is traced, of each call whose targets may see all
     sources, or all to one side: smaller windows and mask functions have small blocks
-    in any case. Where it returns None the table holds.
+    in any case, and sequences that are split over devices those of the table. Where it
+    returns None the table holds.
     """
     return _CHOOSE(choose)
 

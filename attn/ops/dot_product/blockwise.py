@@ -353,8 +353,10 @@ def _sources(head: Head, asked: Asked, plan: Plan, j: Any) -> tuple[Any, Any, An
         return _visits(head.seen, j)
     count = head.k.shape[0]
     first, last = tiles.span(j, plan.q, plan.k, count, *head.sight.window(asked))
-    if isinstance(head.sight.limit, jax.Array) and count > 1:
-        last = jnp.minimum(last, -(-head.sight.limit // plan.k))
+    limit = head.sight.limit
+    if isinstance(limit, jax.Array) and count > 1:
+        last = jnp.minimum(last, -(-limit // plan.k))
+        first, last = (jnp.asarray(n, limit.dtype) for n in (first, last))
     return first, last, lambda i: i
 
 

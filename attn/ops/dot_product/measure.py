@@ -26,7 +26,6 @@ AT_ONCE = (2**16, 2**18, 2**20)
 ROUNDS = 3
 SLOW = 1.3  # what takes so many times as long as the fastest is not measured again
 SCORES = 2**22  # about how many are measured, of as many examples as these are
-MOST_EXAMPLES = 256
 GAIN = 0.9  # below which share of the table's time others are taken: noise is 7 %
 
 
@@ -116,8 +115,7 @@ def _runs(
 def _examples(case: Case) -> int:
     """A power of two, so that any number of them may go at once."""
     scores = case.targets * case.sources * case.heads
-    most = min(MOST_EXAMPLES, SCORES // max(1, scores))
-    return 2 ** int(math.log2(max(1, most)))
+    return 2 ** int(math.log2(max(1, SCORES // max(1, scores))))
 
 
 def _inputs(q: jax.Array, k: jax.Array, v: jax.Array) -> Inputs:

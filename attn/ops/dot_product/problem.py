@@ -119,7 +119,7 @@ def check(
     score, captured = mods.trace_score(score_mod, dtype) if score_mod else (None, ())
     inputs = Inputs(
         *(_flat(x) for x in (q, k, v)),
-        bias=None if bias is None else matrix("bias", _number(bias), lead, sizes),
+        bias=None if bias is None else matrix("bias", number(bias), lead, sizes),
         mask=None if mask is None else matrix("mask", _boolean(mask), lead, sizes),
         q_lengths=_lengths("q_lengths", q_lengths, lead),
         kv_lengths=_lengths("kv_lengths", kv_lengths, lead),
@@ -246,7 +246,8 @@ def _boolean(mask: jax.Array) -> jax.Array:
     return mask
 
 
-def _number(bias: jax.Array) -> jax.Array:
+def number(bias: jax.Array) -> jax.Array:
+    """`bias` as an array; ValueError for a boolean one."""
     bias = jnp.asarray(bias)
     if bias.dtype == jnp.bool_:
         raise ValueError("bias is added to logits, and is boolean: is it a mask?")

@@ -151,7 +151,9 @@ def log_if_wide(
 
 def whole_numbers(axes: matplotlib.axes.Axes, last: int | None = None) -> None:
     """Marks whole numbers alone on the horizontal axis, which may be of 1 to `last`."""
-    locator = matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1)
+    locator = matplotlib.ticker.MaxNLocator(
+        "auto", integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)
+    )
     axes.xaxis.set_major_locator(locator)
     if last is not None:
         axes.set_xlim(0.5, last + 0.5)

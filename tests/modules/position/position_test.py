@@ -334,3 +334,20 @@ def test_says_what_there_is():
     assert hash(spec) == hash(position.check(spec))
     assert position.check(None) == {"name": "none"}
     assert position.build(spec, prefix=1).trained_grid == (2, 3)
+
+
+def test_a_trained_grid_goes_on_from_a_step():
+    module = position.create("learned", prefix=P, trained_grid=GRID)
+    (x,) = inputs("tokens", P + 15)
+    variables = made(module, "tokens", x, grid=(5, 3))
+    whole = run(module, "tokens", variables, x, grid=(5, 3))
+    for first in (0, P, 7):
+        part = module.apply(
+            variables,
+            x[:, first : first + 2],
+            (5, 3),
+            first,
+            P + 15,
+            method="part_tokens",
+        )
+        np.testing.assert_allclose(part, whole[:, first : first + 2], atol=1e-6)

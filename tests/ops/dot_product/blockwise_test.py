@@ -207,3 +207,18 @@ def test_large_logits_do_not_overflow():
     assert np.isfinite(value)
     for grad in grads:
         assert np.all(np.isfinite(grad))
+
+
+@pytest.mark.parametrize("window", [(3, None), (None, 3), 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lengths_and_windows_in_double_precision(monkeypatch, window, dtype):
+    monkeypatch.setattr(blocks, "table", lambda *case: blocks.Limits(8, 8))
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        q, k, v = (jnp.asarray(rng.normal(size=(1, 20, 1, 2)), dtype) for _ in "qkv")
+        options = {"window": window, "kv_lengths": np.array([17], np.int32)}
+        found, expected = (
+            dot_product.dot_product_attention(q, k, v, implementation=name, **options)
+            for name in ("blockwise", "reference")
+        )
+        np.testing.assert_allclose(found, expected, atol=2e-6)

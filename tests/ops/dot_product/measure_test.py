@@ -77,6 +77,12 @@ def test_scores_at_once_say_how_many_examples_go_together():
     assert {(plan.q, plan.k) for plan in plans} == {(49, 49)}
 
 
+@pytest.mark.parametrize("heads", [1, 2, 8])
+def test_windows_of_few_heads_are_measured_too(heads):
+    case = Case(49, 49, heads, heads, 8, 8, "float32", False)
+    assert len(measure.candidates(case)) == 3
+
+
 def test_candidates_begin_with_the_table_and_differ():
     case = Case(2048, 2048, 2, 2, 8, 8, "float32", one_sided=True)
     found = measure.candidates(case)
