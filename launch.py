@@ -54,6 +54,7 @@ from absl import app, flags, logging
 
 STARTED = time.perf_counter()
 INTERRUPTED = 130  # as shells say of Ctrl-C
+STOPPED = 75  # to be run again
 HERE = pathlib.Path(__file__).parent
 DEFAULT = "experiments/attention_sweep.py"
 FIELDS = ("--config.", "--launch.")  # what begins a flag of one field
@@ -188,6 +189,7 @@ def main(argv: Sequence[str]) -> None:
     overrides, engine = (fields(argv[1:], start) for start in FIELDS)
     command, *rest = words or ["run"]
     from attn import settings
+    from attn.workdir import stores
 
     if command not in COMMANDS or (rest and command != "predict"):
         whole = " ".join(words)
@@ -200,6 +202,9 @@ def main(argv: Sequence[str]) -> None:
         if FLAGS.traceback:
             raise
         complain(str(error))
+    except stores.Unreached as error:
+        print(f"stopped: {error}; run the same command to go on", file=sys.stderr)
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -250,6 +255,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     experiment = load(overrides)
     if FLAGS.match is not None:
         experiment = dataclasses.replace(experiment, match=match.parse(FLAGS.match))
+    experiment = dataclasses.replace(experiment, blocks=FLAGS.blocks)
     points = experiment.select(FLAGS.only)
     with ending.together():
         check(experiment, points)
@@ -265,12 +271,12 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
         alone = given(overrides, "workers", "report", "distributed")
         alone = [sys.executable, __file__, *alone, "--noreport", "--distributed=off"]
         how = {"tracking": Tracking(FLAGS.log_to, experiment.name)}
-        how["stop_on"] = FLAGS.stop_on
+        how |= {"stop_on": FLAGS.stop_on, "report": FLAGS.report}
+        how["names"] = {point.name for point in points}
         sys.exit(workers.train(alone, directory, FLAGS.workers, **how))
     else:
         how |= {"log_to": FLAGS.log_to, "stop_on": FLAGS.stop_on, "span": FLAGS.stale}
         how |= {"report": FLAGS.report, "cache": FLAGS.compilation_cache}
-        how["blocks"] = FLAGS.blocks
         sys.exit(command.train(experiment, points, directory, **how))
 
 

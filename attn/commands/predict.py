@@ -8,7 +8,7 @@ from attn import report as reports
 from attn import settings
 from attn.data import pictures as images
 from attn.train import evaluation, machines, prediction, recognition, restoring
-from attn.workdir import files
+from attn.workdir import files, stores
 
 
 def chosen(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:
@@ -35,14 +35,19 @@ def with_checkpoint(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:
     found = chosen(workdir, only)
     if only:
         return found
-    names = lambda path: files.names(path / "checkpoints")
-    saved = [path for path in found if any(map(str.isdecimal, names(path)))]
+    saved = [path for path in found if _is_saved(path)]
     if not saved:
         raise settings.Invalid(f"no point of {workdir} has a checkpoint yet")
     for path in found:
         if path not in saved and machines.first():
             print(f"{path.name}: no checkpoint yet", file=sys.stderr)
     return saved
+
+
+def _is_saved(path: pathlib.Path) -> bool:
+    """Whether a point has a checkpoint, STEP or in a store STEP.tar."""
+    names = files.names(path / "checkpoints")
+    return any(name.removesuffix(stores.Copy.END).isdecimal() for name in names)
 
 
 def one(workdir: str, only: Sequence[str]) -> pathlib.Path:

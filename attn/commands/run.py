@@ -8,9 +8,7 @@ from collections.abc import Sequence
 
 from attn import report as reports
 from attn.report import live
-from attn.train import blocks as measured
-from attn.train import ending, interruption, loop, machines
-from attn.train.blocks import Blocks
+from attn.train import blocks, ending, interruption, loop, machines
 from attn.train.budget import match
 from attn.train.progress import Silence
 from attn.train.store.tracking import Tracking
@@ -30,7 +28,6 @@ def train(
     stop_on: Sequence[str] = interruption.SIGNALS,
     span: float = leases.SPAN,
     report: bool = True,
-    blocks: Blocks = "table",
     cache: str = "",
 ) -> int:
     """Trains points, then shows and writes the report; returns the exit status.
@@ -44,7 +41,6 @@ def train(
         stop_on: signals that ask it to save and to stop.
         span: seconds without a sign of life after which others take its points.
         report: whether to show it and to write it.
-        blocks: which blocks attention has, as `attn.train.blocks` says.
         cache: where compiled programs are kept, "" for nowhere.
     """
     tracking = Tracking(log_to, experiment.name)
@@ -55,7 +51,7 @@ def train(
             loop.roomy(directory),
             _listener() as progress,
             interruption.watch(stop_on) as asked,
-            measured.choose(blocks, directory, cache, progress.note),
+            blocks.choose(experiment.blocks, directory, cache, progress.note),
         ):
             experiment, points = match.match(
                 experiment, points, directory, progress=progress
@@ -138,9 +134,10 @@ def directory(text: str, shared: str | None = None) -> pathlib.Path:
     Raises:
         Invalid: there are files in it that are no sweep's, or it is another one than
             that of the token.
+        Unreached: it is in a store that does not answer.
     """
     path = files.path(text)
-    with ending.together():
+    with ending.together(), stores.reaching(path):
         if machines.first():
             files.check(path)
             if shared is not None:

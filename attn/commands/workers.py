@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from attn import settings
 from attn.commands import run, status
@@ -34,7 +34,9 @@ def train(
     count: int,
     *,
     tracking: Tracking,
+    names: Collection[str] | None = None,
     stop_on: Sequence[str] = interruption.SIGNALS,
+    report: bool = True,
 ) -> int:
     """Trains the points by several workers, then reports; returns the exit status.
 
@@ -46,7 +48,9 @@ def train(
         directory: the work directory.
         count: number of workers.
         tracking: services that get the report.
+        names: of the points that are to be trained; None are all.
         stop_on: the signals that ask, which are passed on.
+        report: whether to show it and to write it.
 
     Raises:
         Invalid: there are fewer GPUs than workers, or a worker says what is wrong.
@@ -58,12 +62,23 @@ def train(
             if group.started < count and _described(directory) != before:
                 for place in places[group.started :]:
                     group.start(*place)
-            if (directory / "experiment.json").exists():
-                shown.show(status.read(directory))
+            # a store may be silent for a while, which is no reason to end
+            with contextlib.suppress(OSError, settings.Invalid):
+                if (directory / "experiment.json").exists():
+                    shown.show(status.read(directory))
             time.sleep(LOOK)
             for text in group.ended():
                 shown.note(text)
-    return _end(group, directory, tracking)
+    if _described(directory) is None and 1 in group.statuses.values():
+        for k in group.statuses:
+            print(f"{group.last_line(k)}; see {group.log(k)}", file=sys.stderr)
+        return 1
+    stopped = _stopped(group)
+    if stopped is not None:
+        return stopped
+    if report:
+        run.show(directory, tracking)
+    return _failures(group, directory, names)
 
 
 def _described(directory: pathlib.Path) -> float | None:
@@ -75,8 +90,12 @@ def _described(directory: pathlib.Path) -> float | None:
     return files.written(path) if files.exists(path) else None
 
 
-def _end(group: "_Group", directory: pathlib.Path, tracking: Tracking) -> int:
-    """The exit status, from those of the workers."""
+def _stopped(group: "_Group") -> int | None:
+    """The exit status where nobody came to an end; None where somebody did.
+
+    Raises:
+        Invalid: a worker says what is wrong.
+    """
     statuses = group.statuses
     wrong = [k for k, status in statuses.items() if status == 2]
     if wrong:
@@ -86,9 +105,19 @@ def _end(group: "_Group", directory: pathlib.Path, tracking: Tracking) -> int:
             return 1
         print("stopped after saving; run the same command to go on", file=sys.stderr)
         return ending.STOPPED
-    run.show(directory, tracking)
-    failed = status.read(directory)[-1].failed
-    said = [f"failed: {name}: {reason}" for name, reason in failed.items()]
+    return None
+
+
+def _failures(
+    group: "_Group", directory: pathlib.Path, names: Collection[str] | None
+) -> int:
+    """Says which of some points failed, and returns the exit status."""
+    statuses, failed = group.statuses, status.read(directory)[-1].failed
+    said = [
+        f"failed: {name}: {reason}"
+        for name, reason in failed.items()
+        if names is None or name in names
+    ]
     if not said and 0 not in statuses.values():
         said = [group.last_line(k) for k, status in statuses.items() if status == 1]
     for text in said:
@@ -143,7 +172,7 @@ class _Group:
         if self._asked:
             return
         k = self.started + 1
-        with self._log(k).open("w") as log, _on(cores), _held(self._signals):
+        with self.log(k).open("w") as log, _on(cores), _held(self._signals):
             self.running[k] = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -167,15 +196,16 @@ class _Group:
             self.statuses[k] = status = worker.returncode
             if status not in (0, 1, 2, ending.STOPPED):
                 how = f"signal {-status}" if status < 0 else f"status {status}"
-                said.append(f"worker {k} ended by {how}; see {self._log(k)}")
+                said.append(f"worker {k} ended by {how}; see {self.log(k)}")
         return said
 
     def last_line(self, k: int) -> str:
         """What a worker said last."""
-        lines = self._log(k).read_text(errors="replace").split("\n")
+        lines = self.log(k).read_text(errors="replace").split("\n")
         return next((line for line in reversed(lines) if line.strip()), "")
 
-    def _log(self, k: int) -> pathlib.Path:
+    def log(self, k: int) -> pathlib.Path:
+        """The file of what a worker says."""
         return self._folder / f"{k}.log"
 
 

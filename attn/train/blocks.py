@@ -12,8 +12,8 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
 import jax
 
@@ -24,10 +24,8 @@ from attn.workdir import files, machine
 
 Blocks = Literal["table", "measured"]
 BLOCKS = ("table", "measured")
-MACHINE = (
-    "machine.json"  # where they are measured first; its presence says that they are
-)
-KEYS = ("processor", "cores", "platform", "device")
+KEYS = ("processor", "cores", "platform", "device")  # what makes a machine another one
+RECORD = "experiment.json"  # of the sweep, which says with which it was begun
 
 
 @contextlib.contextmanager
@@ -39,7 +37,7 @@ def choose(
 ) -> Iterator[None]:
     """A context in which blocks are those of the table, or measured.
 
-    A work directory that was begun with measured ones keeps to them.
+    A work directory keeps to those with which it was begun.
 
     Args:
         how: which they are.
@@ -52,9 +50,13 @@ def choose(
             by several processes that train together.
     """
     check_name(how)
-    folder = directory / files.BLOCKS
-    known = files.exists(folder / MACHINE)
-    if how == "table" and not known:
+    began = began_with(files.read_json(directory / RECORD) or {})
+    if how == "measured" and began == "table":
+        raise settings.Invalid(
+            f"workdir {directory} was begun with the table's blocks; name another"
+            " --workdir, or leave --blocks=measured out"
+        )
+    if (began or how) == "table":
         yield
         return
     if jax.process_count() > 1:
@@ -62,17 +64,16 @@ def choose(
             f"--blocks=measured is for one process, and {jax.process_count()} train"
             " together"
         )
-    if not known:
-        if files.exists(directory / "experiment.json"):
-            raise settings.Invalid(
-                f"workdir {directory} was begun with the table's blocks; name another"
-                " --workdir, or leave --blocks=measured out"
-            )
-        files.make(folder)
-        files.write_json(folder / MACHINE, _machine())
-    chosen = Chosen(folder, _place(cache), note)
+    if how == "table":
+        note("blocks of attention are measured, as this sweep was begun")
+    chosen = Chosen(directory / files.BLOCKS, _place(cache), note)
     with dot_product.limited(chosen):
         yield
+
+
+def began_with(record: Mapping[str, Any]) -> Blocks | None:
+    """With which blocks a sweep was begun, by its record; None where there is none."""
+    return record.get("blocks", "table") if record.get("name") else None
 
 
 def check_name(how: str) -> None:
@@ -107,6 +108,7 @@ class Chosen:
         path = self._folder / f"{name}.json"
         if not files.exists(path):
             found = self._measured(case, name)
+            files.make(self._folder)
             # others may have been faster; then theirs count
             files.create(path, (json.dumps(found._asdict()) + "\n").encode())
         return _read(path)
@@ -140,16 +142,13 @@ def _read(path: pathlib.Path) -> Limits:
     return limits
 
 
-def _machine() -> dict[str, object]:
-    here = machine.environment()
-    return {name: here[name] for name in KEYS} | {"jax": here["packages"]["jax"]}
-
-
 def _place(cache: str) -> pathlib.Path | None:
     """Where what this machine measures is kept."""
-    if not cache:
+    if not cache or "://" in cache:
         return None
-    text = json.dumps(_machine(), sort_keys=True)
+    here = machine.environment()
+    known = {name: here[name] for name in KEYS} | {"jax": here["packages"]["jax"]}
+    text = json.dumps(known, sort_keys=True)
     return (
         pathlib.Path(os.path.expanduser(cache))
         / f"blocks-{zlib.crc32(text.encode()):08x}"

@@ -8,6 +8,8 @@ SWEEP/.leases/             who trains what, see attn.workdir.leases
 SWEEP/tracking.json        the key of its report in tracking services, by --log_to
 SWEEP/POINT/tracking.json  and of the point's run there
 SWEEP/.workers/K.log       what worker K of --workers=N said
+SWEEP/.workers/token       of a directory that was submitted, see attn.workdir.token
+SWEEP/.blocks/             blocks of attention by shape, by --blocks=measured
 SWEEP/POINT/config.json    everything that decides the training
 SWEEP/POINT/environment.json   versions, machine, code, for each time it was started
 SWEEP/POINT/tokenizer.json     of its data, if they are text

@@ -154,10 +154,25 @@ def save(path: pathlib.Path, content: bytes, name: str = "") -> pathlib.Path:
 def create(path: pathlib.Path, content: bytes) -> bool:
     """Writes a file that is not there yet; whether this process was the one to do so.
 
-    On a file system, a process that dies meanwhile may leave an empty one.
+    It is there whole or not at all. Only on a file system that knows no links may a
+    process that dies meanwhile leave an empty one.
     """
     if stores.has(path):
         return stores.create(path, content)
+    draft = _draft(path, f"{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        draft.write_bytes(content)
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        return _create_without_links(path, content)
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+def _create_without_links(path: pathlib.Path, content: bytes) -> bool:
     try:
         file = path.open("xb", buffering=0)
     except FileExistsError:

@@ -194,6 +194,8 @@ def check(directory: pathlib.Path) -> None:
     try:
         found = names(directory) or exists(path(bucket))
     except OSError as error:
+        if _silent(error):  # it may answer later: see `reaching`
+            raise
         raise settings.Invalid(f"workdir {directory}: {error}") from error
     if not found:
         raise settings.Invalid(f"workdir {directory}: there is no bucket {bucket}")

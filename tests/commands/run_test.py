@@ -1,5 +1,6 @@
 """The command run, but for the training itself."""
 
+import dataclasses
 import errno
 import os
 
@@ -10,7 +11,7 @@ from attn import ops
 from attn.commands import run
 from attn.ops.dot_product import measure
 from attn.train.progress import Silence
-from attn.train.sweep import experiment_file
+from attn.train.sweep import experiment_file, local
 from attn.workdir import files
 
 FILE = """from tests.train import small
@@ -42,7 +43,8 @@ def test_blocks_are_chosen_while_the_points_are_trained(tmp_path, monkeypatch):
     shape = jax.ShapeDtypeStruct((2, 2048, 2, 8), np.float32)
     seen = []
 
-    def train(*args, **how):
+    def train(experiment, points, directory, **how):
+        local.describe(experiment, directory)
         plan = ops.explain(shape, shape, shape).plan
         seen.append((plan.q, plan.k))
         return {}
@@ -54,12 +56,11 @@ def test_blocks_are_chosen_while_the_points_are_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "fastest", lambda case: measure.Limits(16, 32))
     for how, directory in (("measured", "a"), ("table", "a"), ("table", "b")):
         status = run.train(
-            experiment,
+            dataclasses.replace(experiment, blocks=how),
             experiment.points,
             tmp_path / directory,
             parallel="off",
             report=False,
-            blocks=how,
         )
         assert status == 0
     assert seen == [(16, 32), (16, 32), (1024, 1024)]

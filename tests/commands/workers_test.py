@@ -50,15 +50,16 @@ signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 if how == "measures":
     time.sleep(1)
     (here / f"{len(list(here.glob('*.said')))}.measured").write_text("")
-os.utime(here / "experiment.json")
+if how != "unwritten":
+    os.utime(here / "experiment.json")
 print("launch.py: the last line")
-if how not in ("wrong", "failed"):
+if how not in ("wrong", "failed", "unwritten"):
     wait(lambda: len(list(here.glob("*.said"))) >= 2)
 if how == "killed" and os.getpid() == min(int(p.stem) for p in here.glob("*.said")):
     os.kill(os.getpid(), 9)
 if how == "until told":
     wait(lambda: False)
-sys.exit({"wrong": 2, "failed": 1}.get(how, 0))
+sys.exit({"wrong": 2, "failed": 1, "unwritten": 1}.get(how, 0))
 """
 
 
@@ -72,9 +73,9 @@ def play(tmp_path, monkeypatch):
     program = tmp_path / "played.py"
     program.write_text(PLAYED)
 
-    def played(how, count=2):
+    def played(how, count=2, **options):
         command = [sys.executable, str(program), str(tmp_path), how]
-        status = workers.train(command, tmp_path, count, tracking=None)
+        status = workers.train(command, tmp_path, count, tracking=None, **options)
         return status, [json.loads(p.read_text()) for p in tmp_path.glob("*.said")]
 
     return played
@@ -159,6 +160,44 @@ def test_what_is_wrong_is_said_once(play):
 def test_a_point_that_failed_is_a_status(play, capsys):
     assert play("failed")[0] == 1
     assert "the last line" in capsys.readouterr().err
+
+
+def test_an_error_before_the_sweep_is_written_is_said_and_its_log(
+    play, capsys, tmp_path
+):
+    (tmp_path / "experiment.json").unlink()
+    assert play("unwritten", count=1)[0] == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"launch.py: the last line; see .*\.workers/1\.log\n", said)
+
+
+def test_no_report_is_made_where_none_is_asked_for(play, capsys):
+    play("both at once", report=False)
+    assert "the report" not in capsys.readouterr().out
+
+
+def test_points_that_were_not_asked_for_are_no_failure(play, capsys, monkeypatch):
+    lost = types.SimpleNamespace(failed={"b-0": "diverged"})
+    monkeypatch.setattr(workers.status, "read", lambda directory: [lost])
+    monkeypatch.setattr(workers.standings.Watch, "show", lambda self, stands: None)
+    assert play("both at once", names={"a-0"})[0] == 0
+    assert play("both at once", names={"b-0"})[0] == 1
+    assert "failed: b-0: diverged" in capsys.readouterr().err
+
+
+def test_a_look_that_fails_is_taken_again(play, monkeypatch):
+    looks = []
+
+    def silent(directory):
+        looks.append(directory)
+        if len(looks) == 1:
+            raise OSError("no answer")
+        return read(directory)
+
+    read = workers.status.read
+    monkeypatch.setattr(workers.status, "read", silent)
+    assert play("both at once")[0] == 0
+    assert len(looks) > 1
 
 
 def test_of_one_that_is_killed_the_others_go_on(play, capsys):

@@ -39,6 +39,12 @@ def within(directory, how="measured", cache="", note=lambda text: None):
         return lengths()
 
 
+def begun(directory, how=None):
+    """Its record, as `local.describe` writes it; older ones do not tell of blocks."""
+    record = {"name": "mine", "points": []} | ({"blocks": how} if how else {})
+    files.write_json(directory / "experiment.json", record)
+
+
 def test_a_case_is_measured_once_and_kept_with_the_work_directory(tmp_path, measured):
     notes = []
     assert within(tmp_path / "w", note=notes.append) == (16, 32)
@@ -49,7 +55,11 @@ def test_a_case_is_measured_once_and_kept_with_the_work_directory(tmp_path, meas
     assert json.loads(path.read_text()) == {"q": 16, "k": 32, "at_once": 2**18}
     path.write_text(json.dumps({"q": 32, "k": 8, "at_once": 1}))
     # from there they come, by another process and without the flag, too
-    assert within(tmp_path / "w") == within(tmp_path / "w", "table") == (32, 8)
+    begun(tmp_path / "w", "measured")
+    assert within(tmp_path / "w") == (32, 8)
+    assert len(notes) == 1
+    assert within(tmp_path / "w", "table", note=notes.append) == (32, 8)
+    assert notes[1:] == ["blocks of attention are measured, as this sweep was begun"]
     assert len(measured) == 1
     assert lengths() == WHOLE
 
@@ -64,6 +74,9 @@ def test_what_has_one_plan_alone_is_not_measured(tmp_path, measured):
 def test_the_table_holds_where_nothing_is_asked(tmp_path, measured):
     assert within(tmp_path / "w", "table") == WHOLE
     assert not measured and not (tmp_path / "w").exists()
+    with blocks.choose("measured", tmp_path / "w", "", print):
+        pass  # nothing to be measured, nothing written
+    assert not (tmp_path / "w").exists()
 
 
 def test_a_machine_measures_once_for_all_work_directories(tmp_path, measured):
@@ -88,6 +101,7 @@ def test_of_two_that_measure_at_once_the_first_counts(tmp_path, monkeypatch):
     folder = tmp_path / "w" / ".blocks"
 
     def fastest(case):  # meanwhile another one has written
+        files.make(folder)
         files.write_json(folder / NAME, {"q": 8, "k": 8, "at_once": 1})
         return Limits(16, 32)
 
@@ -95,8 +109,9 @@ def test_of_two_that_measure_at_once_the_first_counts(tmp_path, monkeypatch):
     assert within(tmp_path / "w") == (8, 8)
 
 
-def test_a_work_directory_that_was_begun_without_is_refused(tmp_path, measured):
-    files.write_json(tmp_path / "experiment.json", {"points": []})
+@pytest.mark.parametrize("how", ["table", None])
+def test_a_work_directory_that_was_begun_without_is_refused(tmp_path, measured, how):
+    begun(tmp_path, how)
     with pytest.raises(settings.Invalid, match="was begun with the table's blocks"):
         within(tmp_path)
     assert within(tmp_path, "table") == WHOLE
@@ -120,3 +135,9 @@ def test_an_unknown_name_is_refused(tmp_path):
 def test_they_are_no_strange_files(tmp_path, measured):
     within(tmp_path / "w")
     files.check(tmp_path / "w")
+
+
+def test_no_folder_is_made_of_an_address(tmp_path, measured, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert within(tmp_path / "w", cache="gs://bucket/xla") == (16, 32)
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]

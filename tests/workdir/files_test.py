@@ -1,5 +1,7 @@
 """Work directories: atomic files, and what is refused."""
 
+import concurrent.futures
+import errno
 import json
 import os
 import pathlib
@@ -27,6 +29,31 @@ def test_a_file_is_created_by_one_and_renewed_only_where_it_is(tmp_path):
     assert path.read_bytes() == b"ab"
     assert files.renew(path, b"ef")
     assert path.read_bytes() == b"ef"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_is_created_is_there_whole_as_soon_as_it_is_there(
+    tmp_path, monkeypatch, links
+):
+    if not links:  # as on some file systems
+
+        def refuse(*paths):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+    content = b"x" * 100_000
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            path = tmp_path / f"{number}"
+
+            def attempt(_, path=path):
+                mine = files.create(path, content)
+                return mine, len(path.read_bytes()) if links else len(content)
+
+            found = list(pool.map(attempt, range(8)))
+            assert sum(mine for mine, _ in found) == 1
+            assert {size for _, size in found} == {len(content)}
+    assert len(list(tmp_path.iterdir())) == 20  # no drafts
 
 
 def test_what_could_not_be_created_is_not_there(tmp_path):

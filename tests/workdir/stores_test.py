@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from attn import settings
+from attn.commands import predict, run
 from attn.workdir import files, stores
 from attn.workdir.leases import Leases, Lost
 from tests import buckets
@@ -179,6 +180,26 @@ def test_what_the_store_refuses_is_a_mistake_of_the_command(directory, monkeypat
     monkeypatch.setattr(system, "pipe_file", refuse)
     with pytest.raises(settings.Invalid, match=r"x may not be .*: Access Denied"):
         files.write_json(directory / "x", {})
+
+
+def test_a_store_that_does_not_answer_is_no_mistake_of_the_command(
+    directory, monkeypatch
+):
+    def silent(path):
+        raise OSError("Could not connect") from ConnectionError("no route")
+
+    monkeypatch.setattr(stores, "names", silent)
+    with pytest.raises(stores.Unreached, match="does not answer: Could not connect"):
+        run.directory(str(directory))
+
+
+def test_a_point_with_a_checkpoint_is_found(directory):
+    files.write_json(directory / "experiment.json", {"points": [{"name": "a"}]})
+    files.write_json(directory / "a" / "config.json", {})
+    with pytest.raises(settings.Invalid, match="has a checkpoint yet"):
+        predict.with_checkpoint(str(directory), [])
+    files.write_bytes(directory / "a" / "checkpoints" / "4.tar", b"")
+    assert predict.with_checkpoint(str(directory), []) == [directory / "a"]
 
 
 def test_an_unknown_kind_and_a_missing_package_are_named(monkeypatch):

@@ -53,13 +53,13 @@ Choose = Callable[[Case], Limits | None]
 _CHOOSE = jax.make_user_context(default_value=None)
 
 
-def limited(choose: Choose) -> contextlib.AbstractContextManager:
+def limited(choose: Choose | None) -> contextlib.AbstractContextManager:
     """A context in which blocks keep to the limits that `choose` says.
 
     It is asked when a function is traced, of each call whose targets may see all
     sources, or all to one side: smaller windows and mask functions have small blocks
     in any case, and sequences that are split over devices those of the table. Where it
-    returns None the table holds.
+    returns None the table holds, as it does within `limited(None)`.
     """
     return _CHOOSE(choose)
 

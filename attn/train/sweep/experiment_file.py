@@ -39,6 +39,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attn import settings
+from attn.train.blocks import Blocks
 from attn.train.sweep import added, trials
 from attn.train.sweep.added import Rows, plain_pairs
 from attn.train.sweep.override import assign, overlap, override, plain
@@ -89,6 +90,7 @@ class Experiment:
         tune: the settings that every row tries before it trains; empty for none.
         published: the paper's table, rows as "axes" and "values".
         rope: the largest difference that does not matter, None if none is named.
+        blocks: which blocks attention has, as `attn.train.blocks` says.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Experiment:
     tune: tuple[Trial, ...] = ()
     published: dict[str, Any] | None = None
     rope: float | None = None
+    blocks: Blocks = "table"
 
     def select(self, only: Sequence[str]) -> list[Point]:
         """The points of which a name, or "axis=value", is in `only`; all if empty.
@@ -149,8 +152,10 @@ def load(
     """
     file = PythonFile(path, arg)
     base = plain(file.call("get_config"))
+    if not isinstance(base, dict):
+        raise settings.Invalid(f"{path}: get_config must return a config, got {base!r}")
     changes = _rows(file)
-    baseline = _baseline(file.constant("BASELINE") or {}, changes)
+    baseline = _baseline(path, file.constant("BASELINE") or {}, changes)
     for text in add:
         changes += added.rows(text, file, baseline, changes)
     _refuse_what_the_sweep_sets(changes, [path for path, _ in overrides])
@@ -164,6 +169,8 @@ def load(
         for field, text in overrides:
             override(config, field, text)
         if "seed" in axes:
+            if "seed" not in config:
+                raise settings.Invalid(f"{path}: config.seed is missing")
             axes = {**axes, "seed": config["seed"]}
         point = Point(name_of(axes), axes, config)
         if points.setdefault(point.name, point).config != config:
@@ -270,7 +277,11 @@ def _match(path: pathlib.Path, wanted: Any) -> dict[str, Any] | None:
     return wanted
 
 
-def _baseline(wanted: Mapping[str, Any], changes: Rows) -> dict[str, Any]:
+def _baseline(path: pathlib.Path, wanted: Any, changes: Rows) -> dict[str, Any]:
+    if not isinstance(wanted, Mapping):
+        raise settings.Invalid(
+            f"{path}: BASELINE must be a dictionary of values by axis, got {wanted!r}"
+        )
     wanted = plain_pairs(wanted)
     axes = {axis for axes, _ in changes for axis in axes}
     # one that has no axis of the points stays, for the report to say so

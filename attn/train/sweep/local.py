@@ -7,6 +7,7 @@ import jax
 
 from attn import settings
 from attn.train import partition
+from attn.train.blocks import began_with
 from attn.train.interruption import Interruption
 from attn.train.progress import SweepProgress
 from attn.train.store.tracking import Tracking
@@ -199,6 +200,7 @@ def describe(
             "match": experiment.match,
             "published": experiment.published,
             "rope": experiment.rope,
+            "blocks": began_with(old) or experiment.blocks,
             "code": old.get("code") or machine.commit(),
             "points": [*points, *kept],
         },

@@ -34,6 +34,7 @@ from attn.workdir.leases import SPAN
 from attn.workdir.standing import DIVERGED, TRIALS
 
 FILE = "tune.json"
+COSTLY = ("model", "data", "task")  # the sections that costs depend on
 SEEDS = 2**31  # those of trials are at least this
 
 
@@ -108,7 +109,7 @@ def _keep_costs(experiment: Experiment, points: Sequence[Point]) -> None:
         others = [
             tried
             for tried in trials(experiment.tune, [point])
-            if tried.config["model"] != point.config["model"]
+            if any(tried.config[part] != point.config[part] for part in COSTLY)
         ]
         costs = Program(point.config).costs if others else None
         for tried in others:

@@ -234,6 +234,9 @@ def test_reads_the_flag(text, found):
         ("flops", r"unknown match 'flops' .*parameters, macs, latency, none"),
         ("macs=many", "budget of --match=macs must be a number, got 'many'"),
         ("none=3", "unknown match 'none'"),
+        ("macs=-5", "budget of a match must be a positive number, got -5.0"),
+        ("latency=inf", "budget of a match must be a positive number, got inf"),
+        ("macs=nan", "budget of a match must be a positive number, got nan"),
     ],
 )
 def test_says_what_is_wrong_with_the_flag(text, says):

@@ -97,6 +97,16 @@ def test_a_selection_of_nothing_is_an_error(path):
         ("x = 1", r"has no get_config\(arg\)"),
         ("def get_config(arg):\n    return 1 / 0", "line 2: ZeroDivisionError"),
         ("def get_config(arg):\n    raise ValueError('no such arg')", "no such arg"),
+        ("def get_config(arg):\n    pass", "get_config must return a config, got None"),
+        (
+            "BASELINE = 'none'\n" + FILE.replace("BASELINE", "OTHER"),
+            "BASELINE must be a",
+        ),
+        (
+            "def get_config(arg):\n    return {}\n\n"
+            "def sweep(arg):\n    yield {'seed': 0}, {}\n",
+            "config.seed is missing",
+        ),
         (
             FILE.replace('"model.width": width, ', "").replace("8 if", "7 if")
             + "\n\ndef sweep(arg):\n    yield {'a': 1}, {'seed': 0}\n"
