@@ -9,7 +9,6 @@ compiled programs, too, for other work directories.
 
 import contextlib
 import json
-import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -102,9 +101,8 @@ class Chosen:
         return self._known[case]
 
     def _find(self, case: Case) -> Limits:
-        name = (
-            f"{'-'.join(map(str, case[:-1]))}-{'one_sided' * case.one_sided or 'all'}"
-        )
+        *shapes, one_sided = case
+        name = "-".join(map(str, [*shapes, "one_sided" if one_sided else "all"]))
         path = self._folder / f"{name}.json"
         if not files.exists(path):
             found = self._measured(case, name)
@@ -148,8 +146,5 @@ def _place(cache: str) -> pathlib.Path | None:
         return None
     here = machine.environment()
     known = {name: here[name] for name in KEYS} | {"jax": here["packages"]["jax"]}
-    text = json.dumps(known, sort_keys=True)
-    return (
-        pathlib.Path(os.path.expanduser(cache))
-        / f"blocks-{zlib.crc32(text.encode()):08x}"
-    )
+    digest = zlib.crc32(json.dumps(known, sort_keys=True).encode())
+    return pathlib.Path(cache).expanduser() / f"blocks-{digest:08x}"
