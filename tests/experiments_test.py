@@ -469,7 +469,8 @@ def settled(config):
 def test_no_two_rows_are_one(name, table, size):
     if size and not table:
         pytest.skip("it has no paper's size")
-    points = load(name, f"{table}{size}").points
+    path = ROOT / "experiments" / f"{name}.py"
+    points = experiment_file.load(path, f"{table}{size}").points
     rows = [settled(p.config) for p in points if p.axes["seed"] == 0]
     assert len(set(rows)) == len(rows) > 0
 
