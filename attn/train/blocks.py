@@ -147,4 +147,4 @@ def _place(cache: str) -> pathlib.Path | None:
     here = machine.environment()
     known = {name: here[name] for name in KEYS} | {"jax": here["packages"]["jax"]}
     digest = zlib.crc32(json.dumps(known, sort_keys=True).encode())
-    return pathlib.Path(cache).expanduser() / f"blocks-{digest:08x}"
+    return files.local(cache).expanduser() / f"blocks-{digest:08x}"
