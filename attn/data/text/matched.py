@@ -281,7 +281,8 @@ def _files(folder: pathlib.Path) -> dict[str, Texts]:
         raise settings.Invalid(f"the folder of pairs {str(folder)!r} does not exist")
     found = {}
     for split, end in FILES.items():
-        paths = sorted(folder.glob(f"[!.]*{end}.tsv"))
+        paths = sorted(folder.glob(f"*{end}.tsv"))
+        paths = [path for path in paths if not path.name.startswith(".")]
         if len(paths) > 1:
             names = " and ".join(path.name for path in paths[:2])
             raise settings.Invalid(f"{folder} has two files of pairs, {names}")
