@@ -54,7 +54,6 @@ from absl import app, flags, logging
 
 STARTED = time.perf_counter()
 INTERRUPTED = 130  # as shells say of Ctrl-C
-STOPPED = 75  # to be run again
 HERE = pathlib.Path(__file__).parent
 DEFAULT = "experiments/attention_sweep.py"
 FIELDS = ("--config.", "--launch.")  # what begins a flag of one field
@@ -203,8 +202,10 @@ def main(argv: Sequence[str]) -> None:
             raise
         complain(str(error))
     except stores.Unreached as error:
+        from attn.train import ending
+
         print(f"stopped: {error}; run the same command to go on", file=sys.stderr)
-        sys.exit(STOPPED)
+        sys.exit(ending.STOPPED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -69,11 +69,7 @@ def train(
             time.sleep(LOOK)
             for text in group.ended():
                 shown.note(text)
-    if _described(directory) is None and 1 in group.statuses.values():
-        for k in group.statuses:
-            print(f"{group.last_line(k)}; see {group.log(k)}", file=sys.stderr)
-        return 1
-    stopped = _stopped(group)
+    stopped = _stopped(group, directory)
     if stopped is not None:
         return stopped
     if report:
@@ -90,8 +86,8 @@ def _described(directory: pathlib.Path) -> float | None:
     return files.written(path) if files.exists(path) else None
 
 
-def _stopped(group: "_Group") -> int | None:
-    """The exit status where nobody came to an end; None where somebody did.
+def _stopped(group: "_Group", directory: pathlib.Path) -> int | None:
+    """The exit status where there is nothing to report; None where there is.
 
     Raises:
         Invalid: a worker says what is wrong.
@@ -100,6 +96,10 @@ def _stopped(group: "_Group") -> int | None:
     wrong = [k for k, status in statuses.items() if status == 2]
     if wrong:
         raise settings.Invalid(group.last_line(wrong[0]).removeprefix("launch.py: "))
+    if 1 in statuses.values() and _described(directory) is None:
+        for k in statuses:
+            print(f"{group.last_line(k)}; see {group.log(k)}", file=sys.stderr)
+        return 1
     if not {0, 1} & {*statuses.values()}:
         if statuses and ending.STOPPED not in statuses.values():
             return 1

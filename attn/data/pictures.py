@@ -1,15 +1,16 @@
 """Pictures from elsewhere as examples of a data set, as its evaluation has them."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from attn import settings
 from attn.data.images import augment
-from attn.data.images.labelled import eight_bit
+from attn.data.images.labelled import pixels
 from attn.data.images.picture_files import SUFFIXES, intact, readable, shown_size
 from attn.data.pipeline import Dataset
 from attn.data.source import Batch
@@ -82,7 +83,7 @@ def read(path: pathlib.Path) -> np.ndarray:
     Raises:
         Invalid: the file is none, or a damaged one.
     """
-    return _opened(path, _upright)
+    return _opened(path, functools.partial(pixels, channels=3, upright=True))
 
 
 def examples(
@@ -134,11 +135,6 @@ def _middles(images: Sequence[np.ndarray]) -> Batch:
     boxes = np.concatenate([sizes / 2 - half, sizes / 2 + half], axis=1)
     boxes = boxes.astype(np.float32)[:, None]
     return {"boxes": boxes, "boxes_mask": np.ones((len(images), 1), bool)}
-
-
-def _upright(image: Image.Image) -> np.ndarray:
-    upright = ImageOps.exif_transpose(image)
-    return np.asarray(eight_bit(upright).convert("RGB"))
 
 
 def _opened(path: pathlib.Path, of: Callable[[Image.Image], Any]) -> Any:

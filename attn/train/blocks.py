@@ -91,16 +91,16 @@ class Chosen:
         note: Callable[[str], None],
     ):
         self._folder, self._cache, self._note = folder, cache, note
-        self._known: dict[Case, Limits] = {}
+        self._known: dict[Case, Limits | None] = {}
 
     def __call__(self, case: Case) -> Limits | None:
-        if len(measure.candidates(case)) == 1:
-            return None
         if case not in self._known:
             self._known[case] = self._find(case)
         return self._known[case]
 
-    def _find(self, case: Case) -> Limits:
+    def _find(self, case: Case) -> Limits | None:
+        if len(measure.candidates(case)) == 1:
+            return None
         *shapes, one_sided = case
         name = "-".join(map(str, [*shapes, "one_sided" if one_sided else "all"]))
         path = self._folder / f"{name}.json"

@@ -318,8 +318,8 @@ def check(directory: pathlib.Path) -> None:
     found = names(directory)
     # a process that died before it wrote what the sweep is leaves only these
     ours = _draft(directory / "experiment.json", "").name
-    ours = (ours, WORKERS, BLOCKS)
-    strange = [n for n in found if not n.startswith(ours)]
+    strange = [n for n in found if n not in (WORKERS, BLOCKS)]
+    strange = [n for n in strange if not n.startswith(ours)]
     if strange and "experiment.json" not in found:
         raise settings.Invalid(
             f"workdir {directory} holds files that are no sweep's; name an empty or new"

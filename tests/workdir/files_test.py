@@ -152,10 +152,14 @@ def test_an_error_leaves_no_draft_behind(tmp_path):
 def test_what_a_process_leaves_that_died_early_is_not_somebody_elses(tmp_path):
     """Before experiment.json is there a kill must not spoil the directory."""
     (tmp_path / ".experiment.json.123").write_text('{"na')
+    for folder in (".workers", ".blocks"):
+        (tmp_path / folder).mkdir()
     files.check(tmp_path)
-    (tmp_path / "other").write_text("")
-    with pytest.raises(settings.Invalid, match="no sweep's"):
-        files.check(tmp_path)
+    for name in ("other", ".workers.mine"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(settings.Invalid, match="no sweep's"):
+            files.check(tmp_path)
+        (tmp_path / name).unlink()
 
 
 @pytest.mark.parametrize(("text", "says"), [("", "is empty"), ("{", "is no JSON")])

@@ -145,13 +145,17 @@ def decode(encoded: bytes, channels: int, *, upright: bool = False) -> np.ndarra
         upright: whether it is turned as its EXIF says. Files of folders are; those of
             prepared sets are not, as boxes and other tools know them as they lie.
     """
-    image = Image.open(io.BytesIO(encoded))
-    image = eight_bit(ImageOps.exif_transpose(image) if upright else image)
+    return pixels(Image.open(io.BytesIO(encoded)), channels, upright=upright)
+
+
+def pixels(image: Image.Image, channels: int, *, upright: bool) -> np.ndarray:
+    """An image that was opened, as `decode` gives it."""
+    image = _eight_bit(ImageOps.exif_transpose(image) if upright else image)
     image = image.convert("L" if channels == 1 else "RGB")
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image) -> Image.Image:
     """A grey image of 16 bits as one of 8, which Pillow would cut off at 255."""
     if not image.mode.startswith("I"):
         return image

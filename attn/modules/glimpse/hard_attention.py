@@ -68,6 +68,7 @@ class HardAttention(AdditiveSoft):
         elif self.evaluation == "argmax":
             highest = jnp.argmax(weights, axis=-1)
             one_hot = jax.nn.one_hot(highest, weights.shape[-1])
+            # what is no number stays none
             weights = jnp.where(weights <= 0, 0.0, one_hot + 0 * weights)
         return self.read(call, weights, scored.sources)
 

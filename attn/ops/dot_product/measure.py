@@ -57,11 +57,10 @@ def race(runs: Mapping[Limits, Callable[[], float]], rounds: int = ROUNDS) -> Li
         first[limits] = run()
     most = SLOW * min(first.values())
     left = [limits for limits in runs if limits == table or first[limits] <= most]
-    times: dict[Limits, list[float]] = {limits: [] for limits in left}
-    for _ in range(rounds if len(left) > 1 else 0):
-        for limits in left:
-            times[limits].append(runs[limits]())
-    medians = {limits: statistics.median(times[limits] or [0.0]) for limits in left}
+    if len(left) == 1:
+        return table
+    turns = [{limits: runs[limits]() for limits in left} for _ in range(rounds)]
+    medians = {one: statistics.median(turn[one] for turn in turns) for one in left}
     best = min(left, key=medians.__getitem__)
     return best if medians[best] < GAIN * medians[table] else table
 

@@ -67,12 +67,11 @@ def parse(text: str) -> dict[str, Any] | None:
     if not given:
         return {"by": by}
     try:
-        return {"by": by, "budget": _positive(float(number))}
-    except settings.Invalid:
-        raise
+        budget = float(number)
     except ValueError:
         message = f"the budget of --match={by} must be a number, got {number!r}"
         raise settings.Invalid(message) from None
+    return {"by": by, "budget": _positive(budget)}
 
 
 def match(

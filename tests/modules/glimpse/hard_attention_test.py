@@ -191,3 +191,12 @@ def test_rewards_reach_the_scores_of_a_model_that_returns_its_choices():
     best = float(kv[..., 0].max(axis=1).mean())
     assert rewards[:10].mean() < 0.3 * best
     assert rewards[-50:].mean() > 0.7 * best
+
+
+def test_what_is_no_number_stays_none_where_the_highest_is_read():
+    q, kv = (np.array(x) for x in tokens())
+    q[0, 1] = np.nan
+    module = attn.create("hard_attention", evaluation="argmax")
+    y = module.apply(variables(), q, kv, kv_mask=SEEN, train=False)
+    lost = np.isnan(y).all(-1)
+    assert lost[0, 1] and lost.sum() == 1
