@@ -120,7 +120,9 @@ def test_numbers_of_an_axis_are_short(value, said):
     assert style.short(value) == said
 
 
-@pytest.mark.parametrize("ends", [(90.05, 90.15), (0.0, 1.0), (-0.0004, 0.0003)])
+@pytest.mark.parametrize(
+    "ends", [(90.05, 90.15), (0.0, 1.0), (-0.0004, 0.0003), (10_000.01, 10_000.02)]
+)
 def test_numbers_beside_an_axis_are_whole_and_within(ends):
     with style.axes(*style.WIDE) as axes:
         axes.plot([0, 142.5], ends)
