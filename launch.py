@@ -262,7 +262,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
         check(experiment, points)
     workdir = FLAGS.workdir or f"runs/{experiment.name}"
     directory = command.directory(workdir, FLAGS.token)
-    how = {"parallel": FLAGS.parallel}
+    how = {"parallel": FLAGS.parallel, "cache": FLAGS.compilation_cache}
     if FLAGS.dry_run:
         command.plan(experiment, points, directory, started=STARTED, **how)
     elif shared:
@@ -277,7 +277,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
         sys.exit(workers.train(alone, directory, FLAGS.workers, **how))
     else:
         how |= {"log_to": FLAGS.log_to, "stop_on": FLAGS.stop_on, "span": FLAGS.stale}
-        how |= {"report": FLAGS.report, "cache": FLAGS.compilation_cache}
+        how["report"] = FLAGS.report
         sys.exit(command.train(experiment, points, directory, **how))
 
 

@@ -93,12 +93,13 @@ def plan(
     directory: pathlib.Path,
     *,
     parallel: Parallel,
+    cache: str,
     started: float,
 ) -> None:
     """Shows what a run would do, with a time from a rehearsal of each program.
 
     Args:
-        experiment, points, directory, parallel: as `train` has them.
+        experiment, points, directory, parallel, cache: as `train` has them.
         started: when the program was, by `time.perf_counter`.
     """
     with _listener() as progress:
@@ -107,7 +108,10 @@ def plan(
         )
     tuning.unchanged(experiment, points, directory)
     seconds = time.perf_counter() - started  # a run starts and matches, too
-    with tempfile.TemporaryDirectory() as place:
+    with (
+        blocks.choose(experiment.blocks, directory, cache, progress.note, keep=False),
+        tempfile.TemporaryDirectory() as place,
+    ):
         sketch = files.local(place) / "sweep"
         rows, trained = estimate.rehearse(
             points,

@@ -33,6 +33,8 @@ def choose(
     directory: pathlib.Path,
     cache: str,
     note: Callable[[str], None],
+    *,
+    keep: bool = True,
 ) -> Iterator[None]:
     """A context in which blocks are those of the table, or measured.
 
@@ -43,6 +45,8 @@ def choose(
         directory: the work directory.
         cache: where compiled programs are kept; "" for nowhere.
         note: is told what is measured.
+        keep: whether the work directory gets what is measured, which has to be where
+            something is trained in it.
 
     Raises:
         Invalid: they are to be measured in a work directory that was begun without, or
@@ -65,7 +69,7 @@ def choose(
         )
     if how == "table":
         note("blocks of attention are measured, as this sweep was begun")
-    chosen = Chosen(directory / files.BLOCKS, _place(cache), note)
+    chosen = Chosen(directory / files.BLOCKS, _place(cache), note, keep=keep)
     with dot_product.limited(chosen):
         yield
 
@@ -82,15 +86,18 @@ def check_name(how: str) -> None:
 
 
 class Chosen:
-    """The limits of blocks by case: kept in a folder, or measured and put there."""
+    """The limits of blocks by case: kept in a folder, or measured, and put there."""
 
     def __init__(
         self,
         folder: pathlib.Path,
         cache: pathlib.Path | None,
         note: Callable[[str], None],
+        *,
+        keep: bool,
     ):
         self._folder, self._cache, self._note = folder, cache, note
+        self._keep = keep
         self._known: dict[Case, Limits | None] = {}
 
     def __call__(self, case: Case) -> Limits | None:
@@ -106,6 +113,8 @@ class Chosen:
         path = self._folder / f"{name}.json"
         if not files.exists(path):
             found = self._measured(case, name)
+            if not self._keep:
+                return found
             files.make(self._folder)
             # others may have been faster; then theirs count
             files.create(path, (json.dumps(found._asdict()) + "\n").encode())

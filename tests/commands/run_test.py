@@ -39,14 +39,19 @@ def test_a_disk_that_is_full_before_a_training_is_one_line(
     assert len(said.splitlines()) == 1
 
 
-def test_blocks_are_chosen_while_the_points_are_trained(tmp_path, monkeypatch):
+def lengths():
+    """Of the blocks that attention has here."""
     shape = jax.ShapeDtypeStruct((2, 2048, 2, 8), np.float32)
+    plan = ops.explain(shape, shape, shape).plan
+    return plan.q, plan.k
+
+
+def test_blocks_are_chosen_while_the_points_are_trained(tmp_path, monkeypatch):
     seen = []
 
     def train(experiment, points, directory, **how):
         local.describe(experiment, directory)
-        plan = ops.explain(shape, shape, shape).plan
-        seen.append((plan.q, plan.k))
+        seen.append(lengths())
         return {}
 
     (tmp_path / "one.py").write_text(FILE)
@@ -64,3 +69,28 @@ def test_blocks_are_chosen_while_the_points_are_trained(tmp_path, monkeypatch):
         )
         assert status == 0
     assert seen == [(16, 32), (16, 32), (1024, 1024)]
+
+
+def test_a_plan_rehearses_with_the_blocks_that_are_chosen(tmp_path, monkeypatch):
+    seen = []
+
+    def rehearse(points, directory, **how):
+        seen.append(lengths())
+        return [], 0.0
+
+    (tmp_path / "one.py").write_text(FILE)
+    experiment = experiment_file.load(tmp_path / "one.py", "")
+    monkeypatch.setattr(run, "_listener", Silence)
+    monkeypatch.setattr(run.estimate, "rehearse", rehearse)
+    monkeypatch.setattr(measure, "fastest", lambda case: measure.Limits(16, 32))
+    for how in "measured", "table":
+        run.plan(
+            dataclasses.replace(experiment, blocks=how),
+            experiment.points,
+            tmp_path / "w",
+            parallel="off",
+            cache="",
+            started=0.0,
+        )
+    assert seen == [(16, 32), (1024, 1024)]
+    assert not (tmp_path / "w").exists()

@@ -71,6 +71,13 @@ def test_what_has_one_plan_alone_is_not_measured(tmp_path, measured):
     assert (plan.q, plan.k) == (20, 20) and not measured
 
 
+def test_a_plan_measures_and_leaves_the_work_directory_as_it_is(tmp_path, measured):
+    with blocks.choose("measured", tmp_path / "w", "", print, keep=False):
+        assert lengths() == (16, 32)
+        assert lengths() == (16, 32)
+    assert len(measured) == 1 and not (tmp_path / "w").exists()
+
+
 def test_the_table_holds_where_nothing_is_asked(tmp_path, measured):
     assert within(tmp_path / "w", "table") == WHOLE
     assert not measured and not (tmp_path / "w").exists()

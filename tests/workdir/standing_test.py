@@ -103,3 +103,12 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path):
         standing.read(tmp_path)
     (tmp_path / "experiment.json").write_text(json.dumps({"title": "", "points": []}))
     assert standing.read(tmp_path).points == 0
+
+
+def test_points_of_a_row_of_which_every_trial_diverged_are_not_waited_for(sweep):
+    record = {"rows": [{"axes": {"k": 1}, "chosen": None}]}
+    record["rows"].append({"axes": {"k": 2}, "chosen": {"schedule.peak": 0.1}})
+    files.write_json(sweep / standing.TUNED, record)
+    found = standing.read(sweep)
+    assert found.failed == {"p1": "every trial of its row diverged"}
+    assert found.waiting == ["p0", "p2", "p3", "p4", "p5"]

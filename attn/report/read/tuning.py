@@ -9,8 +9,7 @@ from typing import Any
 
 from attn.report.read import metrics
 from attn.report.read.metrics import Metric
-
-FILE = "tune.json"
+from attn.workdir.standing import TUNED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Tuning:
 def read(directory: pathlib.Path) -> Tuning | None:
     """The tuning of a sweep; None where there was none, or no trial is finished."""
     try:
-        record = json.loads((directory / FILE).read_text(encoding="utf-8"))
+        record = json.loads((directory / TUNED).read_text(encoding="utf-8"))
         metric = metrics.described([record["metric"]])[0]
         rows = tuple(_tuned(row, metric) for row in record["rows"])
         return Tuning(metric, tuple(record["fields"]), rows)

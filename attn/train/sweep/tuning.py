@@ -31,9 +31,8 @@ from attn.train.sweep.plan import Parallel
 from attn.train.sweep.trials import Trial
 from attn.workdir import files
 from attn.workdir.leases import SPAN
-from attn.workdir.standing import DIVERGED, TRIALS
+from attn.workdir.standing import DIVERGED, TRIALS, TUNED
 
-FILE = "tune.json"
 COSTLY = ("model", "data", "task")  # the sections that costs depend on
 SEEDS = 2**31  # those of trials are at least this
 
@@ -74,7 +73,7 @@ def run(
         return failed
     record = partition.broadcast_json(_record(experiment, points, directory))
     if machines.first():
-        files.write_json(directory / FILE, record)
+        files.write_json(directory / TUNED, record)
     chosen, untuned = _chosen(record, points)
     for row in record["rows"]:
         if row["chosen"] is not None:
@@ -202,7 +201,7 @@ def _record(
     for row in rows:
         best = best_of(row["trials"], metric) if metric else None
         row["chosen"] = best["settings"] if best else None
-    old = (files.read_json(directory / FILE) or {"rows": []})["rows"]
+    old = (files.read_json(directory / TUNED) or {"rows": []})["rows"]
     kept = [row for row in old if row["axes"] not in [r["axes"] for r in rows]]
     return {
         "metric": metric,

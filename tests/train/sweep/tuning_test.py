@@ -9,7 +9,7 @@ from attn import settings
 from attn.train import loop
 from attn.train.interruption import Interruption
 from attn.train.sweep import experiment_file, tuning
-from attn.workdir import files
+from attn.workdir import files, standing
 from attn.workdir.leases import Leases
 from tests.train import small
 
@@ -160,6 +160,8 @@ def test_a_row_of_which_every_trial_diverges_is_not_trained(path, tmp_path):
     assert diverged == {"8-0": "every trial of 8 diverged"}
     assert not (tmp_path / "w" / "8-0").exists()
     assert files.read_json(tmp_path / "w" / "tune.json")["rows"][0]["chosen"] is None
+    failed = standing.read(tmp_path / "w").failed  # nobody waits for them
+    assert failed == dict.fromkeys(["8-0", "8-1"], "every trial of its row diverged")
 
 
 def test_nothing_is_chosen_while_a_trial_failed(done, path, tmp_path):
