@@ -40,20 +40,23 @@ trained with: run the same command to go on; 130 stopped by Ctrl-C with nothing 
 save. An error of the program, or of a module of yours, ends with its traceback.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
+import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 STARTED = time.perf_counter()
 INTERRUPTED = 130  # as shells say of Ctrl-C
+CLOSED = 141  # and of a pipe that nobody reads any more
 HERE = pathlib.Path(__file__).parent
 DEFAULT = "experiments/attention_sweep.py"
 FIELDS = ("--config.", "--launch.")  # what begins a flag of one field
@@ -146,6 +149,28 @@ flags.DEFINE_string(
 flags.DEFINE_string("to", None, "For submit: slurm, ray, tpu or skypilot.")
 flags.DEFINE_string("launch", None, "For submit: a TOML file with a section [launch].")
 
+RUNS, TRAINED = ("run", "submit"), ("evaluate", "predict")
+# The commands that take a flag; others are for all of them.
+TAKEN_BY = {
+    **dict.fromkeys(("add", "tune"), (*RUNS, "status")),
+    **dict.fromkeys(
+        (
+            *("match", "parallel", "blocks", "log_to", "stop_on", "stale"),
+            *("workers", "report", "token", "dry_run"),
+        ),
+        RUNS,
+    ),
+    **dict.fromkeys(("only", "distributed", "join_timeout"), (*RUNS, *TRAINED)),
+    "workdir": (*RUNS, "status", *TRAINED, "report"),
+    "checkpoint": TRAINED,
+    **dict.fromkeys(("images", "skip_corrupt"), ("predict",)),
+    "output": ("report", "predict"),
+    "markdown": ("modules", "report"),
+    **dict.fromkeys(("save", "against", "results"), ("report",)),
+    "watch": ("status",),
+    **dict.fromkeys(("to", "launch"), ("submit",)),
+}
+
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line; overrides stay among what it returns.
@@ -153,7 +178,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     Exits with status 2 after one line where it is wrong, and with 0 after --help.
     """
     if {"--help", "-h", "-help", "--helpshort", "--helpfull"} & set(argv[1:]):
-        print(__doc__ + "\nFlags:\n" + FLAGS.main_module_help())
+        with piped():
+            print(__doc__ + "\nFlags:\n" + FLAGS.main_module_help())
         sys.exit(0)
     try:
         words = FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
@@ -172,7 +198,7 @@ def parse(argv: Sequence[str]) -> list[str]:
             rest.append(word)
     try:
         return FLAGS(rest) + overrides
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # the latter of --noreport=true
         complain(str(error))
 
 
@@ -187,14 +213,20 @@ def main(argv: Sequence[str]) -> None:
     words = [word for word in argv[1:] if not word.startswith(FIELDS)]
     overrides, engine = (fields(argv[1:], start) for start in FIELDS)
     command, *rest = words or ["run"]
-    from attn import settings
-    from attn.workdir import stores
-
     if command not in COMMANDS or (rest and command != "predict"):
         whole = " ".join(words)
         complain(f"unknown command {whole!r} (valid: {', '.join(COMMANDS)})")
     if engine and command != "submit":
         complain(f"--launch.{engine[0][0]} is for submit only")
+    for name, takers in TAKEN_BY.items():
+        if FLAGS[name].present and command not in takers:
+            complain(f"{command} takes no --{name}, which is for {', '.join(takers)}")
+    signal.signal(signal.SIGINT, interrupt)
+    if command == "run":
+        signal.signal(signal.SIGTERM, stop)
+    from attn import settings
+    from attn.workdir import stores
+
     try:
         COMMANDS[command](overrides, *(engine if command == "submit" else rest))
     except settings.Invalid as error:
@@ -209,6 +241,38 @@ def main(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def interrupt(number: int, frame: Any) -> None:
+    """Ctrl-C: a KeyboardInterrupt, or the end where it might not arrive.
+
+    In an import it might not: extensions make other errors of it.
+    """
+    del number
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"interrupted\n")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def stop(number: int, frame: Any) -> None:
+    """The signal to stop, before training begins or when it is over."""
+    del number, frame
+    os.write(2, b"stopped: nothing to save; run the same command to go on\n")
+    os._exit(os.EX_TEMPFAIL)
+
+
+@contextlib.contextmanager
+def piped() -> Iterator[None]:
+    """Ends quietly where what reads the output, such as `head`, has had enough."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED)
 
 
 def fields(words: Sequence[str], start: str) -> list[tuple[str, str]]:
@@ -366,10 +430,11 @@ def modules(overrides: Sequence[tuple[str, str]]) -> None:
 
     if overrides:
         complain("modules takes no --config.FIELD")
-    if FLAGS.markdown:
-        print(catalogue.markdown())
-    else:
-        live.catalogue(catalogue.rows())
+    with piped():
+        if FLAGS.markdown:
+            print(catalogue.markdown())
+        else:
+            live.catalogue(catalogue.rows())
 
 
 def status(overrides: Sequence[tuple[str, str]]) -> None:

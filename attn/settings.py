@@ -10,6 +10,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
+import numpy as np
+
 
 class Invalid(ValueError):
     """A mistake in a config or a command; the launcher shows it as one line.
@@ -79,7 +81,14 @@ def choose(table: Mapping[str, Any], kind: str, name: Any) -> Any:
 
 
 def build(target: Any, kind: str, name: str, settings: Mapping[str, Any]) -> Any:
-    """Calls the dataclass `target` with settings, once `check` finds them good."""
+    """Calls the dataclass `target` with settings, once `check` finds them good.
+
+    Numbers of NumPy, as loops over its arrays give them, are taken as Python's.
+    """
+    settings = {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in settings.items()
+    }
     check(target, kind, name, settings)
     return target(**settings)
 

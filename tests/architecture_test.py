@@ -172,7 +172,7 @@ LOCAL = {  # what never is in an object store
     "attn/commands/workers.py": {"open"},
     "attn/train/store/checkpoint.py": {"mkdir", "shutil.rmtree"},
     "attn/train/sweep/estimate.py": {"shutil.rmtree"},
-    "launch.py": {"os.path.join", "os.path.expanduser"},
+    "launch.py": {"os.path.join", "os.path.expanduser", "os.open"},
 }
 
 

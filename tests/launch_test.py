@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import types
@@ -109,6 +110,7 @@ def test_seeds_train_together_where_it_is_asked_for(done, place, tmp_path):
 
 def test_evaluates_checkpoints(done):
     directory, _ = done
+    # by name, and by axis=value where one was left out
     run = launch("evaluate", f"--workdir={directory}", "--only=8-0,4-1")
     assert run.returncode == 0, run.stderr
     result = json.loads((directory / "8-0" / "result.json").read_text())
@@ -133,7 +135,7 @@ def test_evaluates_checkpoints(done):
     [
         (["--checkpoint=3"], "has no checkpoint '3' (valid: last, best, 2, 4)"),
         (["--config.model.width=6", "--only=8-0"], "does not fit the config"),
-        (["--only=8-5"], "no point '8-5' in the workdir (valid: 8-0, 8-1, 4-0, 4-1)"),
+        (["--only=8-5"], "unknown point '8-5'; did you mean"),
     ],
 )
 def test_evaluate_says_what_does_not_fit(done, arguments, says):
@@ -317,6 +319,14 @@ def assert_one_line(run, says):
         (["--config=gs://bucket/exp.py:tiny"], "gs://bucket/exp.py is in an object"),
         (["--flagfile=none.txt"], "none.txt"),
         (["--parallel=vmpa"], "'vmpa'; did you mean 'vmap'"),
+        (["--noreport=true"], "--noreport=true does not take an argument"),
+        (["--save=x.json"], "run takes no --save, which is for report"),
+        (["status", "--only=none"], "status takes no --only, which is for run, submit"),
+        (["modules", "--workdir=x"], "modules takes no --workdir"),
+        (
+            ["predict", "--workdir=x", "--watch"],
+            "takes no --watch, which is for status",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_status_2_and_nothing_written(
@@ -394,10 +404,55 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(launcher.COMMANDS, "evaluate", interrupted)
+    monkeypatch.setattr(launcher.signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as caught:
         launcher.main(["launch.py", "evaluate"])
     assert caught.value.code == launcher.INTERRUPTED
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "says"),
+    [
+        (signal.SIGINT, launcher.INTERRUPTED, "interrupted\n"),
+        (signal.SIGTERM, 75, "stopped: nothing to save; run the same command"),
+    ],
+)
+def test_a_signal_while_the_program_starts_is_one_line(tmp_path, number, status, says):
+    """In an import, where others make other errors of an exception."""
+    (tmp_path / "slow.py").write_text("print('here', flush=True)\nimport slower\n")
+    (tmp_path / "slower.py").write_text(
+        "import time\ntry:\n    time.sleep(100)\n"
+        "except BaseException as error:\n"
+        "    raise ImportError('half done') from error\n"
+    )
+    (tmp_path / "exp.py").write_text("import slow\n")
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "launch.py", f"--config={tmp_path}/exp.py"],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == status
+    assert said.startswith(says) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--help"], ["modules", "--markdown"]])
+def test_what_reads_the_output_may_have_had_enough(words):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "launch.py", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=100) == launcher.CLOSED
 
 
 def test_work_directories_that_cannot_be_used(tmp_path):

@@ -8,22 +8,23 @@ from attn import report as reports
 from attn import settings
 from attn.data import pictures as images
 from attn.train import evaluation, machines, prediction, recognition, restoring
-from attn.workdir import files, stores
+from attn.workdir import files, standing, stores
 
 
 def chosen(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:
-    """The points of a work directory, or those that are named.
+    """The points of a work directory, or those that `standing.select` chooses.
 
     Raises:
-        Invalid: a name that is no point's.
+        Invalid: an entry that chooses nothing.
     """
-    found = evaluation.points(files.path(workdir))
-    names = [path.name for path in found]
-    for name in only:
-        if name not in names:
-            known = ", ".join(names)
-            raise settings.Invalid(f"no point {name!r} in the workdir (valid: {known})")
-    return [path for path in found if path.name in (only or names)]
+    directory = files.path(workdir)
+    found = evaluation.points(directory)
+    record = files.read_json(directory / "experiment.json") or {"points": []}
+    axes = {point["name"]: point.get("axes", {}) for point in record["points"]}
+    names = standing.select(
+        {path.name: axes.get(path.name, {}) for path in found}, only
+    )
+    return [path for path in found if path.name in names]
 
 
 def with_checkpoint(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:

@@ -61,7 +61,10 @@ def _named(text: str) -> list[pathlib.Path]:
     else:
         root = pathlib.Path(path.anchor)
         pattern = str(path.relative_to(path.anchor))
-        found = [p for p in root.glob(pattern) if p.is_file()]
+        try:
+            found = [p for p in root.glob(pattern) if p.is_file()]
+        except ValueError as error:  # such as a**
+            raise settings.Invalid(f"{text} is no pattern: {error}") from error
         what = f"there is no file {text}, nor one that this matches as a pattern"
     if not found:
         raise settings.Invalid(what)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attn.explain.taps import Target, apply, mean_logits
+from attn.explain.taps import Target, apply, mean_logits, of_classes
 
 Score = Callable[[jax.Array], jax.Array]
 STEPS = 20
@@ -47,8 +47,7 @@ def confidence(
 
     def score(changed: jax.Array) -> jax.Array:
         p = jax.nn.softmax(mean_logits(run_on(changed)).astype(jnp.float32), axis=-1)
-        p = jnp.take_along_axis(p, jnp.asarray(target)[..., None], axis=-1)
-        return p.reshape(len(p), -1).mean(axis=-1)
+        return of_classes(p, target).reshape(len(p), -1).mean(axis=-1)
 
     return score
 

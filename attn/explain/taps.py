@@ -14,6 +14,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from attn.modules import Map, capture
 from attn.modules.capture import STATISTICS
@@ -125,19 +126,36 @@ def chosen(outputs: Any, target: Target = None) -> jax.Array:
             from the outputs to [B], for a model that does something else.
 
     Raises:
-        ValueError: outputs that are no logits, or classes of another shape.
+        ValueError: outputs that are no logits, or as `of_classes` says.
     """
     if callable(target):
         return target(outputs)
     logits = mean_logits(outputs)
-    picked = jnp.argmax(logits, axis=-1) if target is None else jnp.asarray(target)
-    if picked.shape != logits.shape[:-1]:
+    if target is None:
+        target = jnp.argmax(logits, axis=-1)
+    return of_classes(logits, target).reshape(len(logits), -1).sum(axis=-1)
+
+
+def of_classes(values: jax.Array, target: Any) -> jax.Array:
+    """The values [B, K] or [B, n, K] of some classes, int [B] or [B, n].
+
+    Raises:
+        ValueError: classes of another shape, or outside of 0 ... K - 1 where their
+            values are known, as they are not where `jax.jit` traces them.
+    """
+    picked = jnp.asarray(target)
+    if picked.shape != values.shape[:-1]:
         raise ValueError(
             f"targets of shape {list(picked.shape)} do not fit logits of shape"
-            f" {list(logits.shape)}"
+            f" {list(values.shape)}"
         )
-    picked = jnp.take_along_axis(logits, picked[..., None], axis=-1)
-    return picked.reshape(len(logits), -1).sum(axis=-1)
+    count = values.shape[-1]
+    if not isinstance(picked, jax.core.Tracer):
+        numbers = np.asarray(picked)
+        wrong = numbers[(numbers < 0) | (numbers >= count)]
+        if wrong.size:
+            raise ValueError(f"targets must be in 0..{count - 1}, got {int(wrong[0])}")
+    return jnp.take_along_axis(values, picked[..., None], axis=-1)[..., 0]
 
 
 def mean_logits(outputs: Any) -> jax.Array:

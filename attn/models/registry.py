@@ -5,6 +5,7 @@ from typing import Any
 
 from attn import settings as _settings
 from attn.models.base import Model
+from attn.models.slots import flatten
 
 # Imported when they are asked for, so that models may be made of models.
 MODELS: dict[str, str] = {
@@ -76,5 +77,5 @@ def create(name: str, *, slots: Any = None, **settings: Any) -> Model:
                 " from attn.models.base.Model has some"
             )
     elif slots is not None:
-        settings["fill"] = slots
+        settings["fill"] = flatten(slots)
     return _settings.build(found, "model", name, settings)

@@ -105,8 +105,15 @@ def find(name: str) -> type[nn.Module]:
 
 
 def card(name: str) -> Card:
-    """The card of the mechanism called `name`; raises ValueError as `find` does."""
-    return find(name).card
+    """The card of the mechanism called `name`.
+
+    Raises:
+        Invalid: as `find` says, or it has none, as one of another package may.
+    """
+    module = find(name)
+    if not hasattr(module, "card"):
+        raise _settings.Invalid(f"attention {name!r} has no card")
+    return module.card
 
 
 def create(name: str, **settings: Any) -> nn.Module:

@@ -32,22 +32,32 @@ def prefix_lm(prefix: jax.Array) -> MaskMod:
     Text-to-Text Transformer", JMLR 2020, https://arxiv.org/abs/1910.10683, figure 4.
 
     Args:
-        prefix: lengths of the prefixes, integers [B].
+        prefix: lengths of the prefixes, integers [B], or [1] for all examples; those
+            that it lacks have none.
     """
     prefix = jnp.asarray(prefix)
-    return lambda b, n, t, s: (s < prefix[b]) | (s <= t)
+    return lambda b, n, t, s: (s < _entry(prefix, b)) | (s <= t)
 
 
 def documents(targets: jax.Array, sources: jax.Array | None = None) -> MaskMod:
     """Targets see the sources of their own document, of several in one row.
 
     Args:
-        targets: number of the document of each target, integers [B, T].
-        sources: of each source, [B, S]; None is that of the targets.
+        targets: number of the document of each target, integers [B, T], or [1, T] for
+            all examples. Those beyond it see nothing.
+        sources: of each source, [B, S] or [1, S]; None is that of the targets. Those
+            beyond it are seen by none.
     """
     targets = jnp.asarray(targets)
     sources = targets if sources is None else jnp.asarray(sources)
-    return lambda b, n, t, s: targets[b, t] == sources[b, s]
+
+    def see(b, n, t, s):
+        there = (t < targets.shape[1]) & (s < sources.shape[1])
+        for numbers in targets, sources:
+            there &= (len(numbers) == 1) | (b < len(numbers))
+        return there & (_entry(targets, b, t) == _entry(sources, b, s))
+
+    return see
 
 
 def neighborhood(width: int, rows: int, columns: int) -> MaskMod:
@@ -67,6 +77,12 @@ def neighborhood(width: int, rows: int, columns: int) -> MaskMod:
         return (jnp.abs(down) <= rows) & (jnp.abs(along) <= columns)
 
     return see
+
+
+def _entry(x: jax.Array, b: jax.Array, *place: jax.Array) -> jax.Array:
+    """An entry of example b, or of the one that stands for all; 0 beyond them."""
+    example = 0 if len(x) == 1 else b
+    return x.at[(example, *place)].get(mode="fill", fill_value=0)
 
 
 def every(*masks: MaskMod) -> MaskMod:

@@ -165,16 +165,27 @@ def rotate(x: jax.Array, angles: jax.Array | np.ndarray) -> jax.Array:
     Raises:
         ValueError: angles of another shape.
     """
-    _, length, _, dim = x.shape
-    if dim % 2 or angles.shape != (length, dim // 2):
-        raise ValueError(
-            f"{length} tokens with heads of {dim} channels need angles"
-            f" {(length, dim // 2)}, got {tuple(angles.shape)}"
-        )
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
     trigonometry = np if isinstance(angles, np.ndarray) else jnp  # float64 if it can be
-    cos = jnp.asarray(trigonometry.cos(angles), dtype)[None, :, None]
-    sin = jnp.asarray(trigonometry.sin(angles), dtype)[None, :, None]
+    return turn(x, trigonometry.cos(angles), trigonometry.sin(angles))
+
+
+def turn(
+    x: jax.Array, cos: jax.Array | np.ndarray, sin: jax.Array | np.ndarray
+) -> jax.Array:
+    """What `rotate` gives, of the cosines and sines of the angles, [T, D / 2] each.
+
+    Raises:
+        ValueError: these have another shape.
+    """
+    _, length, _, dim = x.shape
+    for numbers in cos, sin:
+        if dim % 2 or numbers.shape != (length, dim // 2):
+            raise ValueError(
+                f"{length} tokens with heads of {dim} channels need angles"
+                f" {(length, dim // 2)}, got {tuple(numbers.shape)}"
+            )
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    cos, sin = (jnp.asarray(a, dtype)[None, :, None] for a in (cos, sin))
     even, odd = x[..., 0::2].astype(dtype), x[..., 1::2].astype(dtype)
     pairs = [even * cos - odd * sin, even * sin + odd * cos]
     return jnp.stack(pairs, axis=-1).reshape(x.shape).astype(x.dtype)

@@ -18,6 +18,25 @@ def check_kv_mask(kv_mask: jax.Array, batch: Any, sources: int) -> None:
         )
 
 
+def as_map(x: jax.Array, dtype: Any = None) -> jax.Array:
+    """A map [B, H, W, C] in the type in which it is computed.
+
+    Args:
+        x: the map.
+        dtype: that type; None for that of `x`.
+
+    Raises:
+        ValueError: `x` has other than four axes, such as an image that is no batch,
+            or the type is none of floating point, in which gates would be 0 or 1.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"x must be a map [B, H, W, C], got an array of {x.shape}")
+    dtype = jnp.dtype(x.dtype if dtype is None else dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"a map must be of floating point numbers, got {dtype}")
+    return x.astype(dtype)
+
+
 def known(size: Any) -> int:
     """A size for estimates: a symbolic one, as `jax.export` has them, counts as 1."""
     return size if isinstance(size, int) else 1

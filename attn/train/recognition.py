@@ -110,8 +110,12 @@ def recognise(
         "task": type(program.task).__name__,
         "pictures": [_entry(one) for one in seen],
     }
-    files.write_json(output.with_suffix(".json"), record)
-    _write_attention(output.with_suffix(".npz"), seen)
+    path = output.with_suffix(".json")
+    with files.asked_for(path):
+        files.write_json(path, record)
+    path = output.with_suffix(".npz")
+    with files.asked_for(path):
+        _write_attention(path, seen)
 
 
 def _must_be_ours(output: pathlib.Path) -> None:

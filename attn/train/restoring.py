@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from attn import settings, tasks
 from attn.data import pictures
@@ -21,6 +21,7 @@ from attn.workdir import files
 # Larger pictures are restored tile by tile, so that memory suffices. Tiles overlap, and
 # half of what they have in common is taken from each.
 TILE, OVERLAP = 384, 32
+MARK = ("Software", "attn")  # in every file that is written, which later ones replace
 
 
 class Made(NamedTuple):
@@ -67,7 +68,8 @@ def restore(
 
     Raises:
         settings.Invalid: as `restored` says, a file is no picture, the folder is a file
-            or cannot be written to, or two would be written into one file.
+            or cannot be written to, two would be written into one file, or what has
+            that name is not of an earlier call.
     """
     files.check_access(output, "output")
     targets = [output / f"{path.stem}.png" for path in paths]
@@ -81,18 +83,37 @@ def restore(
             raise settings.Invalid(
                 f"{path} would be written over; name another folder by --output"
             )
+        if files.exists(target) and not _is_ours(target):
+            raise settings.Invalid(
+                f"{target} is of no earlier prediction and would be written over; name"
+                " another folder by --output"
+            )
         pictures.size(path)
     program, state = restored(directory, which, overrides)
-    if machines.first():
-        files.make(output)
     for path, target in zip(paths, targets, strict=True):
         made = of_picture(program, state.variables(), pictures.read(path))
         file = io.BytesIO()
         picture = made[..., 0] if made.shape[-1] == 1 else made
-        Image.fromarray(picture).save(file, "PNG")
+        Image.fromarray(picture).save(file, "PNG", pnginfo=_marks())
         if machines.first():
-            files.write_bytes(target, file.getvalue())
+            files.save(target, file.getvalue())
         yield Made(path, target, made.shape[1::-1])
+
+
+def _marks() -> PngImagePlugin.PngInfo:
+    marks = PngImagePlugin.PngInfo()
+    marks.add_text(*MARK)
+    return marks
+
+
+def _is_ours(path: pathlib.Path) -> bool:
+    """Whether an earlier call wrote a file."""
+    name, value = MARK
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            return image.info.get(name) == value
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def of_picture(program: Program, variables: Any, picture: np.ndarray) -> np.ndarray:

@@ -4,13 +4,14 @@ The one door: paths come from `path`, and are those of a file system or of an ob
 store, see `attn.workdir.stores`. Both can be read and listed alike; writing is here.
 """
 
+import contextlib
 import io
 import json
 import os
 import pathlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -140,12 +141,23 @@ def save(path: pathlib.Path, content: bytes, name: str = "") -> pathlib.Path:
     Raises:
         Invalid: it cannot be written.
     """
-    try:
-        if name and path.is_dir():
-            path = path / name
+    if name and path.is_dir():
+        path = path / name
+    with asked_for(path):
         make(path.parent)
         write_bytes(path, content)
-        return path
+    return path
+
+
+@contextlib.contextmanager
+def asked_for(path: pathlib.Path) -> Iterator[None]:
+    """A context in which a file is written that a user asked for.
+
+    Raises:
+        Invalid: it cannot be written.
+    """
+    try:
+        yield
     except OSError as error:
         why = error.strerror or error  # of an object store there is only the error
         raise settings.Invalid(f"{path} cannot be written: {why}") from error

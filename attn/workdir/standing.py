@@ -104,6 +104,32 @@ def read(directory: pathlib.Path) -> Standing:
     return Standing(record["title"], done, failed, training, begun, waiting, left)
 
 
+def select(points: Mapping[str, Mapping[str, Any]], only: Sequence[str]) -> list[str]:
+    """The names of the points that `only` chooses, in their order; all if it is empty.
+
+    Args:
+        points: their axes, by name.
+        only: names, values of axes, or "axis=value".
+
+    Raises:
+        Invalid: an entry that chooses nothing; names those that would.
+    """
+    chosen = set()
+    for text in only:
+        found = {name for name, axes in points.items() if text in _called(name, axes)}
+        if not found:
+            values = {str(value) for axes in points.values() for value in axes.values()}
+            valid = dict.fromkeys([*sorted(values), *points])
+            raise settings.unknown("point", text, [*valid][:40])
+        chosen |= found
+    return [name for name in points if not only or name in chosen]
+
+
+def _called(name: str, axes: Mapping[str, Any]) -> set[str]:
+    named = {f"{axis}={value}" for axis, value in axes.items()}
+    return named | {name} | {str(value) for value in axes.values()}
+
+
 def _untuned(directory: pathlib.Path) -> list[dict[str, Any]]:
     """The axes of the rows of which every trial diverged."""
     record = files.read_json(directory / TUNED) or {"rows": []}

@@ -20,6 +20,13 @@ PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
 # of which an error says that there was no answer, when it comes from reading a path
 CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"}
 
+# and those of them that ask for something to be done
+MISTAKES = {
+    "ClientAuthenticationError",  # azure
+    "DefaultCredentialsError",  # google
+    *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"),  # botocore
+}
+
 
 class Unreached(Exception):
     """A store that has not answered, after its package had tried again."""
@@ -83,12 +90,17 @@ def reaching(directory: pathlib.PurePath) -> Iterator[None]:
 
 def _silent(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, is the want of an answer."""
+    chain = []
     while error is not None:
-        package = type(error).__module__.partition(".")[0]
-        if package in CLIENTS or isinstance(error, ConnectionError | TimeoutError):
-            return True
+        chain.append(error)
         error = error.__cause__ or error.__context__
-    return False
+    if any(type(error).__name__ in MISTAKES for error in chain):
+        return False
+    return any(
+        isinstance(error, ConnectionError | TimeoutError)
+        or type(error).__module__.partition(".")[0] in CLIENTS
+        for error in chain
+    )
 
 
 def _addresses() -> list[str]:

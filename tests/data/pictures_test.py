@@ -93,6 +93,8 @@ def test_files_are_named_by_a_path_a_folder_or_a_pattern(tmp_path, monkeypatch):
     for text in ("empty", "nothing.png", "*.gif", str(tmp_path / "none" / "*.png")):
         with pytest.raises(settings.Invalid, match=r"there is no file|has no PNG"):
             pictures.named(text)
+    with pytest.raises(settings.Invalid, match=r"^a\*\*\.png is no pattern: "):
+        pictures.named("a**.png")
 
 
 def test_files_that_cannot_be_read_are_skipped_if_asked(tmp_path, capsys):

@@ -182,6 +182,8 @@ def test_saliency_of_a_model_is_of_the_predicted_class():
     )
     np.testing.assert_array_equal(found, given)
     assert np.abs(found - other).max() > 1e-4
+    with pytest.raises(ValueError, match=r"targets must be in 0\.\.4, got 5"):
+        explain.saliency(model, variables, images, jnp.asarray([3, 5]))
 
 
 def test_what_is_compiled_is_what_is_not():

@@ -97,3 +97,7 @@ def test_confidence_is_the_probability_of_the_class():
     np.testing.assert_allclose(predicted, p.max(axis=1), rtol=1e-5)
     given = explain.confidence(model, variables, images, jnp.asarray([3, 1]))(images)
     np.testing.assert_allclose(given, [p[0, 3], p[1, 1]], rtol=1e-5)
+    for wrong in (5, -1):  # labels that count from 1, or of nothing
+        score = explain.confidence(model, variables, images, jnp.asarray([3, wrong]))
+        with pytest.raises(ValueError, match=rf"must be in 0\.\.4, got {wrong}"):
+            score(images)

@@ -5,6 +5,7 @@ import pathlib
 import re
 import typing
 
+import numpy as np
 import pytest
 
 import attn
@@ -91,3 +92,13 @@ def test_an_unknown_name_is_one_sentence_with_the_nearest(ask):
         ask("cbm")
     assert "did you mean 'cbam'?" in str(error.value)
     assert all(name in str(error.value) for name in MODULES)
+
+
+def test_what_has_no_card_says_so():
+    with pytest.raises(ValueError, match=r"'flax\.linen:Dense' has no card"):
+        attn.card("flax.linen:Dense")
+
+
+def test_numbers_of_numpy_are_settings():
+    module = attn.create("squeeze_excite", reduction=np.int64(4))
+    assert module.reduction == 4 and type(module.reduction) is int

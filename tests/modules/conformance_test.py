@@ -66,6 +66,17 @@ def test_keeps_shape_and_is_the_same_when_called_twice(subject):
     np.testing.assert_array_equal(again, subject.y)
 
 
+def test_refuses_what_is_no_batch_of_maps_of_fractions(subject):
+    """An image by itself would be pooled over its channels, and a gate made 0 or 1."""
+    if subject.module.card.contract != "map":
+        pytest.skip("reads tokens")
+    run = functools.partial(initialise, subject.module)
+    with pytest.raises(ValueError, match=r"x must be a map \[B, H, W, C\], got"):
+        jax.eval_shape(run, subject.x[0])
+    with pytest.raises(ValueError, match="floating point numbers, got uint8"):
+        jax.eval_shape(run, jnp.zeros(subject.x.shape, jnp.uint8))
+
+
 @pytest.mark.parametrize("channels", [16, 32, 48])
 def test_has_as_many_parameters_as_the_card_says(subject, channels):
     x = jnp.zeros((*subject.x.shape[:-1], channels))

@@ -331,3 +331,26 @@ def test_a_window_may_reach_as_far_as_a_number_can():
     assert see(*place, jnp.int32(5), jnp.int32(9))
     assert see(*place, jnp.int32(5), jnp.int32(4))
     assert not see(*place, jnp.int32(5), jnp.int32(3))
+
+
+def test_what_has_no_number_is_of_no_document():
+    """JAX would take the last entry for every place beyond an array."""
+    weights = lambda mask, count: np.asarray(
+        dot_product.attention_weights(
+            jnp.ones((3, count, 1, 2)), jnp.ones((3, 4, 1, 2)), mask_mod=mask
+        )
+    )[:, 0]
+    one = weights(masks.documents(np.array([[0, 1]])), 3)
+    np.testing.assert_allclose(one[2], [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
+    two = weights(masks.documents(np.array([[0, 1], [0, 0]])), 2)
+    np.testing.assert_allclose(two[1], [[0.5, 0.5, 0, 0]] * 2)
+    assert not two[2].any()
+    sources = np.array([[1, 1, 0, 1], [0, 1, 1, 1]])
+    mixed = weights(masks.documents(np.array([[0, 1]]), sources), 2)
+    np.testing.assert_allclose(mixed[0, 0], [0, 0, 1, 0])
+    np.testing.assert_allclose(mixed[1, 0], [1, 0, 0, 0])
+    assert not mixed[2].any()
+    of_all = weights(masks.prefix_lm(np.array([2])), 1)
+    np.testing.assert_allclose(of_all[:, 0], [[0.5, 0.5, 0, 0]] * 3)
+    short = weights(masks.prefix_lm(np.array([3, 2])), 1)
+    np.testing.assert_allclose(short[2, 0], [1, 0, 0, 0])

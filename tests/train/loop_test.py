@@ -15,6 +15,7 @@ from attn import settings
 from attn.train import loop, partition, run
 from attn.train.interruption import Interruption, Stopped
 from attn.train.program import Program
+from attn.train.store import trained
 from attn.train.store.checkpoint import Checkpoints
 from attn.workdir import files
 from tests.train import small
@@ -190,6 +191,18 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, unbroken):
     assert "checkpoint 7 is damaged" in listener.notes[0]
     assert listener.notes[0].endswith("going back to step 6")
     assert_same(record(tmp_path), record(unbroken))
+
+
+def test_a_damaged_checkpoint_is_not_evaluated_nor_an_earlier_one(tmp_path):
+    train(tmp_path)
+    *others, last = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    (tmp_path / "checkpoints" / f"{last}" / "state" / "_METADATA").write_text("{")
+    for which in "last", f"{last}":
+        with pytest.raises(settings.Invalid) as caught:
+            trained.state(tmp_path, program(), which)
+        assert f"checkpoint {last} is damaged" in str(caught.value)
+        assert f"(others: {', '.join(map(str, others))})" in str(caught.value)
+    assert int(trained.state(tmp_path, program(), f"{others[0]}").step) == others[0]
 
 
 def test_killed_after_the_last_checkpoint_only_the_result_is_made(tmp_path, unbroken):

@@ -121,6 +121,14 @@ def test_a_folder_of_pictures_becomes_files(point, program, tmp_path, capsys):
         predict.pictures(point, str(tmp_path), str(tmp_path), **command)
     with pytest.raises(settings.Invalid, match=r"output .*two\.png is a file"):
         predict.pictures(point, str(tmp_path), str(out / "two.png"), **command)
+    # what an earlier call wrote is written anew, and nothing else
+    predict.pictures(point, str(tmp_path / "one.jpg"), str(out), **command)
+    Image.fromarray(picture(16, 20, 3)).save(out / "one.png")
+    mine = (out / "one.png").read_bytes()
+    with pytest.raises(settings.Invalid, match=r"one\.png is of no earlier prediction"):
+        predict.pictures(point, str(tmp_path / "one.jpg"), str(out), **command)
+    assert (out / "one.png").read_bytes() == mine
+    (out / "one.png").unlink()
     (tmp_path / "one.png").write_bytes(b"nothing")
     with pytest.raises(
         settings.Invalid, match=r"one\.\w+ and another picture would both"

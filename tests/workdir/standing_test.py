@@ -105,6 +105,20 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path):
     assert standing.read(tmp_path).points == 0
 
 
+def test_points_are_chosen_by_name_value_and_axis():
+    points = {"a-0": {"net": "a", "seed": 0}, "a-1": {"net": "a", "seed": 1}}
+    points["b-0"] = {"net": "b", "seed": 0}
+    assert standing.select(points, []) == ["a-0", "a-1", "b-0"]
+    assert standing.select(points, ["b-0", "a-1"]) == ["a-1", "b-0"]
+    assert standing.select(points, ["a"]) == ["a-0", "a-1"]
+    assert standing.select(points, ["seed=0"]) == ["a-0", "b-0"]
+    valid = r"unknown point 'c' \(valid: 0, 1, a, b, a-0, a-1, b-0\)"
+    with pytest.raises(settings.Invalid, match=valid):
+        standing.select(points, ["c"])
+    with pytest.raises(settings.Invalid, match=r"unknown point '2' \(valid: 0, 1\)"):
+        standing.select({"0": {"seed": 0}, "1": {"seed": 1}}, ["2"])
+
+
 def test_points_of_a_row_of_which_every_trial_diverged_are_not_waited_for(sweep):
     record = {"rows": [{"axes": {"k": 1}, "chosen": None}]}
     record["rows"].append({"axes": {"k": 2}, "chosen": {"schedule.peak": 0.1}})

@@ -208,3 +208,20 @@ def test_an_unknown_kind_and_a_missing_package_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(settings.Invalid, match=r"gs://b/x needs gcsfs: pip install"):
         files.path("gs://b/x")
+
+
+def test_missing_credentials_are_a_mistake_and_no_silence(monkeypatch):
+    botocore = pytest.importorskip("botocore.exceptions")
+
+    def system(path):
+        class Without:
+            def ls(self, *_, **__):
+                raise botocore.NoCredentialsError
+
+        return Without()
+
+    monkeypatch.setattr(stores, "_system", system)
+    path = files.path("s3://bucket/x")
+    says = pytest.raises(settings.Invalid, match="Unable to locate credentials")
+    with says, stores.reaching(path):
+        stores.check(path)

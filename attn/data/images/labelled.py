@@ -131,7 +131,7 @@ def check_split(name: str, split: str, splits: Any) -> int:
     except (KeyError, ValueError, AssertionError):
         valid = [*sorted(splits), "parts such as train[:90%]"]
         raise settings.unknown(f"split of data set {name!r}", split, valid) from None
-    if not size:
+    if size <= 0:  # of "train[50:20]" it is -30
         raise settings.Invalid(f"split {split!r} of data set {name!r} is empty")
     return size
 

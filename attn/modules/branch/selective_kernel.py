@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.convolution import Conv
+from attn.ops.shapes import as_map
 from attn.settings import Positive, Range
 
 HE = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -57,7 +58,7 @@ class SelectiveKernel(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         channels = x.shape[-1]
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         maps = [self._branch(m, x, train) for m in range(1, self.branches + 1)]
         pooled = sum(jnp.mean(y.astype(jnp.float32), axis=(1, 2)) for y in maps)
         kinds = {

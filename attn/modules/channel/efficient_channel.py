@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from attn import settings
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 
@@ -67,6 +68,7 @@ class EfficientChannel(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # the same in training and evaluation
+        y = as_map(x, self.dtype)
         size = kernel_size(self, x.shape[-1])
         pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         logits = nn.Conv(
@@ -80,8 +82,7 @@ class EfficientChannel(nn.Module):
         )(pooled[:, :, None])
         gate = nn.sigmoid(logits[:, :, 0])
         sow(self, "channel_gate", gate)
-        x = x.astype(self.dtype or x.dtype)
-        return x * gate[:, None, None, :].astype(x.dtype)
+        return y * gate[:, None, None, :].astype(y.dtype)
 
 
 def kernel_size(module: EfficientChannel, channels: int) -> int:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.ops.pool import largest
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 SQUEEZES = {"avg": jnp.mean, "max": largest}
@@ -66,7 +67,7 @@ class SqueezeExcite(nn.Module):
         del train  # the same in training and evaluation
         channels = x.shape[-1]
         hidden = hidden_channels(channels, self.reduction, self.divisor)
-        x = seen = x.astype(self.dtype or x.dtype)
+        x = seen = as_map(x, self.dtype)
         if self.squeeze != "none":
             pool = SQUEEZES[self.squeeze]
             seen = pool(x.astype(jnp.float32), axis=(1, 2))[:, None, None]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.ops.glimpse import glimpse_grid, glimpses
+from attn.ops.shapes import as_map
 from attn.settings import Invalid, Positive
 
 
@@ -46,6 +47,7 @@ class GlimpseSensor(nn.Module):
         self, x: jax.Array, places: jax.Array | None = None, *, train: bool
     ) -> jax.Array:
         del train
+        x = as_map(x, self.dtype)
         batch, *sides, channels = x.shape
         size = (self.size, self.size) if self.size else tuple(sides)
         check_patches(size, self.scales, tuple(sides))
@@ -57,7 +59,6 @@ class GlimpseSensor(nn.Module):
                 "sampling_grid",
                 lambda scale=scale: glimpse_grid(places, tuple(sides), size, scale),
             )
-        x = x.astype(self.dtype or x.dtype)
         patches = glimpses(x, places[:, None], size, self.scales)[:, 0]
         patches = jnp.moveaxis(patches, 1, 3)
         return patches.reshape(batch, *size, self.scales * channels)

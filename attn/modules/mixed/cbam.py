@@ -17,6 +17,7 @@ from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.convolution import Conv
 from attn.ops.pool import largest
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 POOLS = {"avg": (jnp.mean,), "max": (largest,), "avg_max": (jnp.mean, largest)}
@@ -81,7 +82,7 @@ class CBAM(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         gates = []
         if self.channel_pool != "none":
             gates.append(self._channel_gate)

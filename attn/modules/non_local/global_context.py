@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.channel.squeeze_excite import hidden_channels
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 
@@ -49,12 +50,14 @@ class GlobalContext(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # the same in training and evaluation
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         channels = x.shape[-1]
         hidden = hidden_channels(channels, self.reduction)
         kinds = {"dtype": jnp.float32, "param_dtype": self.param_dtype}
         t = nn.Dense(hidden, name="squeeze", **kinds)(self._context(x))
-        t = nn.relu(nn.LayerNorm(epsilon=self.epsilon, name="norm", **kinds)(t))
+        # the mean of squares minus the squared mean is inexact for few channels
+        kinds_of_norm = {"epsilon": self.epsilon, "use_fast_variance": False}
+        t = nn.relu(nn.LayerNorm(name="norm", **kinds_of_norm, **kinds)(t))
         start = nn.initializers.lecun_normal()
         if self.fuse == "add":
             start = nn.initializers.zeros_init()

@@ -20,6 +20,7 @@ from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.ops import dot_product
 from attn.ops.convolution import max_pool
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 
@@ -73,7 +74,7 @@ class NonLocal(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         height, channels = x.shape[1], x.shape[-1]
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         theta, phi, g, grid = self._project(x)
         if self.pairwise == "dot_product":
             y = self._products(theta, phi, g, grid)

@@ -20,6 +20,7 @@ from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.ops.covariance import covariance_pool
 from attn.ops.pool import adaptive_average_pool
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 ROW_CHANNELS = 4  # what each row of a covariance becomes
@@ -58,7 +59,7 @@ class GlobalSecondOrder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         seen = nn.relu(x.astype(jnp.float32))
         gate = jnp.zeros((), x.dtype)
         if self.along != "spatial":

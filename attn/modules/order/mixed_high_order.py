@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 
@@ -41,7 +42,7 @@ class MixedHighOrder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # the same in training and evaluation
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         kinds = {"dtype": x.dtype, "param_dtype": self.param_dtype, "use_bias": False}
         inner = inner_channels(x.shape[-1], self.reduction)
         count = self.order * (self.order + 1) // 2

@@ -16,6 +16,7 @@ from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.channel.squeeze_excite import hidden_channels
 from attn.ops.covariance import Norm, covariance_pool, newton_schulz_sqrt
+from attn.ops.shapes import as_map
 from attn.settings import Count, Positive
 
 
@@ -47,7 +48,7 @@ class SecondOrderChannel(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # the same in training and evaluation
         channels = x.shape[-1]
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         covariance = covariance_pool(x)
         root = newton_schulz_sqrt(
             covariance, iterations=self.iterations, norm=self.norm

@@ -14,6 +14,7 @@ from einops import rearrange
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.ops import dot_product
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 
@@ -42,7 +43,7 @@ class SecondOrderNonLocal(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         kinds = {"dtype": x.dtype, "param_dtype": self.param_dtype}
         height, channels = x.shape[1], x.shape[-1]
         inner = max(1, channels // self.reduction)

@@ -20,6 +20,7 @@ from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
 from attn.modules.token.base import head_shape
 from attn.ops.outlook import outlook_attention, outlook_matrix
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 
@@ -61,7 +62,7 @@ class Outlook(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # the same in training and evaluation
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         kinds = {"dtype": x.dtype, "param_dtype": self.param_dtype}
         heads, dim = head_shape(x.shape[-1], self.num_heads, self.head_dim)
         value = nn.DenseGeneral(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 
@@ -43,8 +44,8 @@ class PixelAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # the same in training and evaluation
-        kinds = {"dtype": self.dtype or x.dtype, "param_dtype": self.param_dtype}
-        x = x.astype(kinds["dtype"])
+        x = as_map(x, self.dtype)
+        kinds = {"dtype": x.dtype, "param_dtype": self.param_dtype}
         channels = x.shape[-1]
         if self.variant == "pan":
             gate = nn.sigmoid(nn.Dense(channels, name="excite", **kinds)(x))

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.ops.shapes import as_map
 
 SQUEEZE = 4  # by which the released sequential code narrows C / 2 before W_z
 
@@ -52,7 +53,7 @@ class Polarized(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # the same in training and evaluation
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         gated = x * self._channel_gate(x)
         if self.order == "parallel":
             return gated + x * self._spatial_gate(x)
@@ -104,6 +105,8 @@ class Polarized(nn.Module):
 
     def _norm(self, z: jax.Array) -> jax.Array:
         kinds = {"dtype": jnp.float32, "param_dtype": self.param_dtype}
+        # the mean of squares minus the squared mean is inexact
+        kinds["use_fast_variance"] = False
         return nn.LayerNorm(epsilon=1e-5, name="norm", **kinds)(z)
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from attn.modules.capture import sow
 from attn.modules.card import Card, Paper
+from attn.ops.shapes import as_map
 from attn.settings import PositiveFloat
 
 
@@ -37,7 +38,7 @@ class SimAM(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # the same in training and evaluation
-        x = x.astype(self.dtype or x.dtype)
+        x = as_map(x, self.dtype)
         exact = x.astype(jnp.float32)
         square = jnp.square(exact - jnp.mean(exact, axis=(1, 2), keepdims=True))
         others = max(1, x.shape[1] * x.shape[2] - 1)  # a single value varies by nothing

@@ -48,9 +48,14 @@ class Rotary(Position):
         length: int,
     ) -> tuple[jax.Array, jax.Array]:
         del grid
-        angles = jnp.asarray(self._angles(length, q.shape[-1]), jnp.float32)
-        angles = part(angles, start, q.shape[1], axis=0)
-        return positions.rotate(q, angles), positions.rotate(k, angles)
+        angles = self._angles(length, q.shape[-1])
+        dtype = jnp.promote_types(q.dtype, jnp.float32)
+        # of angles in float64, which float32 would round to some of a later place
+        cos, sin = (
+            part(jnp.asarray(f(angles), dtype), start, q.shape[1], axis=0)
+            for f in (np.cos, np.sin)
+        )
+        return positions.turn(q, cos, sin), positions.turn(k, cos, sin)
 
     def _angles(self, length: int, dim: int) -> np.ndarray:
         return positions.rotary_angles(length, dim, temperature=self.temperature)

@@ -21,6 +21,7 @@ from attn.modules.convolution import Conv
 from attn.ops import grid as grids
 from attn.ops.convolution import max_pool
 from attn.ops.sample import bilinear_sample
+from attn.ops.shapes import as_map
 from attn.settings import Positive
 
 WIDTHS = {"conv": (20, 20, 20), "dense": (32, 32, 32)}
@@ -97,6 +98,7 @@ class SpatialTransformer(nn.Module):
             own = [f"transformer{index}" for index in range(self.count)]
             each = [self.clone(parent=self, count=1, name=name) for name in own]
             return jnp.concatenate([one(x, train=train) for one in each], axis=-1)
+        x = as_map(x)
         wide = jnp.promote_types(x.dtype, jnp.float32)
         kinds = {"dtype": wide, "param_dtype": self.param_dtype}
         features = _localise(self, x.astype(wide), kinds)

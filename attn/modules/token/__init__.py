@@ -37,9 +37,9 @@ of full length makes the cache, and each call after it appends one or more token
         cache = changed["cache"]
 
 The outputs are those of one causal call. `kv_mask` is of the new tokens, `mask` of the
-new targets and of all L places. What goes beyond L is NaN, since nobody can raise an
-error there. Cross-attention whose cache was made with `kv` keeps the projected sources:
-a call with `kv` fills the cache, calls without it read it.
+new targets and of all L places. A call that goes beyond L is NaN in all its tokens,
+since nobody can raise an error there. Cross-attention whose cache was made with `kv`
+keeps the projected sources: a call with `kv` fills the cache, calls without it read it.
 """
 
 from attn.modules.token.base import Call, Heads, Token, Visible

@@ -1,6 +1,7 @@
 """One call of a token module, checked: the contract of `attn.modules.token`."""
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -118,6 +119,11 @@ def check(
             f"a causal call has as many sources as targets, got {sources} and"
             f" {q.shape[1]}"
         )
+    if grid is not None and math.prod(grid) > sources:
+        raise ValueError(
+            f"a grid of {' x '.join(map(str, grid))} places has no room among"
+            f" {sources} sources"
+        )
     batch, targets, channels = q.shape
     if itself and k_position is None:
         k_position = q_position
@@ -128,6 +134,7 @@ def check(
         mask = _checked_mask(mask, shape)
     if kv_mask is not None:
         fresh = targets if itself else sources
+        kv_mask = jnp.asarray(kv_mask)
         check_kv_mask(kv_mask, batch, fresh)
         # "is" says that queries and keys are the same tokens, and stays true.
         alike = q_position is k_position
@@ -178,6 +185,7 @@ def _supported(module: Any, **asked: bool) -> None:
 
 def _checked_mask(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A mask with all four axes, of which any may be 1."""
+    mask = jnp.asarray(mask)
     if mask.dtype != jnp.bool_:
         raise ValueError(f"mask must be boolean (True = may attend), got {mask.dtype}")
     own = (1,) * (4 - mask.ndim) + mask.shape

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import warnings
 from collections.abc import Iterator
 
@@ -157,6 +158,10 @@ def explain(
         ValueError: something does not fit.
     """
     check_name(implementation)
+    known = [*inspect.signature(problem.check).parameters][len("qkv") :]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"unknown option {name!r} (valid: {', '.join(known)})")
     fixed = {name: x for name, x in options.items() if name not in ARRAYS}
     traced = {name: options[name] for name in options if name not in fixed}
     found = []

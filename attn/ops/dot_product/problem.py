@@ -9,10 +9,12 @@ shapes:
 
 import dataclasses
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from attn.ops.dot_product import mods
 
@@ -191,6 +193,11 @@ def _check_arrays(q: jax.Array, k: jax.Array, v: jax.Array) -> None:
 def _check_settings(
     scale: float | None, logits_cap: float | None, rate: float, rng: Any, normalize: str
 ) -> None:
+    if isinstance(scale, jax.core.Tracer):
+        raise ValueError(
+            "scale is a number that is known while the program is traced; multiply the"
+            " queries by one that is learnt"
+        )
     if scale is not None and not math.isfinite(scale):
         raise ValueError(f"scale must be a finite number, got {scale}")
     if normalize not in NORMALIZATIONS:
@@ -228,8 +235,7 @@ def _window(
     if window is None:
         return None, None
     pair = tuple(window) if isinstance(window, tuple | list) else (window, window)
-    whole = lambda x: math.isfinite(x) and x == int(x) and x >= 0
-    if len(pair) != 2 or not all(x is None or whole(x) for x in pair):
+    if len(pair) != 2 or not all(x is None or _is_count(x) for x in pair):
         raise ValueError(
             "window is a count of sources to each side, or a pair of counts (left,"
             f" right) of at least 0, got {window!r}"
@@ -237,6 +243,12 @@ def _window(
     # Places are of 32 bits, so that a place and such a reach have no sum.
     left, right = (None if x is None or x >= FAR else int(x) for x in pair)
     return left, right
+
+
+def _is_count(x: Any) -> bool:
+    if isinstance(x, bool | np.bool_) or not isinstance(x, numbers.Real):
+        return False
+    return math.isfinite(x) and x == int(x) and x >= 0
 
 
 def _boolean(mask: jax.Array) -> jax.Array:

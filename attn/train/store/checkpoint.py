@@ -176,7 +176,8 @@ class Checkpoints:
 
         Raises:
             Mismatch: the checkpoint is of another model; says what differs.
-            ValueError: there are checkpoints, but none is sound.
+            settings.Invalid: there are checkpoints, but none is sound, or that of
+                `step` is not.
             OSError, MemoryError: the machine could not read it; it may be sound.
         """
         steps = [step] if step is not None else self.steps()[::-1]
@@ -198,6 +199,11 @@ class Checkpoints:
                 for passed in steps[: steps.index(candidate)]:
                     self._manager.delete(passed)
             return state, notes, damaged
+        if damaged and step is not None:
+            others = ", ".join(str(n) for n in self.steps() if n != step)
+            raise settings.Invalid(
+                f"{damaged[0]} in {self._directory} (others: {others or 'none'})"
+            )
         if damaged:
             raise settings.Invalid(
                 f"no sound checkpoint in {self._directory}: {'; '.join(damaged)};"

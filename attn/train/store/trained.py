@@ -25,8 +25,8 @@ def state(directory: pathlib.Path, program: Any, which: str = "last") -> State:
         which: "last", "best" (of those kept, by the headline metric), or a step.
 
     Raises:
-        settings.Invalid: no such checkpoint, one that does not fit the program, or a
-            data set of other words.
+        settings.Invalid: no such checkpoint, one that is damaged or does not fit the
+            program, or a data set of other words.
     """
     check_files(directory, program.dataset.files)
     place = directory / "checkpoints"
@@ -36,19 +36,24 @@ def state(directory: pathlib.Path, program: Any, which: str = "last") -> State:
     checkpoints = Checkpoints(place, better=headline.better, read_only=True)
     try:
         steps = checkpoints.steps()
-        chosen = {"last": None, "best": checkpoints.best()}.get(which, which)
         first = jax.process_index() == 0  # the one that has a manager
-        if first and which != "last" and str(chosen) not in map(str, steps):
+        if first and not steps:
+            raise settings.Invalid(f"{directory} has no checkpoints")
+        last = steps[-1] if steps else None
+        chosen = {"last": last, "best": checkpoints.best()}.get(which, which)
+        if first and str(chosen) not in map(str, steps):
             raise settings.Invalid(
                 f"{directory} has no checkpoint {which!r} (valid: last, best,"
                 f" {', '.join(map(str, steps))})"
             )
-        step = None if chosen is None else int(chosen)
-        found = checkpoints.restore(program.abstract_state(), step) if first else None
+        # of this step alone: an earlier one would pass for it
+        found = (
+            checkpoints.restore(program.abstract_state(), int(chosen))
+            if first
+            else None
+        )
     finally:
         checkpoints.close()
-    if first and found is None:
-        raise settings.Invalid(f"{directory} has no checkpoints")
     return partition.broadcast(found[0] if found else program.zero_state())
 
 

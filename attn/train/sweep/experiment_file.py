@@ -45,6 +45,7 @@ from attn.train.sweep.added import Rows, plain_pairs
 from attn.train.sweep.override import assign, overlap, override, plain
 from attn.train.sweep.python_file import PythonFile
 from attn.train.sweep.trials import Trial
+from attn.workdir import standing
 
 # What the widths of the points of a sweep can be scaled to agree in.
 MATCHES = ("parameters", "macs", "latency")
@@ -106,25 +107,13 @@ class Experiment:
     blocks: Blocks = "table"
 
     def select(self, only: Sequence[str]) -> list[Point]:
-        """The points of which a name, or "axis=value", is in `only`; all if empty.
+        """The points that `standing.select` chooses.
 
         Raises:
             Invalid: an entry that selects nothing; names those that would.
         """
-        chosen = set()
-        for text in only:
-            found = {point.name for point in self.points if _matches(point, text)}
-            if not found:
-                values = {str(v) for point in self.points for v in point.axes.values()}
-                names = [point.name for point in self.points]
-                raise settings.unknown("point", text, [*sorted(values), *names][:40])
-            chosen |= found
-        return [p for p in self.points if not only or p.name in chosen]
-
-
-def _matches(point: Point, text: str) -> bool:
-    named = {f"{axis}={value}" for axis, value in point.axes.items()}
-    return text in named | {point.name} | {str(v) for v in point.axes.values()}
+        chosen = standing.select({p.name: p.axes for p in self.points}, only)
+        return [point for point in self.points if point.name in chosen]
 
 
 def load(
@@ -171,6 +160,13 @@ def load(
         if "seed" in axes:
             if "seed" not in config:
                 raise settings.Invalid(f"{path}: config.seed is missing")
+            set_by_hand = any(field == "seed" for field, _ in overrides)
+            if axes["seed"] != config["seed"] and not set_by_hand:
+                raise settings.Invalid(
+                    f"{path}: a point is called seed {axes['seed']!r} and has"
+                    f" config.seed {config['seed']!r}; yield 'seed' among its changes,"
+                    " too"
+                )
             axes = {**axes, "seed": config["seed"]}
         point = Point(name_of(axes), axes, config)
         if points.setdefault(point.name, point).config != config:

@@ -178,9 +178,13 @@ class Worker:
             )
 
     def _over(self, k: int) -> bool:
-        """Whether a point is done or diverged, which is kept in mind."""
+        """Whether a point is done or diverged, which is kept in mind.
+
+        Raises:
+            Invalid: its result cannot be read.
+        """
         place, name = self._directory / self._points[k].name, self._points[k].name
-        if (place / "result.json").exists():
+        if files.read_json(place / "result.json") is not None:
             return True
         reason = files.read_json(place / DIVERGED)
         if reason is not None:

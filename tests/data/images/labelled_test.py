@@ -174,9 +174,10 @@ def test_an_unknown_split_names_the_valid_ones(directory, split):
     assert "valid: test, train, parts such as train[:90%]" in str(error.value)
 
 
-def test_an_empty_split_is_refused(directory):
-    with pytest.raises(ValueError, match=r"split 'train\[5:5\]' .* is empty"):
-        labelled.open_split("mnist_5k", "train[5:5]", directory)
+@pytest.mark.parametrize("part", ["5:5", "7:5"])
+def test_an_empty_split_is_refused(directory, part):
+    with pytest.raises(ValueError, match=r"split 'train\[\d:5\]' .* is empty"):
+        labelled.open_split("mnist_5k", f"train[{part}]", directory)
 
 
 def test_a_set_without_labels_is_refused(sets):

@@ -94,3 +94,14 @@ def test_resnet_50_with_it_in_all_blocks_but_the_first_three(reduction, count):
     init = functools.partial(model.init, train=False)
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     assert cost.parameters(jax.eval_shape(init, jax.random.key(0), x)) == count
+
+
+def test_is_exact_where_few_channels_lie_close_together(random_variables):
+    """A variance as the difference of two squares would lose most of its digits."""
+    x = np.random.default_rng(1).normal(size=(2, 3, 5, 16)).astype(np.float32)
+    module = GlobalContext(reduction=4)
+    params = jax.tree.map(np.array, random_variables(module, x)["params"])
+    params["squeeze"]["bias"] += np.float32(1000)
+    y = module.apply({"params": params}, x, train=False)
+    want, _ = oracle(params, x, "attention", "add", epsilon=module.epsilon)
+    np.testing.assert_allclose(y, want, atol=2e-3)

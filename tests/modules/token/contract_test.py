@@ -74,6 +74,15 @@ def test_targets_have_masks_of_their_own(subject):
     y = subject.apply(subject.variables, subject.x, mask=mask)
     differs = np.abs(y - subject.y).max(-1) > 1e-5
     assert np.argwhere(differs).tolist() == [[1, 0]]
+    listed = subject.apply(subject.variables, subject.x, mask=mask.tolist())
+    np.testing.assert_array_equal(listed, y)
+
+
+def test_a_grid_has_no_more_places_than_there_are_sources(subject):
+    with pytest.raises(ValueError, match=r"a grid of 4 x 5 places .* 12 sources"):
+        jax.eval_shape(
+            functools.partial(initialise, subject.module, grid=(4, 5)), subject.x
+        )
 
 
 @pytest.mark.parametrize("shape", [(8, 1, TOKENS, TOKENS - 1), (1,) * 5])

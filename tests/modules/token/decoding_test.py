@@ -59,3 +59,18 @@ def test_cross_attention_that_decodes_has_no_position():
     module = attn.create("multi_head", num_heads=2, position="rotary")
     with pytest.raises(ValueError, match="does not know the places of its targets"):
         module.init(jax.random.key(0), X, X[:, :4], decode=True, train=False)
+
+
+def test_late_places_are_turned_by_exact_angles():
+    length, dim = 4096, 64
+    q = np.random.default_rng(0).normal(size=(1, 1, 1, dim)).astype(np.float32)
+    options = {"method": "part_rotate"}
+    rotary = POSITIONS["rotary"]()
+    turned, _ = rotary.apply({}, q, q, None, length - 1, length, **options)
+    angles = (length - 1) * 1e4 ** (-np.arange(0, dim, 2) / dim)
+    even, odd = q[0, 0, 0, 0::2].astype(float), q[0, 0, 0, 1::2].astype(float)
+    want = [even * np.cos(angles) - odd * np.sin(angles)]
+    want += [even * np.sin(angles) + odd * np.cos(angles)]
+    np.testing.assert_allclose(
+        np.asarray(turned)[0, 0, 0], np.stack(want, -1).ravel(), atol=2e-6
+    )

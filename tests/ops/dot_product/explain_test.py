@@ -104,6 +104,17 @@ def test_what_does_not_fit_is_said_as_by_attention():
         explain(implementation="fast")
     with pytest.raises(ValueError, match="mask must be boolean"):
         explain(mask=SHAPE)
+    with pytest.raises(
+        ValueError, match=r"unknown option 'casual' \(valid: bias, mask"
+    ):
+        explain(casual=True)
+
+
+def test_a_scale_that_is_learnt_is_refused_with_what_to_do():
+    q = jnp.ones((1, 2, 1, 4))
+    run = jax.jit(lambda scale: ops.dot_product_attention(q, q, q, scale=scale))
+    with pytest.raises(ValueError, match="multiply the queries by one that is learnt"):
+        run(2.0)
 
 
 @pytest.fixture

@@ -108,6 +108,11 @@ def test_a_selection_of_nothing_is_an_error(path):
             "config.seed is missing",
         ),
         (
+            "def get_config(arg):\n    return {'seed': 0}\n\n"
+            "def sweep(arg):\n    yield {'a': 1, 'seed': 7}, {}\n",
+            "is called seed 7 and has config.seed 0; yield 'seed' among its changes",
+        ),
+        (
             FILE.replace('"model.width": width, ', "").replace("8 if", "7 if")
             + "\n\ndef sweep(arg):\n    yield {'a': 1}, {'seed': 0}\n"
             "    yield {'a': 1}, {'seed': 1}\n",

@@ -79,6 +79,9 @@ def test_runs_points_once_and_says_so(path, tmp_path):
 
     with pytest.raises(ValueError, match=r"for 8-0: train.steps: 4 -> 5; name another"):
         run(path, directory, overrides=[("train.steps", "5")])
+    (directory / "8-0" / "result.json").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"8-0/result.json is empty; restore it, or"):
+        run(path, directory, only=["8"])
     assert not (directory / "4-0").exists()
 
 
