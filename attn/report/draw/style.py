@@ -191,6 +191,15 @@ def widened(
     return low - room, high + room
 
 
+def from_zero(axes: matplotlib.axes.Axes) -> None:
+    """A vertical axis that begins at zero, with room above the highest value.
+
+    The room of Matplotlib is a share of the distance between the lowest and the
+    highest, and cuts marks off where these lie close together far above zero.
+    """
+    axes.set_ylim(0.0, 1.05 * axes.dataLim.y1 if axes.dataLim.y1 > 0 else 1.0)
+
+
 def finite_range(parts: Sequence[np.ndarray]) -> tuple[float, float] | None:
     """The lowest and the highest finite value, None if there is none."""
     values = np.concatenate([np.ravel(part) for part in parts]) if parts else []

@@ -72,7 +72,7 @@ def entropies(groups: Mapping[str, Sequence[Sequence[float]]], title: str) -> st
                 )
             means = [float(np.mean(heads)) for heads in layers]
             axes.plot(places, means, color=colour, linewidth=1.4, label=name)
-        axes.set_ylim(bottom=0.0)
+        style.from_zero(axes)
         style.whole_numbers(axes, max(map(len, groups.values())))
         axes.set_xlabel("layer")
         style.head(axes, "entropy of each head, nats")

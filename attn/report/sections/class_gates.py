@@ -176,7 +176,7 @@ def by_depth(found: Sequence[tuple[Style, Gates]]) -> str:
                 markersize=4,
                 linewidth=1.4,
             )
-        axes.set_ylim(bottom=0.0)
+        style.from_zero(axes)
         style.whole_numbers(axes, max(len(gates.means) for _, gates in found))
         axes.set_xlabel("depth: number of the gate, from the input on")
         style.head(axes, "spread of gates between classes")

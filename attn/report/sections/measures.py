@@ -127,7 +127,7 @@ def _plot(name: str, head: str, rows: Sequence[Measured], area: float | None) ->
             )
         if area is not None:
             axes.axhline(area, color=style.INK, linewidth=0.9, linestyle=":")
-        axes.set_ylim(bottom=0.0)
+        style.from_zero(axes)
         style.whole_numbers(
             axes, max(len(one.paths) for one in rows if name in one.values)
         )

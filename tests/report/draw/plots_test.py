@@ -167,3 +167,12 @@ def zeros(root):
         lines = [line | ({"error": 0.0} if "error" in line else {}) for line in lines]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return root
+
+
+@pytest.mark.parametrize("values", [[18.2, 19.5], [0.0, 0.0], [3.0]])
+def test_an_axis_from_zero_has_room_above_the_highest(values):
+    with style.axes(3, 2) as axes:
+        axes.plot(values, marker="o")
+        style.from_zero(axes)
+        low, high = axes.get_ylim()
+    assert low == 0 and high - max(values) >= 0.04 * high > 0
