@@ -181,7 +181,7 @@ def points(directory: pathlib.Path) -> list[pathlib.Path]:
     if files.exists(directory / "config.json"):
         return [directory]
     experiment = files.read_json(directory / "experiment.json")
-    if experiment is None:
+    if not isinstance(experiment, dict) or "points" not in experiment:
         raise settings.Invalid(
             f"{directory} is not the work directory of a sweep or a point"
         )

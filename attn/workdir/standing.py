@@ -78,7 +78,7 @@ def read(directory: pathlib.Path) -> Standing:
         Invalid: there is no sweep.
     """
     record = files.read_json(directory / "experiment.json")
-    if record is None:
+    if not isinstance(record, dict) or "points" not in record:
         raise settings.Invalid(f"workdir {directory} holds no sweep (experiment.json)")
     held = Leases(directory).seen()
     now = _now(directory / FOLDER) if held else 0.0

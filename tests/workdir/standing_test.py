@@ -6,6 +6,7 @@ import os
 import pytest
 
 from attn import settings
+from attn.train import evaluation
 from attn.workdir import files, standing
 from attn.workdir.leases import FOLDER, Leases
 
@@ -103,6 +104,15 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path):
         standing.read(tmp_path)
     (tmp_path / "experiment.json").write_text(json.dumps({"title": "", "points": []}))
     assert standing.read(tmp_path).points == 0
+
+
+@pytest.mark.parametrize("record", [{}, []])
+def test_what_is_no_record_of_a_sweep_is_said(tmp_path, record):
+    files.write_json(tmp_path / "experiment.json", record)
+    with pytest.raises(settings.Invalid, match="holds no sweep"):
+        standing.read(tmp_path)
+    with pytest.raises(settings.Invalid, match="is not the work directory of a sweep"):
+        evaluation.points(tmp_path)
 
 
 def test_points_are_chosen_by_name_value_and_axis():

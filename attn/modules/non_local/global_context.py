@@ -56,8 +56,8 @@ class GlobalContext(nn.Module):
         kinds = {"dtype": jnp.float32, "param_dtype": self.param_dtype}
         t = nn.Dense(hidden, name="squeeze", **kinds)(self._context(x))
         # the mean of squares minus the squared mean is inexact for few channels
-        kinds_of_norm = {"epsilon": self.epsilon, "use_fast_variance": False}
-        t = nn.relu(nn.LayerNorm(name="norm", **kinds_of_norm, **kinds)(t))
+        exact = {"use_fast_variance": False, **kinds}
+        t = nn.relu(nn.LayerNorm(epsilon=self.epsilon, name="norm", **exact)(t))
         start = nn.initializers.lecun_normal()
         if self.fuse == "add":
             start = nn.initializers.zeros_init()

@@ -106,8 +106,8 @@ class Polarized(nn.Module):
     def _norm(self, z: jax.Array) -> jax.Array:
         kinds = {"dtype": jnp.float32, "param_dtype": self.param_dtype}
         # the mean of squares minus the squared mean is inexact
-        kinds["use_fast_variance"] = False
-        return nn.LayerNorm(epsilon=1e-5, name="norm", **kinds)(z)
+        exact = {"use_fast_variance": False, **kinds}
+        return nn.LayerNorm(epsilon=1e-5, name="norm", **exact)(z)
 
 
 def _parameters(module: Polarized, shape: tuple[int, ...]) -> int:
