@@ -150,7 +150,8 @@ flags.DEFINE_string("to", None, "For submit: slurm, ray, tpu or skypilot.")
 flags.DEFINE_string("launch", None, "For submit: a TOML file with a section [launch].")
 
 RUNS, TRAINED = ("run", "submit"), ("evaluate", "predict")
-# The commands that take a flag; others are for all of them.
+# The commands that take a flag, which would do nothing for others. Flags that are not
+# here are for all of them.
 TAKEN_BY = {
     **dict.fromkeys(("add", "tune"), (*RUNS, "status")),
     **dict.fromkeys(
@@ -221,9 +222,10 @@ def main(argv: Sequence[str]) -> None:
     for name, takers in TAKEN_BY.items():
         if FLAGS[name].present and command not in takers:
             complain(f"{command} takes no --{name}, which is for {', '.join(takers)}")
-    signal.signal(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     if command == "run":
-        signal.signal(signal.SIGTERM, stop)
+        answer_stops(signal.SIG_DFL, stop)
     from attn import settings
     from attn.workdir import stores
 
@@ -258,10 +260,28 @@ def interrupt(number: int, frame: Any) -> None:
 
 
 def stop(number: int, frame: Any) -> None:
-    """The signal to stop, before training begins or when it is over."""
+    """A signal to stop, while the program starts: nobody listens yet."""
     del number, frame
     os.write(2, b"stopped: nothing to save; run the same command to go on\n")
     os._exit(os.EX_TEMPFAIL)
+
+
+def answer_stops(before: Any, handler: Any) -> None:
+    """Lets `handler` answer signals of --stop_on, but Ctrl-C, that `before` answers.
+
+    Where machines have joined JAX answers SIGTERM, of which Python does not know.
+    """
+    taken = {signal.SIGINT}
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        taken.add(signal.SIGTERM)
+    for name in FLAGS.stop_on:
+        number = getattr(signal, f"SIG{name}", None)  # wrong names are said later
+        if not isinstance(number, signal.Signals) or number in taken:
+            continue
+        if signal.getsignal(number) == before:
+            with contextlib.suppress(OSError):  # such as KILL
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -270,7 +290,7 @@ def piped() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the latter by rich
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CLOSED)
 
@@ -327,6 +347,7 @@ def run(overrides: Sequence[tuple[str, str]]) -> None:
     workdir = FLAGS.workdir or f"runs/{experiment.name}"
     directory = command.directory(workdir, FLAGS.token)
     how = {"parallel": FLAGS.parallel, "cache": FLAGS.compilation_cache}
+    answer_stops(stop, signal.SIG_DFL)  # what trains listens for itself
     if FLAGS.dry_run:
         command.plan(experiment, points, directory, started=STARTED, **how)
     elif shared:
@@ -403,8 +424,6 @@ def report(overrides: Sequence[tuple[str, str]]) -> None:
 
     if overrides:
         complain("report reads work directories; it takes no --config.FIELD")
-    if FLAGS.only:
-        complain("report shows all points of a work directory; it takes no --only")
     if FLAGS.results:
         if FLAGS.workdir or FLAGS.save or FLAGS.against or FLAGS.output:
             complain("report --results=FILE stands alone, or with --markdown")

@@ -28,15 +28,13 @@ def chosen(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:
 
 
 def with_checkpoint(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:
-    """The chosen points; where none is named, those that have a checkpoint.
+    """The chosen points that have a checkpoint, and those that are named.
 
     Raises:
         Invalid: there is none, or as `chosen` says.
     """
     found = chosen(workdir, only)
-    if only:
-        return found
-    saved = [path for path in found if _is_saved(path)]
+    saved = [path for path in found if path.name in only or _is_saved(path)]
     if not saved:
         raise settings.Invalid(f"no point of {workdir} has a checkpoint yet")
     for path in found:
@@ -117,7 +115,7 @@ def pictures(
     """
     paths = images.named(pattern, skip_corrupt=skip_corrupt)
     if restoring.makes_pictures(point):
-        folder = files.path(page or str(point / "restored"))
+        folder = files.path(page or str(point / restoring.FOLDER))
         for made in restoring.restore(point, paths, folder, checkpoint, overrides):
             if machines.first():
                 print(made.text, flush=True)

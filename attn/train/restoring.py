@@ -21,6 +21,7 @@ from attn.workdir import files
 # Larger pictures are restored tile by tile, so that memory suffices. Tiles overlap, and
 # half of what they have in common is taken from each.
 TILE, OVERLAP = 384, 32
+FOLDER = "restored"  # in the directory of a point, for what nobody has named one
 MARK = ("Software", "attn")  # in every file that is written, which later ones replace
 
 
@@ -83,10 +84,11 @@ def restore(
             raise settings.Invalid(
                 f"{path} would be written over; name another folder by --output"
             )
-        if files.exists(target) and not _is_ours(target):
+        own = output == directory / FOLDER or _is_ours(target)
+        if files.exists(target) and not own:
             raise settings.Invalid(
-                f"{target} is of no earlier prediction and would be written over; name"
-                " another folder by --output"
+                f"{target} is known as that of no earlier prediction and would be"
+                " written over; name another folder by --output"
             )
         pictures.size(path)
     program, state = restored(directory, which, overrides)

@@ -141,8 +141,9 @@ def save(path: pathlib.Path, content: bytes, name: str = "") -> pathlib.Path:
     Raises:
         Invalid: it cannot be written.
     """
-    if name and path.is_dir():
-        path = path / name
+    with asked_for(path):
+        inside = bool(name) and path.is_dir()
+    path = path / name if inside else path
     with asked_for(path):
         make(path.parent)
         write_bytes(path, content)

@@ -48,8 +48,7 @@ class Standing:
     Attributes:
         title: of the experiment.
         done: points that have a result.
-        failed: points that diverged or could not be trained, and why; also those of
-            rows of which every trial diverged.
+        failed: points that diverged or could not be trained, and why.
         training: points that a worker holds.
         begun: points that were begun and that nobody holds.
         waiting: points that were not begun.
@@ -82,10 +81,8 @@ def read(directory: pathlib.Path) -> Standing:
         raise settings.Invalid(f"workdir {directory} holds no sweep (experiment.json)")
     held = Leases(directory).seen()
     now = _now(directory / FOLDER) if held else 0.0
-    untuned = _untuned(directory)
     done, failed, training, begun, waiting = [], {}, [], [], []
-    for point in record["points"]:
-        name = point["name"]
+    for name in (point["name"] for point in record["points"]):
         place, lease = directory / name, held.get(name)
         if (place / "result.json").exists():
             done.append(name)
@@ -96,8 +93,6 @@ def read(directory: pathlib.Path) -> Standing:
         elif lease is not None and not (lease.free or lease.ended):
             path = directory / FOLDER / f"{name}.{lease.generation}"
             training.append(_training(name, lease, path, now))
-        elif _row(point) in untuned:
-            failed[name] = "every trial of its row diverged"
         else:
             (begun if place.exists() else waiting).append(name)
     left = _seconds_left(directory, done, training, len(begun) + len(waiting))
@@ -128,16 +123,6 @@ def select(points: Mapping[str, Mapping[str, Any]], only: Sequence[str]) -> list
 def _called(name: str, axes: Mapping[str, Any]) -> set[str]:
     named = {f"{axis}={value}" for axis, value in axes.items()}
     return named | {name} | {str(value) for value in axes.values()}
-
-
-def _untuned(directory: pathlib.Path) -> list[dict[str, Any]]:
-    """The axes of the rows of which every trial diverged."""
-    record = files.read_json(directory / TUNED) or {"rows": []}
-    return [row["axes"] for row in record["rows"] if row["chosen"] is None]
-
-
-def _row(point: Mapping[str, Any]) -> dict[str, Any]:
-    return {axis: value for axis, value in point["axes"].items() if axis != "seed"}
 
 
 def _training(name: str, lease: Held, path: pathlib.Path, now: float) -> Training:

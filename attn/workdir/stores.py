@@ -20,7 +20,7 @@ PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
 # of which an error says that there was no answer, when it comes from reading a path
 CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"}
 
-# and those of them that ask for something to be done
+# errors of theirs that are a mistake here: no credentials were given
 MISTAKES = {
     "ClientAuthenticationError",  # azure
     "DefaultCredentialsError",  # google

@@ -125,7 +125,7 @@ def test_a_folder_of_pictures_becomes_files(point, program, tmp_path, capsys):
     predict.pictures(point, str(tmp_path / "one.jpg"), str(out), **command)
     Image.fromarray(picture(16, 20, 3)).save(out / "one.png")
     mine = (out / "one.png").read_bytes()
-    with pytest.raises(settings.Invalid, match=r"one\.png is of no earlier prediction"):
+    with pytest.raises(settings.Invalid, match=r"one\.png is known as that of no"):
         predict.pictures(point, str(tmp_path / "one.jpg"), str(out), **command)
     assert (out / "one.png").read_bytes() == mine
     (out / "one.png").unlink()

@@ -127,12 +127,3 @@ def test_points_are_chosen_by_name_value_and_axis():
         standing.select(points, ["c"])
     with pytest.raises(settings.Invalid, match=r"unknown point '2' \(valid: 0, 1\)"):
         standing.select({"0": {"seed": 0}, "1": {"seed": 1}}, ["2"])
-
-
-def test_points_of_a_row_of_which_every_trial_diverged_are_not_waited_for(sweep):
-    record = {"rows": [{"axes": {"k": 1}, "chosen": None}]}
-    record["rows"].append({"axes": {"k": 2}, "chosen": {"schedule.peak": 0.1}})
-    files.write_json(sweep / standing.TUNED, record)
-    found = standing.read(sweep)
-    assert found.failed == {"p1": "every trial of its row diverged"}
-    assert found.waiting == ["p0", "p2", "p3", "p4", "p5"]

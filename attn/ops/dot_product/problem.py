@@ -235,6 +235,7 @@ def _window(
     if window is None:
         return None, None
     pair = tuple(window) if isinstance(window, tuple | list) else (window, window)
+    pair = tuple(x.item() if _is_known_scalar(x) else x for x in pair)
     if len(pair) != 2 or not all(x is None or _is_count(x) for x in pair):
         raise ValueError(
             "window is a count of sources to each side, or a pair of counts (left,"
@@ -245,8 +246,13 @@ def _window(
     return left, right
 
 
+def _is_known_scalar(x: Any) -> bool:
+    array = isinstance(x, jax.Array | np.ndarray | np.generic) and x.ndim == 0
+    return array and not isinstance(x, jax.core.Tracer)
+
+
 def _is_count(x: Any) -> bool:
-    if isinstance(x, bool | np.bool_) or not isinstance(x, numbers.Real):
+    if isinstance(x, bool) or not isinstance(x, numbers.Real):
         return False
     return math.isfinite(x) and x == int(x) and x >= 0
 

@@ -160,8 +160,8 @@ def load(
         if "seed" in axes:
             if "seed" not in config:
                 raise settings.Invalid(f"{path}: config.seed is missing")
-            set_by_hand = any(field == "seed" for field, _ in overrides)
-            if axes["seed"] != config["seed"] and not set_by_hand:
+            given = "seed" in {*fields, *(field for field, _ in overrides)}
+            if axes["seed"] != config["seed"] and not given:
                 raise settings.Invalid(
                     f"{path}: a point is called seed {axes['seed']!r} and has"
                     f" config.seed {config['seed']!r}; yield 'seed' among its changes,"

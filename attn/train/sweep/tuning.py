@@ -30,7 +30,7 @@ from attn.train.sweep.override import replace
 from attn.train.sweep.plan import Parallel
 from attn.train.sweep.trials import Trial
 from attn.workdir import files
-from attn.workdir.leases import SPAN
+from attn.workdir.leases import SPAN, Leases
 from attn.workdir.standing import DIVERGED, TRIALS, TUNED
 
 COSTLY = ("model", "data", "task")  # the sections that costs depend on
@@ -75,6 +75,8 @@ def run(
     if machines.first():
         files.write_json(directory / TUNED, record)
     chosen, untuned = _chosen(record, points)
+    if machines.first():
+        _give_up(untuned, directory)
     for row in record["rows"]:
         if row["chosen"] is not None:
             progress.note(f"tuned {_label(row['axes'])}: {_told(row['chosen'])}")
@@ -234,6 +236,19 @@ def _chosen(
             replace(config, field, value)
         made.append(dataclasses.replace(point, config=config))
     return made, failed
+
+
+def _give_up(untuned: Mapping[str, str], directory: pathlib.Path) -> None:
+    """Tells those who look on of points that are not trained; a later run may."""
+    if not untuned:
+        return
+    with Leases(directory) as leases:
+        seen = leases.seen()
+        for name, reason in untuned.items():
+            free = leases.may_take(name, seen.get(name))
+            lease = leases.take(name, seen.get(name)) if free else None
+            if lease is not None:
+                lease.give_up(reason)
 
 
 def _distinct(rows: Any) -> list[dict[str, Any]]:

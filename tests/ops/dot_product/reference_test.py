@@ -239,6 +239,7 @@ def test_dropout_drops_each_weight_alone_and_keeps_the_mean():
         ({"kv_lengths": np.ones(3, int)}, r"\(3,\) does not broadcast to \[B\]"),
         ({"window": np.inf}, "at least 0, got inf"),
         ({"window": True}, "at least 0, got True"),
+        ({"window": np.array(True)}, "at least 0, got"),
         ({"window": "a"}, "at least 0, got 'a'"),
         ({"window": (np.nan, 1)}, "at least 0, got"),
         ({"logits_cap": 0.0}, "positive and finite, got 0"),

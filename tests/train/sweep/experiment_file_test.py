@@ -69,6 +69,15 @@ def test_an_override_beats_the_sweep_and_merges_points(path):
     assert {point.config["train"]["steps"] for point in experiment.points} == {3}
 
 
+def test_a_seed_may_be_called_otherwise(path):
+    path.write_text(
+        "def get_config(arg):\n    return {'seed': 0}\n\n"
+        "def sweep(arg):\n    yield {'a': 1, 'seed': 1}, {'seed': 1001}\n"
+    )
+    (point,) = experiment_file.load(path, "").points
+    assert (point.name, point.config["seed"]) == ("1-1001", 1001)
+
+
 @pytest.mark.parametrize(
     ("only", "names"),
     [

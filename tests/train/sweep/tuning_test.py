@@ -160,8 +160,9 @@ def test_a_row_of_which_every_trial_diverges_is_not_trained(path, tmp_path):
     assert diverged == {"8-0": "every trial of 8 diverged"}
     assert not (tmp_path / "w" / "8-0").exists()
     assert files.read_json(tmp_path / "w" / "tune.json")["rows"][0]["chosen"] is None
-    failed = standing.read(tmp_path / "w").failed  # nobody waits for them
-    assert failed == dict.fromkeys(["8-0", "8-1"], "every trial of its row diverged")
+    assert standing.read(tmp_path / "w").failed == diverged  # nobody waits for it
+    run(path, tmp_path / "w", ["8-0"], tune=["none"])  # where a later run may train it
+    assert standing.read(tmp_path / "w").done == ["8-0"]
 
 
 def test_nothing_is_chosen_while_a_trial_failed(done, path, tmp_path):
