@@ -162,7 +162,7 @@ def test_evaluate_leaves_out_what_no_example_has(monkeypatch, capsys):
 
 
 def test_evaluates_the_points_that_have_a_checkpoint(tmp_path, capsys):
-    points = [{"name": name, "axes": {}} for name in ("a", "b", "c")]
+    points = [{"name": name, "axes": {"seed": 0}} for name in ("a", "b", "c")]
     (tmp_path / "experiment.json").write_text(json.dumps({"points": points}))
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -174,6 +174,7 @@ def test_evaluates_the_points_that_have_a_checkpoint(tmp_path, capsys):
     assert capsys.readouterr().err == "a: no checkpoint yet\n"
     # what is asked for by name is an error without one
     assert predict.with_checkpoint(str(tmp_path), ["a"]) == [tmp_path / "a"]
+    assert predict.with_checkpoint(str(tmp_path), ["seed=0"]) == [tmp_path / "b"]
 
 
 def test_writes_a_report_from_work_directories(done, tmp_path):

@@ -119,6 +119,8 @@ def test_refuses_a_file_and_a_directory_of_somebody_else(tmp_path):
 def test_saves_what_a_user_asked_for_or_says_why_not(tmp_path, monkeypatch):
     assert files.save(tmp_path / "new" / "a", b"1").read_bytes() == b"1"
     assert files.save(tmp_path / "new", b"2", "b.html") == tmp_path / "new" / "b.html"
+    with pytest.raises(settings.Invalid, match="cannot be written: File name too long"):
+        files.save(tmp_path / ("x" * 300), b"2", "b.html")
     with pytest.raises(ValueError, match="new cannot be written: Is a directory"):
         files.save(tmp_path / "new", b"3")
 
