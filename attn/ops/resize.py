@@ -100,9 +100,7 @@ def _along(
     form = ("yh,...hwc->...ywc", "xw,...hwc->...hxc")[axis]
     if isinstance(x, np.ndarray):
         given = x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float64)
-        wide = np.promote_types(given.dtype, np.float32)
-        y = np.einsum(form, matrix.astype(wide), given.astype(wide), optimize=True)
-        y = y.astype(given.dtype)
+        y = np.einsum(form, matrix.astype(given.dtype), given, optimize=True)
         return np.floor(np.clip(y, 0, 255) + 0.5).astype(np.uint8) if whole else y
     given = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
     wide = jnp.promote_types(given.dtype, jnp.float32)

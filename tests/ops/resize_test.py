@@ -82,15 +82,6 @@ def test_bytes_are_rounded_after_each_axis_the_smaller_scale_first():
     np.testing.assert_allclose(ours[..., 0], both, atol=1)
 
 
-def test_halves_are_summed_in_single_precision():
-    image = np.random.default_rng(3).uniform(0, 255, (40, 30, 3)).astype(np.float16)
-    ours = ops.imresize(image, 0.5)
-    assert ours.dtype == np.float16
-    want = ops.imresize(image.astype(np.float64), 0.5)
-    # half of the distance between two numbers, after each of the two sides
-    assert np.abs(ours - want).max() < 0.13
-
-
 def test_what_cannot_be_resized_is_refused():
     image = np.zeros((4, 5, 1))
     with pytest.raises(ValueError, match="a scale or a size"):

@@ -101,7 +101,8 @@ def test_is_exact_where_few_channels_lie_close_together(random_variables):
     x = np.random.default_rng(1).normal(size=(2, 3, 5, 16)).astype(np.float32)
     module = GlobalContext(reduction=4)
     params = jax.tree.map(np.array, random_variables(module, x)["params"])
-    params["squeeze"]["bias"] += np.float32(1000)
+    params["squeeze"]["bias"] += np.float32(10_000)
+    params["norm"]["bias"] += np.float32(2)  # so that the ReLU lets all pass
     y = module.apply({"params": params}, x, train=False)
     want, _ = oracle(params, x, "attention", "add", epsilon=module.epsilon)
-    np.testing.assert_allclose(y, want, atol=2e-3)
+    np.testing.assert_allclose(y, want, atol=2e-2)
