@@ -134,7 +134,7 @@ def check(
         mask = _checked_mask(mask, shape)
     if kv_mask is not None:
         fresh = targets if itself else sources
-        kv_mask = jnp.asarray(kv_mask)
+        kv_mask = kv_mask if hasattr(kv_mask, "dtype") else jnp.asarray(kv_mask)
         check_kv_mask(kv_mask, batch, fresh)
         # "is" says that queries and keys are the same tokens, and stays true.
         alike = q_position is k_position
@@ -185,7 +185,7 @@ def _supported(module: Any, **asked: bool) -> None:
 
 def _checked_mask(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A mask with all four axes, of which any may be 1."""
-    mask = jnp.asarray(mask)
+    mask = mask if hasattr(mask, "dtype") else jnp.asarray(mask)
     if mask.dtype != jnp.bool_:
         raise ValueError(f"mask must be boolean (True = may attend), got {mask.dtype}")
     own = (1,) * (4 - mask.ndim) + mask.shape
