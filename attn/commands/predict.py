@@ -17,13 +17,8 @@ def chosen(workdir: str, only: Sequence[str]) -> list[pathlib.Path]:
     Raises:
         Invalid: an entry that chooses nothing.
     """
-    directory = files.path(workdir)
-    found = evaluation.points(directory)
-    record = files.read_json(directory / "experiment.json") or {"points": []}
-    axes = {point["name"]: point.get("axes", {}) for point in record["points"]}
-    names = standing.select(
-        {path.name: axes.get(path.name, {}) for path in found}, only
-    )
+    found = evaluation.points(files.path(workdir))
+    names = standing.select({path.name: axes for path, axes in found.items()}, only)
     return [path for path in found if path.name in names]
 
 

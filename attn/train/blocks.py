@@ -86,7 +86,10 @@ def check_name(how: str) -> None:
 
 
 class Chosen:
-    """The limits of blocks by case: kept in a folder, or measured, and put there."""
+    """The limits of blocks by case: kept in a folder, or measured.
+
+    With `keep` what is measured is put into the folder.
+    """
 
     def __init__(
         self,

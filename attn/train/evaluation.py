@@ -172,21 +172,24 @@ def _order(sizes: Sequence[int], machines: int) -> np.ndarray:
     )
 
 
-def points(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The directories of the points begun in a sweep's directory, or of one point.
+def points(directory: pathlib.Path) -> dict[pathlib.Path, dict[str, Any]]:
+    """The axes of the points begun in a sweep's directory, by directory, or one point.
+
+    Of one point by itself the axes are not known: it has none.
 
     Raises:
         settings.Invalid: it is neither.
     """
     if files.exists(directory / "config.json"):
-        return [directory]
+        return {directory: {}}
     experiment = files.read_json(directory / "experiment.json")
     if not isinstance(experiment, dict) or "points" not in experiment:
         raise settings.Invalid(
             f"{directory} is not the work directory of a sweep or a point"
         )
-    found = [directory / point["name"] for point in experiment["points"]]
-    return [path for path in found if (path / "config.json").exists()]
+    found = {directory / p["name"]: p.get("axes", {}) for p in experiment["points"]}
+    begun = lambda path: (path / "config.json").exists()
+    return {path: axes for path, axes in found.items() if begun(path)}
 
 
 def evaluate_checkpoint(

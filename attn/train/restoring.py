@@ -84,8 +84,8 @@ def restore(
             raise settings.Invalid(
                 f"{path} would be written over; name another folder by --output"
             )
-        own = output == directory / FOLDER or _is_ours(target)
-        if files.exists(target) and not own:
+        own = output == directory / FOLDER
+        if not own and files.exists(target) and not _is_ours(target):
             raise settings.Invalid(
                 f"{target} is known as that of no earlier prediction and would be"
                 " written over; name another folder by --output"

@@ -35,26 +35,28 @@ def state(directory: pathlib.Path, program: Any, which: str = "last") -> State:
     headline = program.task.metrics[0]
     checkpoints = Checkpoints(place, better=headline.better, read_only=True)
     try:
-        steps = checkpoints.steps()
-        first = jax.process_index() == 0  # the one that has a manager
-        if first and not steps:
-            raise settings.Invalid(f"{directory} has no checkpoints")
-        last = steps[-1] if steps else None
-        chosen = {"last": last, "best": checkpoints.best()}.get(which, which)
-        if first and str(chosen) not in map(str, steps):
-            raise settings.Invalid(
-                f"{directory} has no checkpoint {which!r} (valid: last, best,"
-                f" {', '.join(map(str, steps))})"
-            )
-        # of this step alone: an earlier one would pass for it
-        found = (
-            checkpoints.restore(program.abstract_state(), int(chosen))
-            if first
-            else None
-        )
+        found = None
+        if jax.process_index() == 0:  # the one that has a manager
+            # of this step alone: an earlier one would pass for it
+            step = _step(checkpoints, which, directory)
+            found = checkpoints.restore(program.abstract_state(), step)
     finally:
         checkpoints.close()
     return partition.broadcast(found[0] if found else program.zero_state())
+
+
+def _step(checkpoints: Checkpoints, which: str, directory: pathlib.Path) -> int:
+    """The step of the checkpoint that is asked for; Invalid where there is none."""
+    steps = checkpoints.steps()
+    if not steps:
+        raise settings.Invalid(f"{directory} has no checkpoints")
+    step = {"last": steps[-1], "best": checkpoints.best()}.get(which, which)
+    if str(step) not in map(str, steps):
+        raise settings.Invalid(
+            f"{directory} has no checkpoint {which!r} (valid: last, best,"
+            f" {', '.join(map(str, steps))})"
+        )
+    return int(step)
 
 
 def check_files(directory: pathlib.Path, given: Mapping[str, bytes]) -> None:
