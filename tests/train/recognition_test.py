@@ -1,5 +1,6 @@
 """Findings in pictures, as a person asks for them."""
 
+import errno
 import json
 import os
 import pathlib
@@ -270,6 +271,20 @@ def test_an_earlier_prediction_is_written_over(classifier, files, tmp_path):
     assert output.with_suffix(".npz").exists()
     (entry,) = json.loads((tmp_path / "out.json").read_text())["pictures"]
     assert entry["file"] == str(files[1])
+
+
+@pytest.mark.parametrize(
+    ("writes", "file"), [("write_json", "out.json"), ("write_npz", "out.npz")]
+)
+def test_a_page_that_no_longer_fits_on_the_disk_is_one_sentence(
+    classifier, files, tmp_path, monkeypatch, writes, file
+):
+    def full(*given, **arrays):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(recognition.files, writes, full)
+    with pytest.raises(settings.Invalid, match=f"{file} cannot be written: No space"):
+        list(recognition.recognise(classifier, files[:1], tmp_path / "out.html"))
 
 
 def test_the_command_prints_a_line_for_each_picture(classifier, files, tmp_path):
