@@ -102,3 +102,14 @@ def test_has_as_many_parameters_as_the_released_code(settings, count):
     init = functools.partial(module.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), x)
     assert sum(a.size for a in jax.tree.leaves(shapes)) == count
+
+
+def test_what_all_channels_have_in_common_is_lost_and_nothing_else(random_variables):
+    """In the norm, where a difference of two squares would lose digits as well."""
+    x = np.random.default_rng(1).normal(size=(2, 3, 5, 16)).astype(np.float32)
+    module = Polarized()
+    params = jax.tree.map(np.array, random_variables(module, x)["params"])
+    plain = module.apply({"params": params}, x, train=False)
+    params["excite"]["kernel"] += np.float32(1000)
+    far = module.apply({"params": params}, x, train=False)
+    np.testing.assert_allclose(far, plain, atol=2e-3)
